@@ -1,0 +1,63 @@
+//! The names of the maps, which are also their pins, and how many entries each holds
+//! unless the operator says otherwise.
+
+/// One element, [`Meta`](crate::Meta).
+pub const META: &str = "META";
+/// Hash, [`FrontendKey`](crate::FrontendKey) → [`FrontendValue`](crate::FrontendValue).
+pub const FRONTENDS: &str = "FRONTENDS";
+/// Hash, [`SlotKey`](crate::SlotKey) → [`SlotValue`](crate::SlotValue).
+pub const SLOTS: &str = "SLOTS";
+/// Hash, [`BackendId`](crate::BackendId) → [`BackendValue`](crate::BackendValue).
+pub const BACKENDS: &str = "BACKENDS";
+/// Hash, [`ServiceId`](crate::ServiceId) → [`ServiceRecord`](crate::ServiceRecord).
+pub const SERVICES: &str = "SERVICES";
+/// LRU hash, [`AffinityKey`](crate::AffinityKey) → [`AffinityValue`](crate::AffinityValue).
+pub const AFFINITY: &str = "AFFINITY";
+/// Array of [`PeerSlot`](crate::PeerSlot), indexed by socket cookie modulo its length.
+pub const PEERS: &str = "PEERS";
+/// Socket-local storage, [`TranslationRing`](crate::TranslationRing).
+pub const PEER_RINGS: &str = "PEER_RINGS";
+/// Hash, [`OverflowKey`](crate::OverflowKey) → [`OverflowValue`](crate::OverflowValue).
+pub const PEER_OVERFLOW: &str = "PEER_OVERFLOW";
+/// Per-CPU array of `u64`, indexed by [`Counter`](crate::Counter).
+pub const COUNTERS: &str = "COUNTERS";
+
+/// How many entries each sizeable map holds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Sizes {
+    /// `FRONTENDS`: one for each address, port and protocol.
+    pub frontends: u32,
+    /// `SLOTS`: one for each endpoint of each Service port (two with affinity or UDP), and as many again
+    /// for the Services that are being changed at one moment.
+    pub slots: u32,
+    /// `BACKENDS`: one for each endpoint address and port, used or resting.
+    pub backends: u32,
+    /// `SERVICES`: one for each Service port and family, used or resting.
+    pub services: u32,
+    /// `AFFINITY`: one for each client and Service port with session affinity.
+    pub affinity: u32,
+    /// `PEER_OVERFLOW`: translations of sockets that talk to very many backends.
+    pub overflow: u32,
+    /// `PEERS`: a power of two; sockets beyond it cost socket storage.
+    pub peers: u32,
+}
+
+impl Sizes {
+    /// Enough for 65,536 Service ports and half a million slots; about 35 MiB of kernel
+    /// memory before the first entry.
+    pub const DEFAULT: Self = Self {
+        frontends: 1 << 16,
+        slots: 1 << 19,
+        backends: 1 << 18,
+        services: 1 << 16,
+        affinity: 1 << 16,
+        overflow: 1 << 16,
+        peers: 1 << 18,
+    };
+}
+
+impl Default for Sizes {
+    fn default() -> Self {
+        Self::DEFAULT
+    }
+}

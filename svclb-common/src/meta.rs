@@ -1,0 +1,30 @@
+//! The version of the contract.
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+/// The version of all layouts in this crate together. An agent that finds pinned maps of
+/// another version refuses them or migrates them, and never guesses.
+pub const ABI_VERSION: u32 = 1;
+
+/// First word of [`Meta`]: "svlb" in memory.
+pub const MAGIC: u32 = u32::from_ne_bytes(*b"svlb");
+
+/// The only value of `META`: 8 bytes.
+#[repr(C)]
+#[derive(
+    Clone, Copy, PartialEq, Eq, Default, Debug, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+pub struct Meta {
+    /// [`MAGIC`], or zero in a map that was just made.
+    pub magic: u32,
+    /// [`ABI_VERSION`] of the agent that made the maps.
+    pub abi_version: u32,
+}
+
+impl Meta {
+    /// What this version writes.
+    pub const CURRENT: Self = Self {
+        magic: MAGIC,
+        abi_version: ABI_VERSION,
+    };
+}

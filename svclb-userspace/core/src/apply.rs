@@ -1,0 +1,62 @@
+//! Performing a plan: the trait that the kernel's maps and the fake implement.
+
+use std::collections::BTreeMap;
+
+use svclb_common::{
+    BackendId, BackendValue, FrontendKey, FrontendValue, ServiceId, ServiceRecord, SlotKey,
+    SlotValue,
+};
+
+use crate::op::Op;
+
+/// Everything in the maps that the agent writes, read back at start.
+#[derive(Clone, Default, PartialEq, Eq, Debug)]
+pub struct Snapshot {
+    /// `SERVICES`.
+    pub services: BTreeMap<ServiceId, ServiceRecord>,
+    /// `BACKENDS`.
+    pub backends: BTreeMap<BackendId, BackendValue>,
+    /// `SLOTS`, in the order of their keys.
+    pub slots: Vec<(SlotKey, SlotValue)>,
+    /// `FRONTENDS`.
+    pub frontends: BTreeMap<FrontendKey, FrontendValue>,
+}
+
+/// Why an operation was not performed.
+#[derive(Debug, thiserror::Error)]
+#[error("{map}: {source}")]
+pub struct Failure {
+    /// How many of the operations, from the first on, were performed before the one that failed.
+    pub done: usize,
+    /// The map's name.
+    pub map: &'static str,
+    /// The map has no room for another entry. The other operations may still succeed.
+    pub full: bool,
+    /// What the system said.
+    pub source: std::io::Error,
+}
+
+/// The maps, as the writer sees them.
+pub trait Maps {
+    /// Performs operations of one phase, in order or in a batch.
+    ///
+    /// Deleting what is not there is a success: a crash may have come between the write
+    /// and its being noted.
+    ///
+    /// # Errors
+    /// [`Failure`] with how many were performed. The one after them was not; the rest
+    /// were not tried.
+    fn perform(&mut self, ops: &[Op]) -> Result<(), Failure>;
+
+    /// Returns when every reader that was running when it was called has finished.
+    ///
+    /// # Errors
+    /// What the system said; then nothing may be assumed about readers.
+    fn grace_period(&mut self) -> std::io::Result<()>;
+
+    /// Reads the maps back.
+    ///
+    /// # Errors
+    /// What the system said.
+    fn snapshot(&mut self) -> std::io::Result<Snapshot>;
+}

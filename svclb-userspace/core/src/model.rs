@@ -1,0 +1,239 @@
+//! What load balancing needs to know of Kubernetes, in its words and without its types.
+//!
+//! Sources fill these in; [`crate::plan`] gives them their meaning. Nothing here decides
+//! anything: a terminating endpoint is recorded as terminating, and whether it is used is
+//! the plan's to say.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use svclb_common::Proto;
+
+/// The name of a namespaced object.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ObjectName {
+    /// `metadata.namespace`.
+    pub namespace: Arc<str>,
+    /// `metadata.name`.
+    pub name: Arc<str>,
+}
+
+impl ObjectName {
+    /// A name from its two parts.
+    pub fn new(namespace: impl Into<Arc<str>>, name: impl Into<Arc<str>>) -> Self {
+        Self {
+            namespace: namespace.into(),
+            name: name.into(),
+        }
+    }
+}
+
+impl fmt::Display for ObjectName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+impl fmt::Debug for ObjectName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// `Service.spec.type`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum ServiceType {
+    /// Reachable at its cluster IPs.
+    #[default]
+    ClusterIp,
+    /// Also at a port of every node.
+    NodePort,
+    /// Also at the addresses that a load balancer announced.
+    LoadBalancer,
+    /// A DNS alias; never proxied, whatever addresses it still carries.
+    ExternalName,
+}
+
+/// `internalTrafficPolicy` or `externalTrafficPolicy`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum TrafficPolicy {
+    /// Any endpoint.
+    #[default]
+    Cluster,
+    /// Endpoints on this node only.
+    Local,
+}
+
+/// One entry of `Service.spec.ports`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ServicePort {
+    /// `name`; empty for an unnamed port. Endpoint ports are matched by it.
+    pub name: Arc<str>,
+    /// `port`, 1 to 65535.
+    pub port: u16,
+    /// `protocol`.
+    pub proto: Proto,
+    /// `nodePort`; zero if there is none.
+    pub node_port: u16,
+}
+
+/// A Service, as far as it concerns a proxy.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Service {
+    /// Its name.
+    pub name: ObjectName,
+    /// `metadata.creationTimestamp` in seconds since the epoch. Of two Services that
+    /// claim one address and port the older one is served; zero where nobody says.
+    pub created: i64,
+    /// `spec.type`.
+    pub kind: ServiceType,
+    /// `spec.clusterIPs` (or `clusterIP`), without `None` and empty strings.
+    pub cluster_ips: Vec<IpAddr>,
+    /// `spec.externalIPs`.
+    pub external_ips: Vec<IpAddr>,
+    /// `status.loadBalancer.ingress[].ip` whose `ipMode` is not `Proxy`.
+    pub ingress_ips: Vec<IpAddr>,
+    /// `spec.ports`.
+    pub ports: Vec<ServicePort>,
+    /// `sessionAffinityConfig.clientIP.timeoutSeconds` with `sessionAffinity: ClientIP`
+    /// (10,800 if unset); `None` without affinity.
+    pub affinity_seconds: Option<u32>,
+    /// `spec.internalTrafficPolicy`.
+    pub internal_policy: TrafficPolicy,
+    /// `spec.externalTrafficPolicy`.
+    pub external_policy: TrafficPolicy,
+}
+
+/// `EndpointSlice.addressType`, without FQDN.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Family {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+}
+
+impl Family {
+    /// The family of an address.
+    pub const fn of(ip: IpAddr) -> Self {
+        match ip {
+            IpAddr::V4(_) => Self::V4,
+            IpAddr::V6(_) => Self::V6,
+        }
+    }
+}
+
+/// One entry of `EndpointSlice.ports` that has a name and a port.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct EndpointPort {
+    /// `name`; the empty string is the unnamed port.
+    pub name: Arc<str>,
+    /// `port`, 1 to 65535.
+    pub port: u16,
+    /// `protocol`.
+    pub proto: Proto,
+}
+
+/// `EndpointSlice.endpoints[].conditions`, with the defaults of discovery.k8s.io/v1 for what is unset.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Conditions {
+    /// `ready`; unset means true.
+    pub ready: bool,
+    /// `serving`; unset means true.
+    pub serving: bool,
+    /// `terminating`; unset means false.
+    pub terminating: bool,
+}
+
+impl Default for Conditions {
+    fn default() -> Self {
+        Self {
+            ready: true,
+            serving: true,
+            terminating: false,
+        }
+    }
+}
+
+/// One entry of `EndpointSlice.endpoints`, with its first address (the others are ignored by every proxy).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Endpoint {
+    /// `addresses[0]`.
+    pub addr: IpAddr,
+    /// `conditions`.
+    pub conditions: Conditions,
+    /// `nodeName`. Shared between endpoints: a source hands out one string for each node.
+    pub node: Option<Arc<str>>,
+}
+
+/// An EndpointSlice of a Service.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct EndpointSlice {
+    /// Its own name. Its namespace is the Service's too.
+    pub name: ObjectName,
+    /// The label `kubernetes.io/service-name`.
+    pub service: Arc<str>,
+    /// `addressType`.
+    pub family: Family,
+    /// `ports`.
+    pub ports: Vec<EndpointPort>,
+    /// `endpoints`.
+    pub endpoints: Vec<Endpoint>,
+}
+
+/// This node.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Node {
+    /// `metadata.name`.
+    pub name: Arc<str>,
+    /// The label `topology.kubernetes.io/zone`.
+    pub zone: Option<Arc<str>>,
+    /// `status.addresses` of type InternalIP.
+    pub internal_ips: Vec<IpAddr>,
+}
+
+/// An object of a source.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Object {
+    /// A Service.
+    Service(Service),
+    /// An EndpointSlice, or a v1 Endpoints object in the form of one.
+    EndpointSlice(EndpointSlice),
+    /// This node's Node object.
+    Node(Node),
+}
+
+/// What names an object of a source.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum ObjectKey {
+    /// A Service.
+    Service(ObjectName),
+    /// An EndpointSlice.
+    EndpointSlice(ObjectName),
+    /// This node.
+    Node,
+}
+
+impl Object {
+    /// What names it.
+    pub fn key(&self) -> ObjectKey {
+        match self {
+            Self::Service(service) => ObjectKey::Service(service.name.clone()),
+            Self::EndpointSlice(slice) => ObjectKey::EndpointSlice(slice.name.clone()),
+            Self::Node(_) => ObjectKey::Node,
+        }
+    }
+}
+
+/// One thing that a source says. Both sources say the same things.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Event {
+    /// The object is new, or is now like this.
+    Apply(Object),
+    /// The object is gone, or is no longer for this proxy.
+    Delete(ObjectKey),
+    /// Everything that exists has been said at least once. Said once, after the first
+    /// full listing: until then nothing may be removed from the maps.
+    Synced,
+}

@@ -1,0 +1,2 @@
+//! svclb.
+fn main() {}
