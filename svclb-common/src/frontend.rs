@@ -64,6 +64,11 @@ number!(
     Generation, "g"
 );
 
+impl Generation {
+    /// The generation of a service without any slot; no row ever carries it.
+    pub const EMPTY: Self = Self(0);
+}
+
 /// Who a frontend answers. Part of the key, so that one address and port can mean
 /// different things to different clients.
 #[repr(transparent)]

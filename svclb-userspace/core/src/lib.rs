@@ -1,6 +1,37 @@
-//! The pure half of the svclb agent. (Being written: see the modules.)
+//! The pure half of the svclb agent: from what Kubernetes says to the map writes that get
+//! there safely, and in which order.
+//!
+//! ```text
+//! source ─► cluster ─► planner ─► diff ─► writer ─► maps
+//! (events)  (index)    (rules:    (ops)   (order)   (the kernel's, or the fake)
+//!                       plan, claims)
+//! ```
+//!
+//! No I/O, no clock, no randomness: time comes in as an argument, and the maps behind the
+//! trait [`apply::Maps`]. The crate depends on neither aya, kube nor tokio, and its
+//! manifest is what keeps it so.
+//!
+//! Where things are:
+//! * Kubernetes' rules: [`plan`];
+//! * who has an address that two Services claim: `claims`;
+//! * the order of writes: [`op::Phase`], and nowhere else;
+//! * what the maps hold now: [`image`];
+//! * what must always hold in them: [`invariants`].
 #![forbid(unsafe_code)]
 
 pub mod apply;
+mod claims;
+pub mod cluster;
+pub mod diff;
+#[cfg(feature = "testing")]
+pub mod fake;
+mod ids;
+pub mod image;
+pub mod invariants;
 pub mod model;
 pub mod op;
+pub mod plan;
+pub mod planner;
+pub mod writer;
+
+pub use svclb_common as abi;

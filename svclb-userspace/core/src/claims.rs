@@ -1,0 +1,112 @@
+//! Who may have an address and port that several Services claim.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use svclb_common::FrontendKey;
+
+use crate::model::ObjectName;
+
+/// A Service's claim to a frontend. The order is the precedence: the older Service, and
+/// of two of one age the one whose name comes first, so that every node agrees.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+struct Claim {
+    created: i64,
+    service: ObjectName,
+}
+
+/// The claims of all Services.
+///
+/// Almost every frontend has one claimant, who is held in place; a set is made only where
+/// two Services meet.
+#[derive(Default)]
+pub(crate) struct Claims {
+    holders: HashMap<FrontendKey, Claim>,
+    contested: BTreeMap<FrontendKey, BTreeSet<Claim>>,
+    by_service: HashMap<ObjectName, (i64, Vec<FrontendKey>)>,
+}
+
+impl Claims {
+    /// Replaces the claims of a Service, and returns the other Services that thereby won
+    /// or lost a frontend.
+    pub(crate) fn set(
+        &mut self,
+        service: &ObjectName,
+        created: i64,
+        keys: Vec<FrontendKey>,
+    ) -> BTreeSet<ObjectName> {
+        let mut affected = BTreeSet::new();
+        let unchanged = self
+            .by_service
+            .get(service)
+            .is_some_and(|known| known.0 == created && known.1 == keys);
+        if unchanged {
+            return affected;
+        }
+        if let Some((created, keys)) = self.by_service.remove(service) {
+            for key in keys {
+                self.withdraw(
+                    key,
+                    &Claim {
+                        created,
+                        service: service.clone(),
+                    },
+                    &mut affected,
+                );
+            }
+        }
+        for key in &keys {
+            self.add(
+                *key,
+                Claim {
+                    created,
+                    service: service.clone(),
+                },
+                &mut affected,
+            );
+        }
+        if !keys.is_empty() {
+            self.by_service.insert(service.clone(), (created, keys));
+        }
+        affected.remove(service);
+        affected
+    }
+
+    /// The Service that has the frontend.
+    pub(crate) fn holder(&self, key: &FrontendKey) -> Option<&ObjectName> {
+        self.holders.get(key).map(|claim| &claim.service)
+    }
+
+    fn add(&mut self, key: FrontendKey, claim: Claim, affected: &mut BTreeSet<ObjectName>) {
+        match self.holders.get_mut(&key) {
+            None => {
+                self.holders.insert(key, claim);
+            }
+            Some(holder) => {
+                let set = self.contested.entry(key).or_default();
+                set.insert(holder.clone());
+                set.insert(claim.clone());
+                if claim < *holder {
+                    affected.insert(holder.service.clone());
+                    *holder = claim;
+                }
+            }
+        }
+    }
+
+    fn withdraw(&mut self, key: FrontendKey, claim: &Claim, affected: &mut BTreeSet<ObjectName>) {
+        let Some(set) = self.contested.get_mut(&key) else {
+            self.holders.remove(&key);
+            return;
+        };
+        set.remove(claim);
+        if let Some(first) = set.first() {
+            if self.holders.get(&key) == Some(claim) {
+                affected.insert(first.service.clone());
+            }
+            self.holders.insert(key, first.clone());
+        }
+        if set.len() < 2 {
+            self.contested.remove(&key);
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! What the source has said so far, indexed by Service.
+
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use crate::model::{EndpointSlice, Event, Node, Object, ObjectKey, ObjectName, Service};
+
+/// All Services and EndpointSlices, and which Services changed since the last round.
+///
+/// The work per event is the logarithm of what there is; only Services that an event
+/// touches become dirty.
+#[derive(Default)]
+pub struct Cluster {
+    services: BTreeMap<ObjectName, Service>,
+    /// Slices by the Service that they belong to, then by their own name.
+    slices: BTreeMap<ObjectName, BTreeMap<Arc<str>, EndpointSlice>>,
+    /// The Service of each slice, so that a deleted or relabelled slice finds it.
+    owners: HashMap<ObjectName, Arc<str>>,
+    node: Node,
+    dirty: BTreeSet<ObjectName>,
+    synced: bool,
+}
+
+impl Cluster {
+    /// An empty cluster, seen from the node of this name.
+    pub fn new(node_name: impl Into<Arc<str>>) -> Self {
+        Self {
+            node: Node {
+                name: node_name.into(),
+                ..Node::default()
+            },
+            ..Self::default()
+        }
+    }
+
+    /// Takes an event in.
+    pub fn observe(&mut self, event: Event) {
+        match event {
+            Event::Apply(Object::Service(service)) => self.apply_service(service),
+            Event::Apply(Object::EndpointSlice(slice)) => self.apply_slice(slice),
+            Event::Apply(Object::Node(node)) => self.apply_node(node),
+            Event::Delete(ObjectKey::Service(name)) => {
+                if self.services.remove(&name).is_some() {
+                    self.dirty.insert(name);
+                }
+            }
+            Event::Delete(ObjectKey::EndpointSlice(name)) => self.delete_slice(&name),
+            Event::Delete(ObjectKey::Node) => self.apply_node(Node {
+                name: Arc::clone(&self.node.name),
+                ..Node::default()
+            }),
+            Event::Synced => self.synced = true,
+        }
+    }
+
+    fn apply_service(&mut self, service: Service) {
+        match self.services.entry(service.name.clone()) {
+            Entry::Occupied(mut known) => {
+                if *known.get() == service {
+                    return;
+                }
+                self.dirty.insert(service.name.clone());
+                known.insert(service);
+            }
+            Entry::Vacant(unknown) => {
+                self.dirty.insert(service.name.clone());
+                unknown.insert(service);
+            }
+        }
+    }
+
+    fn apply_slice(&mut self, slice: EndpointSlice) {
+        let owner = ObjectName {
+            namespace: Arc::clone(&slice.name.namespace),
+            name: Arc::clone(&slice.service),
+        };
+        if self
+            .owners
+            .get(&slice.name)
+            .is_some_and(|known| *known != slice.service)
+        {
+            self.delete_slice(&slice.name);
+        }
+        let siblings = self.slices.entry(owner.clone()).or_default();
+        if siblings.get(&slice.name.name) == Some(&slice) {
+            return;
+        }
+        self.owners
+            .insert(slice.name.clone(), Arc::clone(&slice.service));
+        siblings.insert(Arc::clone(&slice.name.name), slice);
+        self.dirty.insert(owner);
+    }
+
+    fn delete_slice(&mut self, name: &ObjectName) {
+        let Some(service) = self.owners.remove(name) else {
+            return;
+        };
+        let owner = ObjectName {
+            namespace: Arc::clone(&name.namespace),
+            name: service,
+        };
+        if let Entry::Occupied(mut siblings) = self.slices.entry(owner.clone()) {
+            siblings.get_mut().remove(&name.name);
+            if siblings.get().is_empty() {
+                siblings.remove();
+            }
+        }
+        self.dirty.insert(owner);
+    }
+
+    fn apply_node(&mut self, node: Node) {
+        if node != self.node {
+            self.node = node;
+            self.dirty.extend(self.services.keys().cloned());
+        }
+    }
+
+    /// Whether everything that exists has been said at least once.
+    pub const fn is_synced(&self) -> bool {
+        self.synced
+    }
+
+    /// Makes a Service dirty again, for another attempt.
+    pub fn mark_dirty(&mut self, name: ObjectName) {
+        self.dirty.insert(name);
+    }
+
+    /// Whether any Service is dirty.
+    pub fn is_dirty(&self) -> bool {
+        !self.dirty.is_empty()
+    }
+
+    /// One dirty Service, no longer dirty.
+    pub(crate) fn take_dirty(&mut self) -> Option<ObjectName> {
+        self.dirty.pop_first()
+    }
+
+    /// The Service of this name.
+    pub fn service(&self, name: &ObjectName) -> Option<&Service> {
+        self.services.get(name)
+    }
+
+    /// The slices of a Service, in the order of their names.
+    pub fn slices(&self, service: &ObjectName) -> impl Iterator<Item = &EndpointSlice> + Clone {
+        self.slices
+            .get(service)
+            .into_iter()
+            .flat_map(BTreeMap::values)
+    }
+
+    /// This node.
+    pub const fn node(&self) -> &Node {
+        &self.node
+    }
+
+    /// How many Services there are.
+    pub fn service_count(&self) -> usize {
+        self.services.len()
+    }
+
+    /// How many endpoints there are in all slices.
+    pub fn endpoint_count(&self) -> usize {
+        self.slices
+            .values()
+            .flat_map(BTreeMap::values)
+            .map(|slice| slice.endpoints.len())
+            .sum()
+    }
+}

@@ -1,0 +1,177 @@
+//! The maps in memory, for tests.
+//!
+//! # Charter
+//! The fake knows what a hash map of the kernel does to one writer: it holds entries,
+//! refuses more than its capacity, and takes a write or does not. It keeps a journal, so
+//! that a test can look at the maps after every prefix of what was done, with the grace
+//! periods in it. It knows nothing of batches, memory or permissions; those are tested on
+//! the kernel, by the scenarios of the dataplane crate. Teach it something only when a
+//! defect shows that it matters.
+
+use std::collections::BTreeMap;
+use std::io;
+
+use svclb_common::{FrontendKey, FrontendValue, SlotIndex, SlotKey, SlotValue};
+
+use crate::apply::{Failure, Maps, Snapshot};
+use crate::op::{Op, Phase};
+
+/// One entry of the journal.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Entry {
+    /// An operation was performed.
+    Op(Op),
+    /// A grace period began and ended here.
+    GracePeriod,
+}
+
+/// The contents of the maps at one moment.
+#[derive(Clone, Default, PartialEq, Eq, Debug)]
+pub struct Contents {
+    /// All but the slots; its `slots` is empty.
+    pub rest: Snapshot,
+    /// `SLOTS`.
+    pub slots: BTreeMap<SlotKey, SlotValue>,
+}
+
+impl Contents {
+    /// Performs an operation.
+    pub fn perform(&mut self, op: &Op) {
+        match op {
+            Op::PutService(id, record) => {
+                self.rest.services.insert(*id, **record);
+            }
+            Op::PutBackend(id, value) => {
+                self.rest.backends.insert(*id, *value);
+            }
+            Op::PutSlot(key, value) => {
+                self.slots.insert(*key, *value);
+            }
+            Op::PutFrontend(key, value) => {
+                self.rest.frontends.insert(*key, *value);
+            }
+            Op::DeleteFrontend(key) => {
+                self.rest.frontends.remove(key);
+            }
+            Op::DeleteSlot(key) => {
+                self.slots.remove(key);
+            }
+            Op::DeleteBackend(id) => {
+                self.rest.backends.remove(id);
+            }
+            Op::DeleteService(id) => {
+                self.rest.services.remove(id);
+            }
+        }
+    }
+
+    /// What a reader sees who looked up a frontend earlier and looks up its slots here:
+    /// the slot at each position of its internal range, `None` where one is missing.
+    pub fn resolve(&self, frontend: &FrontendValue) -> Vec<Option<SlotValue>> {
+        let range = frontend.internal;
+        (range.first..range.first + range.count)
+            .map(|position| {
+                let key = SlotKey {
+                    service: frontend.service,
+                    generation: frontend.generation,
+                    index: SlotIndex::position(position),
+                };
+                self.slots.get(&key).copied()
+            })
+            .collect()
+    }
+
+    /// What a frontend leads to here, for a reader who is not interrupted.
+    pub fn answer(&self, key: &FrontendKey) -> Option<Vec<Option<SlotValue>>> {
+        Some(self.resolve(self.rest.frontends.get(key)?))
+    }
+
+    /// As the writer reads it back.
+    pub fn snapshot(&self) -> Snapshot {
+        Snapshot {
+            slots: self.slots.iter().map(|(k, v)| (*k, *v)).collect(),
+            ..self.rest.clone()
+        }
+    }
+
+    fn len_of(&self, phase: Phase) -> usize {
+        match phase {
+            Phase::TakeServices | Phase::FreeServices => self.rest.services.len(),
+            Phase::TakeBackends | Phase::FreeBackends => self.rest.backends.len(),
+            Phase::FillSlots | Phase::DropSlots => self.slots.len(),
+            Phase::FlipFrontends | Phase::DropFrontends => self.rest.frontends.len(),
+        }
+    }
+}
+
+/// Maps in memory.
+#[derive(Clone, Default, Debug)]
+pub struct FakeMaps {
+    /// What they hold.
+    pub contents: Contents,
+    /// Everything that was done to them.
+    pub journal: Vec<Entry>,
+    /// How many operations are still performed before all fail; `None` for no end.
+    pub stop_after: Option<usize>,
+    /// The capacity of `SLOTS`; `None` for no end.
+    pub slot_capacity: Option<usize>,
+}
+
+impl FakeMaps {
+    /// Maps that hold something already.
+    pub fn holding(contents: Contents) -> Self {
+        Self {
+            contents,
+            ..Self::default()
+        }
+    }
+
+    fn refuse(&self, op: &Op) -> Option<(bool, io::Error)> {
+        if self.stop_after == Some(0) {
+            return Some((false, io::Error::other("stopped")));
+        }
+        let full = self.slot_capacity.is_some_and(|capacity| {
+            matches!(op, Op::PutSlot(key, _) if !self.contents.slots.contains_key(key))
+                && self.contents.len_of(Phase::FillSlots) >= capacity
+        });
+        full.then(|| (true, io::Error::from_raw_os_error(7)))
+    }
+}
+
+impl Maps for FakeMaps {
+    fn perform(&mut self, ops: &[Op]) -> Result<(), Failure> {
+        assert!(
+            ops.windows(2)
+                .all(|pair| pair[0].phase() == pair[1].phase()),
+            "operations of two phases in one call"
+        );
+        for (done, op) in ops.iter().enumerate() {
+            if let Some((full, source)) = self.refuse(op) {
+                return Err(Failure {
+                    done,
+                    map: "fake",
+                    full,
+                    source,
+                });
+            }
+            if let Some(left) = &mut self.stop_after {
+                *left -= 1;
+            }
+            self.contents.perform(op);
+            self.journal.push(Entry::Op(op.clone()));
+        }
+        Ok(())
+    }
+
+    fn grace_period(&mut self) -> io::Result<()> {
+        if self.stop_after == Some(0) {
+            return Err(io::Error::other("stopped"));
+        }
+        self.journal.push(Entry::GracePeriod);
+        Ok(())
+    }
+
+    fn snapshot(&mut self) -> io::Result<Snapshot> {
+        Ok(self.contents.snapshot())
+    }
+}

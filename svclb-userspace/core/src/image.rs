@@ -1,0 +1,446 @@
+//! What is in the maps, as far as the agent wrote it: the "current" of every diff.
+//!
+//! It is changed only after the map was, one operation at a time, so that after a failure
+//! it still says what the maps hold. At start it is read back from them.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::time::Duration;
+
+use svclb_common::{
+    BackendId, BackendValue, FrontendKey, FrontendValue, Generation, ServiceId, ServiceRecord,
+    SlotIndex, SlotKey, SlotValue,
+};
+
+use crate::apply::Snapshot;
+use crate::op::Op;
+
+/// The slots of one generation of a service.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct SlotSet {
+    /// The backend at each position.
+    pub backends: Vec<BackendId>,
+    /// Whether each backend has a member row too.
+    pub members: bool,
+}
+
+impl SlotSet {
+    /// The rows in the map: index and position, for every slot and member row.
+    pub(crate) fn rows(&self) -> impl Iterator<Item = (SlotIndex, u32, BackendId)> + '_ {
+        self.backends
+            .iter()
+            .zip(0_u32..)
+            .flat_map(|(&backend, position)| {
+                let slot = (SlotIndex::position(position), position, backend);
+                let member = (SlotIndex::member(backend), position, backend);
+                [Some(slot), self.members.then_some(member)]
+            })
+            .flatten()
+    }
+}
+
+/// One service id in the maps.
+#[derive(Clone, Debug)]
+pub(crate) struct ServiceImage {
+    pub(crate) record: ServiceRecord,
+    /// The frontends that name this service now.
+    pub(crate) frontends: BTreeSet<FrontendKey>,
+    /// The complete generations.
+    pub(crate) sets: BTreeMap<Generation, SlotSet>,
+    /// Rows of generations that are not complete: a crash or a full map left them.
+    pub(crate) strays: BTreeSet<(Generation, SlotIndex)>,
+    /// Since when nothing uses the id.
+    resting_since: Option<Duration>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct BackendImage {
+    value: BackendValue,
+    /// How many complete generations hold the backend.
+    uses: u32,
+    resting_since: Option<Duration>,
+}
+
+/// The maps' contents.
+#[derive(Clone, Debug, Default)]
+pub struct Image {
+    services: BTreeMap<ServiceId, ServiceImage>,
+    by_record: HashMap<ServiceRecord, ServiceId>,
+    backends: HashMap<BackendId, BackendImage>,
+    by_backend: HashMap<BackendValue, BackendId>,
+    frontends: HashMap<FrontendKey, FrontendValue>,
+    /// Rows of services that have no record: nobody can own them.
+    orphans: BTreeSet<SlotKey>,
+}
+
+impl Image {
+    /// From what was read back.
+    ///
+    /// Two ids that claim one record, or one backend: the lower is adopted and the other
+    /// is left to be collected when nothing names it any more.
+    pub fn adopt(snapshot: Snapshot) -> Self {
+        let mut image = Self::default();
+        for (id, record) in snapshot.services {
+            image.put_service(id, record);
+        }
+        for (id, value) in snapshot.backends {
+            image.put_backend(id, value);
+        }
+        for (key, value) in snapshot.frontends {
+            image.put_frontend(key, value);
+        }
+        let mut rows = BTreeMap::<_, BTreeMap<SlotIndex, SlotValue>>::new();
+        for (key, value) in snapshot.slots {
+            rows.entry((key.service, key.generation))
+                .or_default()
+                .insert(key.index, value);
+        }
+        for ((service, generation), rows) in rows {
+            image.adopt_rows(service, generation, &rows);
+        }
+        image
+    }
+
+    fn adopt_rows(
+        &mut self,
+        service: ServiceId,
+        generation: Generation,
+        rows: &BTreeMap<SlotIndex, SlotValue>,
+    ) {
+        let complete = self.complete_set(rows);
+        let Some(owner) = self.services.get_mut(&service) else {
+            let keys = rows.keys().map(|&index| SlotKey {
+                service,
+                generation,
+                index,
+            });
+            self.orphans.extend(keys);
+            return;
+        };
+        match complete {
+            Some(set) => {
+                for id in &set.backends {
+                    if let Some(backend) = self.backends.get_mut(id) {
+                        backend.uses += 1;
+                    }
+                }
+                owner.sets.insert(generation, set);
+            }
+            None => owner
+                .strays
+                .extend(rows.keys().map(|&index| (generation, index))),
+        }
+    }
+
+    /// The set that the rows make, if they are exactly the rows of one and agree with `BACKENDS`.
+    fn complete_set(&self, rows: &BTreeMap<SlotIndex, SlotValue>) -> Option<SlotSet> {
+        let mut set = SlotSet::default();
+        for (index, value) in rows {
+            match index.as_member() {
+                None if index.get() as usize == set.backends.len() => {
+                    set.backends.push(value.backend);
+                }
+                None => return None,
+                Some(_) => set.members = true,
+            }
+        }
+        let expected: BTreeMap<_, _> = set
+            .rows()
+            .map(|(index, position, id)| {
+                let backend = self.backends.get(&id)?;
+                Some((index, slot_value(id, backend.value, position)))
+            })
+            .collect::<Option<_>>()?;
+        (expected == *rows).then_some(set)
+    }
+
+    /// Notes an operation that was performed, except for slots: those are noted when a
+    /// generation is complete, by [`put_set`](Self::put_set), or gone.
+    pub(crate) fn note(&mut self, op: &Op) {
+        match op {
+            Op::PutService(id, record) => self.put_service(*id, **record),
+            Op::PutBackend(id, value) => self.put_backend(*id, *value),
+            Op::PutFrontend(key, value) => self.put_frontend(*key, *value),
+            Op::DeleteFrontend(key) => self.delete_frontend(key),
+            Op::DeleteBackend(id) => self.delete_backend(*id),
+            Op::DeleteService(id) => self.delete_service(*id),
+            Op::PutSlot(key, _) => {
+                if let Some(service) = self.services.get_mut(&key.service) {
+                    service.strays.insert((key.generation, key.index));
+                }
+            }
+            Op::DeleteSlot(key) => {
+                self.orphans.remove(key);
+                if let Some(service) = self.services.get_mut(&key.service) {
+                    service.strays.remove(&(key.generation, key.index));
+                }
+            }
+        }
+    }
+
+    fn put_service(&mut self, id: ServiceId, record: ServiceRecord) {
+        self.by_record.entry(record).or_insert(id);
+        self.services.entry(id).or_insert_with(|| ServiceImage {
+            record,
+            frontends: BTreeSet::new(),
+            sets: BTreeMap::new(),
+            strays: BTreeSet::new(),
+            resting_since: None,
+        });
+    }
+
+    fn put_backend(&mut self, id: BackendId, value: BackendValue) {
+        self.by_backend.entry(value).or_insert(id);
+        self.backends.entry(id).or_insert(BackendImage {
+            value,
+            uses: 0,
+            resting_since: None,
+        });
+    }
+
+    fn put_frontend(&mut self, key: FrontendKey, value: FrontendValue) {
+        self.delete_frontend(&key);
+        self.frontends.insert(key, value);
+        if let Some(service) = self.services.get_mut(&value.service) {
+            service.frontends.insert(key);
+            service.resting_since = None;
+        }
+    }
+
+    fn delete_frontend(&mut self, key: &FrontendKey) {
+        if let Some(value) = self.frontends.remove(key)
+            && let Some(service) = self.services.get_mut(&value.service)
+        {
+            service.frontends.remove(key);
+        }
+    }
+
+    fn delete_backend(&mut self, id: BackendId) {
+        if let Some(backend) = self.backends.remove(&id)
+            && self.by_backend.get(&backend.value) == Some(&id)
+        {
+            self.by_backend.remove(&backend.value);
+        }
+    }
+
+    fn delete_service(&mut self, id: ServiceId) {
+        if let Some(service) = self.services.remove(&id)
+            && self.by_record.get(&service.record) == Some(&id)
+        {
+            self.by_record.remove(&service.record);
+        }
+    }
+
+    /// Notes that a generation is complete: what its rows were noted as before, and the
+    /// use that it makes of its backends.
+    pub(crate) fn put_set(&mut self, service: ServiceId, generation: Generation, set: SlotSet) {
+        for id in &set.backends {
+            if let Some(backend) = self.backends.get_mut(id) {
+                backend.uses += 1;
+                backend.resting_since = None;
+            }
+        }
+        if let Some(service) = self.services.get_mut(&service) {
+            for (index, _, _) in set.rows() {
+                service.strays.remove(&(generation, index));
+            }
+            service.sets.insert(generation, set);
+        }
+    }
+
+    /// Turns the generations of a service that no frontend names into strays, which are
+    /// to be deleted after a grace period, and returns the keys of all its strays.
+    pub(crate) fn retire(&mut self, id: ServiceId) -> Vec<SlotKey> {
+        let Some(service) = self.services.get_mut(&id) else {
+            return Vec::new();
+        };
+        let named: BTreeSet<_> = service
+            .frontends
+            .iter()
+            .filter_map(|key| self.frontends.get(key))
+            .map(|value| value.generation)
+            .collect();
+        service.sets.retain(|generation, set| {
+            if named.contains(generation) {
+                return true;
+            }
+            for id in &set.backends {
+                if let Some(backend) = self.backends.get_mut(id) {
+                    backend.uses = backend.uses.saturating_sub(1);
+                }
+            }
+            service
+                .strays
+                .extend(set.rows().map(|(index, _, _)| (*generation, index)));
+            false
+        });
+        service
+            .strays
+            .iter()
+            .map(|&(generation, index)| SlotKey {
+                service: id,
+                generation,
+                index,
+            })
+            .collect()
+    }
+
+    /// Puts to rest what nothing uses, and returns the ids whose rest is over.
+    ///
+    /// `now` is any clock that only goes forward.
+    pub(crate) fn rested(
+        &mut self,
+        now: Duration,
+        rest: Duration,
+    ) -> (Vec<BackendId>, Vec<ServiceId>) {
+        let over = |since: &mut Option<Duration>, used: bool| {
+            if used {
+                *since = None;
+                return false;
+            }
+            now.saturating_sub(*since.get_or_insert(now)) >= rest
+        };
+        let backends = self
+            .backends
+            .iter_mut()
+            .filter_map(|(id, b)| over(&mut b.resting_since, b.uses > 0).then_some(*id))
+            .collect();
+        let services = self
+            .services
+            .iter_mut()
+            .filter_map(|(id, s)| {
+                let used = !s.frontends.is_empty() || !s.sets.is_empty() || !s.strays.is_empty();
+                over(&mut s.resting_since, used).then_some(*id)
+            })
+            .collect();
+        (backends, services)
+    }
+
+    /// Takes the rows that nobody owns, to be deleted after a grace period.
+    pub(crate) fn orphans(&self) -> impl Iterator<Item = SlotKey> + '_ {
+        self.orphans.iter().copied()
+    }
+
+    /// The generation that a service writes next: none that any row still carries.
+    pub(crate) fn next_generation(&self, id: ServiceId) -> Generation {
+        let Some(service) = self.services.get(&id) else {
+            return Generation::new(1);
+        };
+        let taken = |generation: Generation| {
+            service.sets.contains_key(&generation)
+                || service.strays.iter().any(|(stray, _)| *stray == generation)
+                || service
+                    .frontends
+                    .iter()
+                    .filter_map(|key| self.frontends.get(key))
+                    .any(|value| value.generation == generation)
+        };
+        let newest = service
+            .frontends
+            .iter()
+            .filter_map(|key| self.frontends.get(key))
+            .map(|value| value.generation)
+            .chain(
+                service
+                    .sets
+                    .last_key_value()
+                    .map(|(generation, _)| *generation),
+            )
+            .max()
+            .unwrap_or_default();
+        let mut next = newest;
+        loop {
+            next = Generation::new(next.get().wrapping_add(1));
+            if next != Generation::EMPTY && !taken(next) {
+                return next;
+            }
+        }
+    }
+
+    /// The id of a Service port, if it has one.
+    pub fn service_id(&self, record: &ServiceRecord) -> Option<ServiceId> {
+        self.by_record.get(record).copied()
+    }
+
+    /// The id of a backend, if it has one.
+    pub fn backend_id(&self, value: &BackendValue) -> Option<BackendId> {
+        self.by_backend.get(value).copied()
+    }
+
+    /// The backend of an id.
+    pub fn backend(&self, id: BackendId) -> Option<BackendValue> {
+        self.backends.get(&id).map(|backend| backend.value)
+    }
+
+    /// What a frontend leads to.
+    pub fn frontend(&self, key: &FrontendKey) -> Option<&FrontendValue> {
+        self.frontends.get(key)
+    }
+
+    pub(crate) fn service(&self, id: ServiceId) -> Option<&ServiceImage> {
+        self.services.get(&id)
+    }
+
+    /// The Service ports that have an id, also those at rest.
+    pub fn records(&self) -> impl Iterator<Item = (ServiceId, &ServiceRecord)> {
+        self.services
+            .iter()
+            .map(|(id, service)| (*id, &service.record))
+    }
+
+    /// How many entries each map has: frontends, slots, backends, services.
+    pub fn fill(&self) -> Fill {
+        Fill {
+            frontends: self.frontends.len(),
+            slots: self.orphans.len()
+                + self
+                    .services
+                    .values()
+                    .map(|service| {
+                        let rows = |set: &SlotSet| set.backends.len() << usize::from(set.members);
+                        service.strays.len() + service.sets.values().map(rows).sum::<usize>()
+                    })
+                    .sum::<usize>(),
+            backends: self.backends.len(),
+            services: self.services.len(),
+        }
+    }
+
+    pub(crate) fn highest_ids(&self) -> (ServiceId, BackendId) {
+        (
+            self.services.keys().last().copied().unwrap_or_default(),
+            self.backends.keys().max().copied().unwrap_or_default(),
+        )
+    }
+
+    pub(crate) fn has_service(&self, id: u32) -> bool {
+        self.services.contains_key(&ServiceId::new(id))
+    }
+
+    pub(crate) fn has_backend(&self, id: u32) -> bool {
+        self.backends.contains_key(&BackendId::new(id))
+    }
+}
+
+/// How many entries the planned maps have.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Fill {
+    /// `FRONTENDS`.
+    pub frontends: usize,
+    /// `SLOTS`.
+    pub slots: usize,
+    /// `BACKENDS`.
+    pub backends: usize,
+    /// `SERVICES`.
+    pub services: usize,
+}
+
+/// The row of a backend at a position.
+pub(crate) const fn slot_value(id: BackendId, backend: BackendValue, position: u32) -> SlotValue {
+    SlotValue {
+        addr: backend.addr,
+        backend: id,
+        position,
+        port: backend.port,
+        reserved: 0,
+    }
+}

@@ -1,0 +1,70 @@
+//! What must hold in the maps at every moment, each with a name.
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use svclb_common::{BackendId, FrontendKey, ServiceId, SlotIndex, SlotKey, SlotRange};
+
+use crate::apply::Snapshot;
+
+/// A broken invariant.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Violation {
+    /// A frontend names a service id that nobody owns.
+    FrontendWithoutService(FrontendKey, ServiceId),
+    /// A frontend's range reaches a slot that is not there.
+    SlotMissing(FrontendKey, SlotKey),
+    /// A slot that a frontend reaches does not agree with `BACKENDS`.
+    SlotWithoutBackend(SlotKey, BackendId),
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::FrontendWithoutService(key, id) => {
+                write!(f, "frontend {key} names {id}, which nobody owns")
+            }
+            Self::SlotMissing(key, slot) => write!(f, "frontend {key} reaches no slot {slot:?}"),
+            Self::SlotWithoutBackend(slot, id) => {
+                write!(f, "slot {slot:?} does not agree with backend {id}")
+            }
+        }
+    }
+}
+
+/// Every violation in the maps.
+pub fn check(maps: &Snapshot) -> Vec<Violation> {
+    let slots: std::collections::BTreeMap<_, _> = maps.slots.iter().copied().collect();
+    let mut violations = Vec::new();
+    for (key, value) in &maps.frontends {
+        if !maps.services.contains_key(&value.service) {
+            violations.push(Violation::FrontendWithoutService(*key, value.service));
+        }
+        for position in positions(&[value.internal, value.external]) {
+            let slot = SlotKey {
+                service: value.service,
+                generation: value.generation,
+                index: SlotIndex::position(position),
+            };
+            let Some(found) = slots.get(&slot) else {
+                violations.push(Violation::SlotMissing(*key, slot));
+                continue;
+            };
+            let agrees = maps
+                .backends
+                .get(&found.backend)
+                .is_some_and(|b| (b.addr, b.port) == (found.addr, found.port));
+            if !agrees {
+                violations.push(Violation::SlotWithoutBackend(slot, found.backend));
+            }
+        }
+    }
+    violations
+}
+
+fn positions(ranges: &[SlotRange]) -> BTreeSet<u32> {
+    ranges
+        .iter()
+        .flat_map(|range| range.first..range.first.saturating_add(range.count))
+        .collect()
+}

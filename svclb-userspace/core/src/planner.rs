@@ -1,0 +1,190 @@
+//! From events to rounds: the plans of the Services that changed, and of no others.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use svclb_common::{FrontendKey, ServiceRecord};
+
+use crate::claims::Claims;
+use crate::cluster::Cluster;
+use crate::model::{Event, ObjectName};
+use crate::plan::{PortPlan, plan};
+
+/// What changed since the round before.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Round {
+    /// Service ports that are new, or may be different now.
+    pub plans: Vec<PortPlan>,
+    /// Service ports that are no more.
+    pub removed: Vec<ServiceRecord>,
+    /// Contests over an address and port that began or ended.
+    pub contests: Vec<Contest>,
+}
+
+/// A Service began or ceased to wait for a frontend that another Service holds.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Contest {
+    /// The address and port.
+    pub frontend: FrontendKey,
+    /// Who waits, or waited.
+    pub waiting: ObjectName,
+    /// Who holds it; `None` if the wait is over.
+    pub holder: Option<ObjectName>,
+}
+
+/// Turns events into rounds.
+pub struct Planner {
+    cluster: Cluster,
+    claims: Claims,
+    /// The Service ports in the maps for each Service, by the plans given out so far.
+    given: HashMap<ObjectName, Vec<ServiceRecord>>,
+    waiting: BTreeMap<ObjectName, BTreeMap<FrontendKey, ObjectName>>,
+}
+
+impl Planner {
+    /// A planner for the node of this name.
+    pub fn new(node_name: &str) -> Self {
+        Self {
+            cluster: Cluster::new(node_name),
+            claims: Claims::default(),
+            given: HashMap::new(),
+            waiting: BTreeMap::new(),
+        }
+    }
+
+    /// What the source has said.
+    pub const fn cluster(&self) -> &Cluster {
+        &self.cluster
+    }
+
+    /// Takes an event in.
+    pub fn observe(&mut self, event: Event) {
+        self.cluster.observe(event);
+    }
+
+    /// Plans a Service again in the next round, after its writes failed.
+    pub fn retry(&mut self, service: ObjectName) {
+        self.cluster.mark_dirty(service);
+    }
+
+    /// Which frontends wait for another Service to give them up: who waits, for what, and
+    /// who holds it.
+    pub fn waiting(&self) -> impl Iterator<Item = (&ObjectName, &FrontendKey, &ObjectName)> {
+        self.waiting.iter().flat_map(|(service, waits)| {
+            waits
+                .iter()
+                .map(move |(key, holder)| (service, key, holder))
+        })
+    }
+
+    /// The next round, of at most `most` Services (and those that they contend with), or
+    /// `None` if nothing changed.
+    ///
+    /// Nothing is planned before the source is synced: a part of the truth would remove
+    /// what the rest of it still serves.
+    pub fn next_round(&mut self, most: usize) -> Option<Round> {
+        if !self.cluster.is_synced() || !self.cluster.is_dirty() {
+            return None;
+        }
+        // First all claims, then the plans: a Service that gives an address up and the
+        // one that takes it over must meet in one round, whatever `most` says.
+        let mut planned = BTreeMap::new();
+        let mut contending = BTreeSet::new();
+        loop {
+            let next = contending.pop_first().or_else(|| {
+                (planned.len() < most)
+                    .then(|| self.cluster.take_dirty())
+                    .flatten()
+            });
+            let Some(name) = next else { break };
+            let (created, plans) = self.plan_one(&name);
+            let keys = plans
+                .iter()
+                .flat_map(|p| p.frontends.iter().copied())
+                .collect();
+            contending.extend(self.claims.set(&name, created, keys));
+            planned.insert(name, plans);
+            contending.retain(|other| !planned.contains_key(other));
+        }
+        let mut round = Round::default();
+        for (name, plans) in planned {
+            self.settle(name, plans, &mut round);
+        }
+        Some(round)
+    }
+
+    fn plan_one(&self, name: &ObjectName) -> (i64, Vec<PortPlan>) {
+        match self.cluster.service(name) {
+            Some(service) => (
+                service.created,
+                plan(service, self.cluster.slices(name), self.cluster.node()),
+            ),
+            None => (0, Vec::new()),
+        }
+    }
+
+    /// Leaves each plan the frontends that its Service holds, and notes what is removed
+    /// and what is waited for.
+    fn settle(&mut self, name: ObjectName, mut plans: Vec<PortPlan>, round: &mut Round) {
+        let mut taken = BTreeSet::new();
+        let mut waits = BTreeMap::new();
+        for plan in &mut plans {
+            plan.frontends.retain(|key| {
+                let Some(holder) = self.claims.holder(key) else {
+                    return false;
+                };
+                if *holder != name {
+                    waits.insert(*key, holder.clone());
+                    return false;
+                }
+                // Two ports of one Service that claim the same number: the first has it.
+                taken.insert(*key)
+            });
+        }
+        self.note_waits(&name, waits, round);
+
+        let records: Vec<_> = plans.iter().map(|plan| plan.record).collect();
+        let before = if records.is_empty() {
+            self.given.remove(&name).unwrap_or_default()
+        } else {
+            self.given.insert(name, records.clone()).unwrap_or_default()
+        };
+        round.removed.extend(
+            before
+                .into_iter()
+                .filter(|record| !records.contains(record)),
+        );
+        round.plans.append(&mut plans);
+    }
+
+    fn note_waits(
+        &mut self,
+        name: &ObjectName,
+        waits: BTreeMap<FrontendKey, ObjectName>,
+        round: &mut Round,
+    ) {
+        let before = self.waiting.remove(name).unwrap_or_default();
+        for frontend in before.keys().filter(|key| !waits.contains_key(key)) {
+            round.contests.push(Contest {
+                frontend: *frontend,
+                waiting: name.clone(),
+                holder: None,
+            });
+        }
+        for (frontend, holder) in waits
+            .iter()
+            .filter(|(key, holder)| before.get(key) != Some(holder))
+        {
+            round.contests.push(Contest {
+                frontend: *frontend,
+                waiting: name.clone(),
+                holder: Some(holder.clone()),
+            });
+        }
+        if !waits.is_empty() {
+            self.waiting.insert(name.clone(), waits);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

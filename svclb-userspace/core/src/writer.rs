@@ -1,0 +1,330 @@
+//! Performs rounds on the maps, and collects what they leave behind.
+//!
+//! ```text
+//! commit ──► retire ──► (a grace period passes) ──► collect ──► (a rest) ──► free
+//! ```
+//! [`Writer::commit`] makes a round visible to readers and returns at once. What readers
+//! may still hold is handed out by [`Writer::retire`]; after a grace period that began
+//! after that call, [`Writer::collect`] deletes it. [`Writer::free`] gives ids back that
+//! have rested. Stopping anywhere is safe: the next start adopts what it finds.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::io;
+use std::time::Duration;
+
+use svclb_common::{ServiceId, ServiceRecord, SlotKey};
+
+use crate::apply::{Failure, Maps};
+use crate::diff::{Change, Differ};
+use crate::ids::Ids;
+use crate::image::{Fill, Image};
+use crate::op::{Op, Phase};
+use crate::planner::Round;
+
+/// How long an id stays taken after its last use, so that nothing which still holds it
+/// (conntrack, affinity) can mean another's.
+pub const REST: Duration = Duration::from_secs(60);
+
+/// The most operations that are spelled out at once; bounds memory, not correctness.
+const CHUNK: usize = 8192;
+
+/// A Service port whose change was not made. What it was before goes on being served.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Failed {
+    /// Whose.
+    pub record: ServiceRecord,
+    /// Why.
+    pub reason: String,
+    /// Whether it was for want of room in a map.
+    pub full: bool,
+}
+
+/// What a round did.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Report {
+    /// How many operations were performed.
+    pub performed: usize,
+    /// Service ports that could not be brought up to date.
+    pub failed: Vec<Failed>,
+}
+
+/// Rows that no new reader can find, which readers of before may still be using.
+#[derive(Debug, Default)]
+#[must_use = "retired rows stay in the maps until they are collected"]
+pub struct Retired(Vec<SlotKey>);
+
+impl Retired {
+    /// Whether there is nothing to collect.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+/// The only writer of the planned maps.
+pub struct Writer<M> {
+    maps: M,
+    image: Image,
+    service_ids: Ids,
+    backend_ids: Ids,
+    /// Services that may have something to retire.
+    touched: BTreeSet<ServiceId>,
+}
+
+impl<M: Maps> Writer<M> {
+    /// Reads the maps back and treats what is in them as current.
+    ///
+    /// # Errors
+    /// When the maps cannot be read.
+    pub fn adopt(mut maps: M) -> io::Result<Self> {
+        let image = Image::adopt(maps.snapshot()?);
+        let (service, backend) = image.highest_ids();
+        Ok(Self {
+            maps,
+            service_ids: Ids::after(service.get()),
+            backend_ids: Ids::after(backend.get()),
+            touched: image.records().map(|(id, _)| id).collect(),
+            image,
+        })
+    }
+
+    /// What is in the maps.
+    pub const fn image(&self) -> &Image {
+        &self.image
+    }
+
+    /// The maps themselves.
+    pub const fn maps(&mut self) -> &mut M {
+        &mut self.maps
+    }
+
+    /// How full the planned maps are.
+    pub fn fill(&self) -> Fill {
+        self.image.fill()
+    }
+
+    /// What a round would write: nothing is changed but the ids that it reserves.
+    pub fn diff(&mut self, round: &Round) -> (Vec<Change>, Vec<Failed>) {
+        let taken_over = round
+            .plans
+            .iter()
+            .flat_map(|p| p.frontends.iter().copied())
+            .collect();
+        let (mut pending, mut pending_ids) = (HashMap::new(), BTreeSet::new());
+        let mut differ = Differ {
+            image: &self.image,
+            service_ids: &mut self.service_ids,
+            backend_ids: &mut self.backend_ids,
+            pending: &mut pending,
+            pending_ids: &mut pending_ids,
+            taken_over: &taken_over,
+        };
+        let mut changes = Vec::new();
+        let mut failed = Vec::new();
+        for plan in &round.plans {
+            match differ.upsert(plan) {
+                Ok(change) if change.is_empty() => {}
+                Ok(change) => changes.push(change),
+                Err(error) => failed.push(Failed {
+                    record: plan.record,
+                    reason: error.to_string(),
+                    full: true,
+                }),
+            }
+        }
+        changes.extend(
+            round
+                .removed
+                .iter()
+                .filter_map(|record| differ.remove(record)),
+        );
+        (changes, failed)
+    }
+
+    /// Removes every Service port that is in the maps and in none of `wanted`: what was
+    /// deleted while no agent ran. Only after the source is synced.
+    pub fn remove_others(&mut self, wanted: &BTreeSet<ServiceRecord>) -> Report {
+        let taken_over = BTreeSet::new();
+        let (mut pending, mut pending_ids) = (HashMap::new(), BTreeSet::new());
+        let differ = Differ {
+            image: &self.image,
+            service_ids: &mut self.service_ids,
+            backend_ids: &mut self.backend_ids,
+            pending: &mut pending,
+            pending_ids: &mut pending_ids,
+            taken_over: &taken_over,
+        };
+        let changes = self
+            .image
+            .records()
+            .filter(|(id, record)| {
+                !wanted.contains(record) || self.image.service_id(record) != Some(*id)
+            })
+            .map(|(id, record)| differ.remove_id(id, *record))
+            .filter(|change| !change.is_empty())
+            .collect();
+        self.perform(changes, Vec::new())
+    }
+
+    /// Makes a round visible to readers.
+    pub fn commit(&mut self, round: &Round) -> Report {
+        let (changes, failed) = self.diff(round);
+        self.perform(changes, failed)
+    }
+
+    fn perform(&mut self, changes: Vec<Change>, failed: Vec<Failed>) -> Report {
+        let mut report = Report {
+            performed: 0,
+            failed,
+        };
+        self.touched.extend(changes.iter().map(|change| change.id));
+        let mut failures = BTreeMap::<usize, Failure>::new();
+        for phase in [
+            Phase::TakeServices,
+            Phase::TakeBackends,
+            Phase::FillSlots,
+            Phase::FlipFrontends,
+            Phase::DropFrontends,
+        ] {
+            self.perform_phase(phase, &changes, &mut failures, &mut report);
+            if phase == Phase::FillSlots {
+                self.note_sets(&changes, &failures);
+            }
+        }
+        // A frontend that moves to another Service is replaced, never absent. Where the
+        // replacement failed, the address goes on leading to the Service that has it.
+        report
+            .failed
+            .extend(failures.into_iter().filter_map(|(index, failure)| {
+                Some(Failed {
+                    record: changes.get(index)?.record,
+                    full: failure.full,
+                    reason: failure.to_string(),
+                })
+            }));
+        report
+    }
+
+    /// One phase of all changes, in chunks, leaving out changes that failed.
+    fn perform_phase(
+        &mut self,
+        phase: Phase,
+        changes: &[Change],
+        failures: &mut BTreeMap<usize, Failure>,
+        report: &mut Report,
+    ) {
+        let mut ops = Vec::new();
+        let mut owners = Vec::new();
+        for (index, change) in changes.iter().enumerate() {
+            if failures.contains_key(&index) {
+                continue;
+            }
+            let more = change.ops(phase);
+            owners.extend(std::iter::repeat_n(index, more.len()));
+            ops.extend(more);
+            if ops.len() >= CHUNK {
+                self.perform_chunk(&mut ops, &mut owners, failures, report);
+            }
+        }
+        self.perform_chunk(&mut ops, &mut owners, failures, report);
+    }
+
+    fn perform_chunk(
+        &mut self,
+        ops: &mut Vec<Op>,
+        owners: &mut Vec<usize>,
+        failures: &mut BTreeMap<usize, Failure>,
+        report: &mut Report,
+    ) {
+        while !ops.is_empty() {
+            let (done, failure) = match self.maps.perform(ops) {
+                Ok(()) => (ops.len(), None),
+                Err(failure) => (failure.done.min(ops.len()), Some(failure)),
+            };
+            for op in ops.drain(..done) {
+                self.image.note(&op);
+            }
+            owners.drain(..done);
+            report.performed += done;
+            if let Some(failure) = failure {
+                let Some(&owner) = owners.first() else { return };
+                failures.insert(owner, failure);
+                let mut others = owners.iter().map(|other| *other != owner);
+                ops.retain(|_| others.next().unwrap_or(false));
+                owners.retain(|other| *other != owner);
+            }
+        }
+    }
+
+    fn note_sets(&mut self, changes: &[Change], failures: &BTreeMap<usize, Failure>) {
+        for (index, change) in changes.iter().enumerate() {
+            if let Some(new) = &change.fill
+                && !failures.contains_key(&index)
+            {
+                self.image
+                    .put_set(change.id, new.generation, new.set.clone());
+            }
+        }
+    }
+
+    /// Hands out what no new reader can find. Everything committed before this call counts.
+    pub fn retire(&mut self) -> Retired {
+        let mut keys: Vec<_> = self.image.orphans().collect();
+        for id in std::mem::take(&mut self.touched) {
+            keys.append(&mut self.image.retire(id));
+        }
+        Retired(keys)
+    }
+
+    /// Deletes retired rows. A grace period must have begun after they were retired, and
+    /// have ended.
+    ///
+    /// # Errors
+    /// [`Failure`]; the rest is retired again with the next change of its service or at
+    /// the next start.
+    pub fn collect(&mut self, retired: Retired) -> Result<usize, Failure> {
+        let ops: Vec<_> = retired.0.into_iter().map(Op::DeleteSlot).collect();
+        self.delete(&ops)
+    }
+
+    /// Frees ids that have rested for `rest`. Call it now and then: an id begins its rest
+    /// at the first call that finds it unused. `now` is any clock that only goes forward.
+    ///
+    /// # Errors
+    /// [`Failure`]; the rest is tried again by the next call.
+    pub fn free(&mut self, now: Duration, rest: Duration) -> Result<usize, Failure> {
+        let (backends, services) = self.image.rested(now, rest);
+        let backends: Vec<_> = backends.into_iter().map(Op::DeleteBackend).collect();
+        let services: Vec<_> = services.into_iter().map(Op::DeleteService).collect();
+        Ok(self.delete(&backends)? + self.delete(&services)?)
+    }
+
+    fn delete(&mut self, ops: &[Op]) -> Result<usize, Failure> {
+        for chunk in ops.chunks(CHUNK) {
+            let result = self.maps.perform(chunk);
+            let done = result
+                .as_ref()
+                .err()
+                .map_or(chunk.len(), |failure| failure.done);
+            for op in chunk.iter().take(done) {
+                self.image.note(op);
+            }
+            result?;
+        }
+        Ok(ops.len())
+    }
+
+    /// Waits for a grace period and collects, in one go: for callers that have nothing
+    /// else to do meanwhile.
+    ///
+    /// # Errors
+    /// What the system said.
+    pub fn settle(&mut self) -> io::Result<usize> {
+        let retired = self.retire();
+        if retired.is_empty() {
+            return Ok(0);
+        }
+        self.maps.grace_period()?;
+        self.collect(retired)
+            .map_err(|failure| io::Error::new(failure.source.kind(), failure.to_string()))
+    }
+}

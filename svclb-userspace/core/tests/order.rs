@@ -1,0 +1,328 @@
+//! The invariant that the project rests on: whatever stops between any two operations, a
+//! reader sees the old set or the new set, whole; and whoever starts again gets there.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use proptest::prelude::*;
+use svclb_common::{
+    Addr16, BackendValue, FrontendKey, Label, PortBe, Proto, Scope, ServiceFamily, ServiceRecord,
+    SlotRange,
+};
+use svclb_core::fake::{Contents, Entry, FakeMaps};
+use svclb_core::invariants;
+use svclb_core::plan::PortPlan;
+use svclb_core::planner::Round;
+use svclb_core::writer::Writer;
+
+/// Service ports by number; each with its frontends, backends and members flag.
+type State = BTreeMap<u8, (BTreeSet<u8>, BTreeSet<u8>, bool)>;
+
+fn state() -> impl Strategy<Value = State> {
+    let port = (
+        prop::collection::btree_set(0_u8..3, 0..3),
+        prop::collection::btree_set(0_u8..9, 0..6),
+        any::<bool>(),
+    );
+    prop::collection::btree_map(0_u8..4, port, 0..4)
+}
+
+fn record(number: u8) -> ServiceRecord {
+    ServiceRecord {
+        namespace: Label::new("default").unwrap(),
+        name: Label::new(&format!("service-{number}")).unwrap(),
+        port_name: Label::new("").unwrap(),
+        proto: Proto::TCP,
+        family: ServiceFamily::V4,
+        reserved: [0; 2],
+    }
+}
+
+/// Frontends 0 and 1 are a Service's own; 2 is one address that all of them may have, so
+/// that it moves from one to another.
+fn frontend(service: u8, number: u8) -> FrontendKey {
+    let host = if number == 2 {
+        0
+    } else {
+        10 * service + number + 1
+    };
+    FrontendKey {
+        addr: Addr16::from_ip([10, 96, 0, host].into()),
+        port: PortBe::new(80),
+        proto: Proto::TCP,
+        scope: Scope::ANY,
+    }
+}
+
+fn backend(number: u8) -> BackendValue {
+    BackendValue::new(
+        Addr16::from_ip([10, 244, 0, number].into()),
+        PortBe::new(8080),
+        Proto::TCP,
+    )
+}
+
+fn plans(state: &State) -> Vec<PortPlan> {
+    let mut shared_taken = false;
+    state
+        .iter()
+        .map(|(number, (frontends, backends, members))| {
+            let range = SlotRange {
+                first: 0,
+                count: backends.len() as u32,
+            };
+            PortPlan {
+                record: record(*number),
+                frontends: frontends
+                    .iter()
+                    .filter(|f| **f != 2 || !std::mem::replace(&mut shared_taken, true))
+                    .map(|f| frontend(*number, *f))
+                    .collect(),
+                slots: backends.iter().map(|b| backend(*b)).collect(),
+                internal: range,
+                external: range,
+                affinity_seconds: 0,
+                members: *members,
+            }
+        })
+        .collect()
+}
+
+fn round(from: &State, to: &State) -> Round {
+    Round {
+        plans: plans(to),
+        removed: from
+            .keys()
+            .filter(|n| !to.contains_key(n))
+            .map(|n| record(*n))
+            .collect(),
+        contests: Vec::new(),
+    }
+}
+
+/// What every frontend should lead to: its backends in order; absent if it leads nowhere.
+fn answers(state: &State) -> BTreeMap<FrontendKey, Vec<BackendValue>> {
+    plans(state)
+        .into_iter()
+        .flat_map(|plan| {
+            let slots = plan.slots;
+            plan.frontends
+                .into_iter()
+                .map(move |key| (key, slots.clone()))
+        })
+        .collect()
+}
+
+fn observed(answer: &[Option<svclb_common::SlotValue>]) -> Option<Vec<BackendValue>> {
+    answer
+        .iter()
+        .map(|slot| slot.map(|s| BackendValue::new(s.addr, s.port, Proto::TCP)))
+        .collect()
+}
+
+fn actual(contents: &Contents) -> BTreeMap<FrontendKey, Vec<BackendValue>> {
+    contents
+        .rest
+        .frontends
+        .keys()
+        .map(|key| {
+            (
+                *key,
+                observed(&contents.answer(key).unwrap()).expect("a slot is missing"),
+            )
+        })
+        .collect()
+}
+
+/// All contents of the maps, from before the first operation to after the last; and for
+/// each how many grace periods had passed.
+fn history(start: Contents, journal: &[Entry]) -> Vec<(Contents, usize)> {
+    let mut moments = vec![(start.clone(), 0)];
+    let (mut contents, mut graces) = (start, 0);
+    for entry in journal {
+        match entry {
+            Entry::Op(op) => contents.perform(op),
+            Entry::GracePeriod => graces += 1,
+        }
+        moments.push((contents.clone(), graces));
+    }
+    moments
+}
+
+fn bring(maps: FakeMaps, from: &State, to: &State) -> Writer<FakeMaps> {
+    let mut writer = Writer::adopt(maps).unwrap();
+    let report = writer.commit(&round(from, to));
+    assert!(report.failed.is_empty(), "{:?}", report.failed);
+    let _collected = writer.settle().unwrap();
+    writer
+}
+
+/// A reader looks a frontend up at one moment and its slots at any later moment before a
+/// grace period that began after the first has ended.
+fn check_readers(
+    moments: &[(Contents, usize)],
+    old: &State,
+    new: &State,
+) -> Result<(), TestCaseError> {
+    let (old, new) = (answers(old), answers(new));
+    let keys: BTreeSet<_> = old.keys().chain(new.keys()).copied().collect();
+    for (at, (first, grace)) in moments.iter().enumerate() {
+        let violations = invariants::check(&first.snapshot());
+        prop_assert!(violations.is_empty(), "after {at}: {}", violations[0]);
+        for key in &keys {
+            let Some(value) = first.rest.frontends.get(key) else {
+                prop_assert!(
+                    !(old.contains_key(key) && new.contains_key(key)),
+                    "{key} was served and is to be served, and is absent after {at}"
+                );
+                continue;
+            };
+            for (later, _) in moments[at..]
+                .iter()
+                .take_while(|(_, passed)| passed == grace)
+            {
+                let seen = observed(&later.resolve(value));
+                prop_assert!(seen.is_some(), "{key} of moment {at} misses a slot");
+                prop_assert!(
+                    seen.as_ref() == old.get(key) || seen.as_ref() == new.get(key),
+                    "{key} of moment {at} answers {seen:?}, a mix"
+                );
+            }
+        }
+    }
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn after_every_prefix_a_reader_sees_the_old_or_the_new_set_whole(
+        zero in state(), old in state(), new in state(),
+    ) {
+        let before = bring(bring(FakeMaps::default(), &State::new(), &zero).maps().clone(), &zero, &old)
+            .maps().contents.clone();
+        let mut writer = bring(FakeMaps::holding(before.clone()), &old, &new);
+        let moments = history(before, &writer.maps().journal);
+        check_readers(&moments, &old, &new)?;
+        prop_assert_eq!(actual(&writer.maps().contents), answers(&new));
+    }
+
+    #[test]
+    fn stopping_at_any_operation_and_starting_again_reaches_the_desired_state(
+        old in state(), new in state(), stop in 0_usize..60,
+    ) {
+        let before = bring(FakeMaps::default(), &State::new(), &old).maps().contents.clone();
+        let mut writer = Writer::adopt(FakeMaps {
+            stop_after: Some(stop),
+            ..FakeMaps::holding(before.clone())
+        }).unwrap();
+        let _report = writer.commit(&round(&old, &new));
+        let _collected = writer.settle();
+        let mut journal = writer.maps().journal.clone();
+        let left = writer.maps().contents.clone();
+
+        // The next start knows nothing of the old state but what is in the maps.
+        let mut again = Writer::adopt(FakeMaps::holding(left)).unwrap();
+        let wanted = plans(&new).iter().map(|plan| plan.record).collect();
+        let report = again.commit(&round(&State::new(), &new));
+        prop_assert!(report.failed.is_empty());
+        prop_assert!(again.remove_others(&wanted).failed.is_empty());
+        let _collected = again.settle().unwrap();
+        journal.extend(again.maps().journal.clone());
+
+        prop_assert_eq!(actual(&again.maps().contents), answers(&new));
+        check_readers(&history(before, &journal), &old, &new)?;
+        let slots = again.maps().contents.slots.len();
+        prop_assert_eq!(slots, again.fill().slots);
+        let wanted_slots: usize = plans(&new).iter()
+            .filter(|p| !p.frontends.is_empty())
+            .map(|p| p.slots.len() << usize::from(p.members)).sum();
+        prop_assert_eq!(slots, wanted_slots, "a crash left rows behind");
+    }
+
+    #[test]
+    fn a_second_plan_is_empty(old in state(), new in state()) {
+        let maps = bring(FakeMaps::default(), &State::new(), &old).maps().clone();
+        let mut writer = bring(maps, &old, &new);
+        let (changes, failed) = writer.diff(&round(&new, &new));
+        prop_assert!(changes.is_empty() && failed.is_empty(), "{changes:?}");
+
+        let mut adopted = Writer::adopt(writer.maps().clone()).unwrap();
+        let (changes, _) = adopted.diff(&round(&new, &new));
+        prop_assert!(changes.is_empty(), "after a restart: {changes:?}");
+        prop_assert!(adopted.retire().is_empty());
+    }
+
+    #[test]
+    fn a_full_map_keeps_what_was_served_and_every_invariant(
+        old in state(), new in state(), spare in 0_usize..8,
+    ) {
+        let before = bring(FakeMaps::default(), &State::new(), &old).maps().contents.clone();
+        let capacity = before.slots.len() + spare;
+        let mut writer = Writer::adopt(FakeMaps {
+            slot_capacity: Some(capacity),
+            ..FakeMaps::holding(before.clone())
+        }).unwrap();
+        let report = writer.commit(&round(&old, &new));
+        prop_assert!(report.failed.iter().all(|failed| failed.full));
+        let _collected = writer.settle().unwrap();
+        let moments = history(before, &writer.maps().journal);
+        let failed: BTreeSet<_> = report.failed.iter().map(|f| f.record).collect();
+        let (old_answers, new_answers) = (answers(&old), answers(&new));
+        for (contents, _) in &moments {
+            prop_assert!(invariants::check(&contents.snapshot()).is_empty());
+        }
+        let now = actual(&writer.maps().contents);
+        for plan in plans(&new) {
+            for key in plan.frontends {
+                if failed.contains(&plan.record) {
+                    prop_assert_eq!(now.get(&key), old_answers.get(&key), "{} of a Service that failed", key);
+                } else {
+                    prop_assert_eq!(now.get(&key), new_answers.get(&key));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_freed_id_means_nothing_else_before_its_rest_is_over(states in prop::collection::vec(state(), 2..8)) {
+        let mut writer = Writer::adopt(FakeMaps::default()).unwrap();
+        let mut from = State::new();
+        let mut last_seen = BTreeMap::new();
+        for (step, to) in states.iter().enumerate() {
+            let now = Duration::from_secs(10 * step as u64);
+            let _report = writer.commit(&round(&from, to));
+            let _collected = writer.settle().unwrap();
+            let _freed = writer.free(now, Duration::from_secs(60)).unwrap();
+            let contents = &writer.maps().contents;
+            for slot in contents.slots.values() {
+                let value = (slot.addr, slot.port);
+                let before = last_seen.insert(slot.backend, (value, step));
+                if let Some((other, seen)) = before {
+                    prop_assert!(other == value || step - seen > 6, "id {} changed its meaning", slot.backend);
+                }
+            }
+            from = to.clone();
+        }
+    }
+}
+
+#[test]
+fn ids_are_stable_while_endpoints_come_and_go() {
+    let one = State::from([(1, ([0].into(), [1, 2, 3].into(), true))]);
+    let other = State::from([(1, ([0].into(), [2, 3, 4].into(), true))]);
+    let mut writer = bring(FakeMaps::default(), &State::new(), &one);
+    let id = writer.image().backend_id(&backend(2));
+    let _report = writer.commit(&round(&one, &other));
+    let _collected = writer.settle().unwrap();
+    assert_eq!(writer.image().backend_id(&backend(2)), id);
+    assert!(writer.image().backend_id(&backend(1)).is_some(), "it rests");
+    let _freed = writer
+        .free(Duration::ZERO, Duration::from_secs(60))
+        .unwrap();
+    let _freed = writer
+        .free(Duration::from_secs(61), Duration::from_secs(60))
+        .unwrap();
+    assert_eq!(writer.image().backend_id(&backend(1)), None);
+}
