@@ -40,9 +40,7 @@ pub struct PeerSlot {
     /// it then reads one; otherwise it takes its one back and remembers elsewhere. An
     /// addition without a result is all that Linux 5.10 offers: compare-and-exchange came
     /// with 5.12.
-    pub claims: u32,
-    /// Always zero.
-    pub reserved: u32,
+    pub claims: u64,
     /// What the owner's peer was.
     pub translation: Translation,
 }
@@ -87,7 +85,8 @@ pub struct OverflowValue {
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct TranslationRing {
-    /// How many entries were ever written; the next goes to `written % RING_LEN`.
+    /// The next entry is written at `written % RING_LEN`; from [`RING_LEN`] on the ring is
+    /// full, and what stands there is displaced.
     pub written: u32,
     /// The index of the entry written or used last: looked at first.
     pub latest: u32,

@@ -1,2 +1,87 @@
-//! Being written.
-fn main() {}
+//! The kernel half of svclb: where sockets enter, and nothing else.
+//!
+//! | program | runs at | what it does |
+//! |---|---|---|
+//! | `connect4/6` | `connect()` on TCP, MPTCP and UDP | Service address → backend |
+//! | `sendmsg4/6` | `sendto()`, `sendmsg()` with an address | Service address → backend |
+//! | `recvmsg4/6` | `recvfrom()`, `recvmsg()` on UDP | backend → Service address |
+//! | `getpeername4/6` | `getpeername()` | backend → Service address |
+//! | `sock_release` | the last close of a socket | forgets what was remembered |
+//!
+//! The programs only read what the agent planned; see `maps` for who writes which map.
+#![no_std]
+#![no_main]
+// For the one atomic instruction of `peers`.
+#![feature(asm_experimental_arch)]
+
+mod affinity;
+mod counters;
+mod family;
+mod forward;
+mod kernel;
+mod maps;
+mod peers;
+mod refuse;
+mod reverse;
+mod rings;
+
+use aya_ebpf::macros::{cgroup_sock, cgroup_sock_addr};
+use aya_ebpf::programs::{SockAddrContext, SockContext};
+use family::{V4, V6};
+use forward::{Connect, Send};
+
+#[cgroup_sock_addr(connect4)]
+fn svclb_connect4(ctx: SockAddrContext) -> i32 {
+    forward::forward::<V4, Connect>(&ctx)
+}
+
+#[cgroup_sock_addr(connect6)]
+fn svclb_connect6(ctx: SockAddrContext) -> i32 {
+    forward::forward::<V6, Connect>(&ctx)
+}
+
+#[cgroup_sock_addr(sendmsg4)]
+fn svclb_sendmsg4(ctx: SockAddrContext) -> i32 {
+    forward::forward::<V4, Send>(&ctx)
+}
+
+#[cgroup_sock_addr(sendmsg6)]
+fn svclb_sendmsg6(ctx: SockAddrContext) -> i32 {
+    forward::forward::<V6, Send>(&ctx)
+}
+
+#[cgroup_sock_addr(recvmsg4)]
+fn svclb_recvmsg4(ctx: SockAddrContext) -> i32 {
+    reverse::reverse::<V4>(&ctx)
+}
+
+#[cgroup_sock_addr(recvmsg6)]
+fn svclb_recvmsg6(ctx: SockAddrContext) -> i32 {
+    reverse::reverse::<V6>(&ctx)
+}
+
+#[cgroup_sock_addr(getpeername4)]
+fn svclb_getpeername4(ctx: SockAddrContext) -> i32 {
+    reverse::reverse::<V4>(&ctx)
+}
+
+#[cgroup_sock_addr(getpeername6)]
+fn svclb_getpeername6(ctx: SockAddrContext) -> i32 {
+    reverse::reverse::<V6>(&ctx)
+}
+
+#[cgroup_sock(sock_release)]
+fn svclb_sock_release(ctx: SockContext) -> i32 {
+    reverse::forget(&ctx)
+}
+
+/// Helpers marked GPL-only are refused to a program of another licence.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
+
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+    // Never reached: the build fails if a call to it is left in the object.
+    loop {}
+}

@@ -1,1 +1,29 @@
-//! Being written.
+//! The agent's side of the kernel.
+//!
+//! * [`Dataplane`]: makes or adopts the pinned maps, loads the programs, attaches them;
+//! * [`KernelMaps`]: the only writer of the planned maps;
+//! * [`Pinned`]: reads what is pinned, with or without an agent;
+//! * [`cleanup()`]: takes everything away again.
+//!
+//! All `unsafe` of the agent is in `sys`, the wrappers over `bpf(2)`.
+
+mod attach;
+mod cleanup;
+mod features;
+mod kernel_maps;
+mod mounts;
+mod open;
+mod pinned;
+mod pins;
+mod sys;
+
+pub use attach::{AttachError, Attachment, PROGRAMS};
+pub use cleanup::{CleanupError, cleanup};
+pub use features::{Features, features};
+pub use kernel_maps::{GracePeriod, KernelMaps};
+pub use mounts::{MountError, find_bpffs, find_cgroup2};
+pub use open::{Dataplane, OpenError, Options};
+pub use pinned::{Affinity, Pinned, PinnedError};
+
+/// The eBPF object; empty in a binary that was built without it.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/svclb-ebpf"));

@@ -1,0 +1,43 @@
+//! Session affinity: `sessionAffinity: ClientIP`.
+//!
+//! At a socket the client is its network namespace: a pod has one of its own, and a
+//! socket has no source address before it is connected. The time counts from the
+//! client's last new connection.
+
+use aya_ebpf::programs::SockAddrContext;
+use svclb_common::{AffinityKey, AffinityValue, Counter, FrontendValue, SlotIndex, SlotValue};
+
+use crate::counters::count;
+use crate::forward::{random_slot, slot_at};
+use crate::kernel::{netns_cookie, now_ns};
+use crate::maps::AFFINITY;
+
+/// The slot of a new connection to a frontend with affinity.
+#[inline(always)]
+pub(crate) fn slot(ctx: &SockAddrContext, frontend: &FrontendValue) -> Option<SlotValue> {
+    let key = AffinityKey::netns(frontend.service, netns_cookie(ctx));
+    let now = now_ns();
+    if let Some(known) = AFFINITY.get_ptr_mut(&key) {
+        // SAFETY: map memory stays valid for the run; a recycled element can only name
+        // another backend, and the member row below decides whether that is one of ours.
+        let (value, last_used) = unsafe { (*known, &raw mut (*known).last_used_ns) };
+        if value.holds(now, frontend.affinity_seconds)
+            && let Some(slot) = slot_at(frontend, SlotIndex::member(value.backend))
+            && frontend.internal.contains(slot.position)
+        {
+            // SAFETY: as above; one aligned word.
+            unsafe { last_used.write_volatile(now) };
+            count(Counter::AffinityHit);
+            return Some(slot);
+        }
+    }
+    let slot = random_slot(frontend)?;
+    let value = AffinityValue {
+        last_used_ns: now,
+        backend: slot.backend,
+        reserved: 0,
+    };
+    // It is an LRU map: there is always room, and a failure costs a client its affinity.
+    let _stored = AFFINITY.insert(&key, &value, 0);
+    Some(slot)
+}

@@ -1,0 +1,133 @@
+//! From a Service address to a backend.
+
+use aya_ebpf::programs::SockAddrContext;
+use svclb_common::{
+    Counter, FrontendFlags, FrontendKey, FrontendValue, Proto, Scope, SlotIndex, SlotKey,
+    SlotValue, Translation, pick, spread,
+};
+
+use crate::counters::count;
+use crate::family::{Endpoint, Family, peer, protocol, set_peer};
+use crate::kernel::{ALLOW, random, socket_cookie};
+use crate::{affinity, maps, peers, refuse, rings};
+
+/// What a hook is called for.
+pub(crate) trait Call {
+    /// Whether the address becomes the socket's peer.
+    const CONNECTS: bool;
+    /// What is counted.
+    const COUNTER: Counter;
+}
+
+pub(crate) struct Connect;
+pub(crate) struct Send;
+
+impl Call for Connect {
+    const CONNECTS: bool = true;
+    const COUNTER: Counter = Counter::Connected;
+}
+
+impl Call for Send {
+    const CONNECTS: bool = false;
+    const COUNTER: Counter = Counter::Sent;
+}
+
+/// Rewrites the peer of a call if it is a Service address.
+#[inline(always)]
+pub(crate) fn forward<F: Family, C: Call>(ctx: &SockAddrContext) -> i32 {
+    let Some(proto) = Proto::of_socket(protocol(ctx)) else {
+        return ALLOW;
+    };
+    let wanted = peer::<F>(ctx);
+    let key = FrontendKey {
+        addr: wanted.addr,
+        port: wanted.port,
+        proto,
+        scope: Scope::ANY,
+    };
+    let Some(frontend) = maps::frontend(&key) else {
+        return ALLOW;
+    };
+    if frontend.internal.count == 0 {
+        return refuse::refuse::<F, C>(ctx, wanted.addr);
+    }
+    let chosen = if C::CONNECTS {
+        connect_slot(ctx, &frontend)
+    } else {
+        send_slot(ctx, &frontend, wanted)
+    };
+    let Some(slot) = chosen else {
+        count(Counter::SlotMissing);
+        return refuse::refuse::<F, C>(ctx, wanted.addr);
+    };
+    let translation = Translation {
+        frontend_addr: wanted.addr,
+        backend_addr: slot.addr,
+        frontend_port: wanted.port,
+        backend_port: slot.port,
+        backend: slot.backend,
+    };
+    // A TCP socket has one peer for its life, and there are many of them: the cheap way.
+    if !(C::CONNECTS && matches!(proto, Proto::TCP) && peers::claim(ctx, &translation)) {
+        rings::remember(ctx, &translation);
+    }
+    set_peer::<F>(
+        ctx,
+        Endpoint {
+            addr: slot.addr,
+            port: slot.port,
+        },
+    );
+    count(C::COUNTER);
+    ALLOW
+}
+
+/// A new connection: where session affinity sends it, or anywhere.
+#[inline(always)]
+fn connect_slot(ctx: &SockAddrContext, frontend: &FrontendValue) -> Option<SlotValue> {
+    if frontend.affinity_seconds > 0 {
+        return affinity::slot(ctx, frontend);
+    }
+    random_slot(frontend)
+}
+
+/// Any slot of the range, each as likely.
+#[inline(always)]
+pub(crate) fn random_slot(frontend: &FrontendValue) -> Option<SlotValue> {
+    slot_at(
+        frontend,
+        SlotIndex::position(pick(frontend.internal, random())?),
+    )
+}
+
+/// A datagram with an address: the backend that this socket used for the Service before,
+/// while it belongs to it; a new socket is given one by its cookie.
+#[inline(always)]
+fn send_slot(
+    ctx: &SockAddrContext,
+    frontend: &FrontendValue,
+    wanted: Endpoint,
+) -> Option<SlotValue> {
+    if frontend.flags.contains(FrontendFlags::MEMBERS)
+        && let Some(backend) = rings::backend_of(ctx, wanted)
+        && let Some(slot) = slot_at(frontend, SlotIndex::member(backend))
+        && frontend.internal.contains(slot.position)
+    {
+        return Some(slot);
+    }
+    if frontend.affinity_seconds > 0 {
+        return affinity::slot(ctx, frontend);
+    }
+    let position = pick(frontend.internal, spread(socket_cookie(ctx)))?;
+    slot_at(frontend, SlotIndex::position(position))
+}
+
+/// The slot at an index of the frontend's generation.
+#[inline(always)]
+pub(crate) fn slot_at(frontend: &FrontendValue, index: SlotIndex) -> Option<SlotValue> {
+    maps::slot(&SlotKey {
+        service: frontend.service,
+        generation: frontend.generation,
+        index,
+    })
+}

@@ -1,0 +1,48 @@
+//! The kernel's helpers, made safe to call.
+
+use aya_ebpf::EbpfContext;
+use aya_ebpf::helpers::{
+    bpf_get_netns_cookie, bpf_get_prandom_u32, bpf_get_socket_cookie, bpf_ktime_get_ns,
+    bpf_set_retval,
+};
+use aya_ebpf::programs::SockAddrContext;
+
+/// Allow the call to go on, with the address as it now is.
+pub(crate) const ALLOW: i32 = 1;
+/// Refuse the call: EPERM, or what [`set_retval`] said.
+pub(crate) const DENY: i32 = 0;
+
+/// The socket's cookie: unique on this machine since it started (Linux 5.4), never zero.
+#[inline(always)]
+pub(crate) fn socket_cookie(ctx: &impl EbpfContext) -> u64 {
+    // SAFETY: the context is the one that this program was given.
+    unsafe { bpf_get_socket_cookie(ctx.as_ptr()) }
+}
+
+/// The cookie of the socket's network namespace (Linux 5.7).
+#[inline(always)]
+pub(crate) fn netns_cookie(ctx: &SockAddrContext) -> u64 {
+    // SAFETY: the context is the one that this program was given.
+    unsafe { bpf_get_netns_cookie(ctx.as_ptr()) }
+}
+
+/// Nanoseconds of CLOCK_MONOTONIC.
+#[inline(always)]
+pub(crate) fn now_ns() -> u64 {
+    // SAFETY: takes nothing.
+    unsafe { bpf_ktime_get_ns() }
+}
+
+/// A random word, good enough for choosing and no secret.
+#[inline(always)]
+pub(crate) fn random() -> u32 {
+    // SAFETY: takes nothing.
+    unsafe { bpf_get_prandom_u32() }
+}
+
+/// The error that the system call returns (Linux 5.18), as a negative errno.
+#[inline(always)]
+pub(crate) fn set_retval(errno: i32) {
+    // SAFETY: takes a number.
+    let _unchanged = unsafe { bpf_set_retval(errno) };
+}

@@ -1,0 +1,88 @@
+//! All maps, in one screen.
+//!
+//! | map | written by | read by |
+//! |---|---|---|
+//! | `META` | agent, once | agent |
+//! | `FRONTENDS`, `SLOTS` | agent | connect, sendmsg |
+//! | `BACKENDS`, `SERVICES` | agent | agent |
+//! | `AFFINITY` | connect | connect |
+//! | `PEERS` | connect, `sock_release` | getpeername |
+//! | `PEER_RINGS`, `PEER_OVERFLOW` | connect, sendmsg, `sock_release` | recvmsg, getpeername, sendmsg |
+//! | `COUNTERS` | all | agent |
+//!
+//! The sizes here are placeholders: the agent sets them when it makes the maps. Planned
+//! maps take memory as they fill (`BPF_F_NO_PREALLOC`).
+
+use aya_ebpf::Global;
+use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
+use aya_ebpf::btf_maps::SkStorage;
+use aya_ebpf::macros::{btf_map, map};
+use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray};
+use svclb_common::maps::Sizes;
+use svclb_common::{
+    AffinityKey, AffinityValue, BackendId, BackendValue, Counter, FrontendKey, FrontendValue, Meta,
+    OverflowKey, OverflowValue, PeerSlot, ServiceId, ServiceRecord, SlotKey, SlotValue,
+    TranslationRing,
+};
+
+const SIZES: Sizes = Sizes::DEFAULT;
+
+#[map]
+pub(crate) static META: Array<Meta> = Array::with_max_entries(1, 0);
+
+#[map]
+pub(crate) static FRONTENDS: HashMap<FrontendKey, FrontendValue> =
+    HashMap::with_max_entries(SIZES.frontends, BPF_F_NO_PREALLOC);
+
+#[map]
+pub(crate) static SLOTS: HashMap<SlotKey, SlotValue> =
+    HashMap::with_max_entries(SIZES.slots, BPF_F_NO_PREALLOC);
+
+#[map]
+pub(crate) static BACKENDS: HashMap<BackendId, BackendValue> =
+    HashMap::with_max_entries(SIZES.backends, BPF_F_NO_PREALLOC);
+
+#[map]
+pub(crate) static SERVICES: HashMap<ServiceId, ServiceRecord> =
+    HashMap::with_max_entries(SIZES.services, BPF_F_NO_PREALLOC);
+
+#[map]
+pub(crate) static AFFINITY: LruHashMap<AffinityKey, AffinityValue> =
+    LruHashMap::with_max_entries(SIZES.affinity, 0);
+
+#[map]
+pub(crate) static PEERS: Array<PeerSlot> = Array::with_max_entries(SIZES.peers, 0);
+
+#[btf_map]
+pub(crate) static PEER_RINGS: SkStorage<TranslationRing> = SkStorage::new();
+
+#[map]
+pub(crate) static PEER_OVERFLOW: HashMap<OverflowKey, OverflowValue> =
+    HashMap::with_max_entries(SIZES.overflow, BPF_F_NO_PREALLOC);
+
+#[map]
+pub(crate) static COUNTERS: PerCpuArray<u64> =
+    PerCpuArray::with_max_entries(Counter::ALL.len() as u32, 0);
+
+/// Not zero where the kernel has `bpf_set_retval` (Linux 5.18). A constant to the
+/// verifier, so that an older kernel never sees the call.
+#[unsafe(no_mangle)]
+pub(crate) static HAS_SET_RETVAL: Global<u32> = Global::new(0);
+
+/// The length of `PEERS`, a power of two, less one.
+#[unsafe(no_mangle)]
+pub(crate) static PEERS_MASK: Global<u32> = Global::new(SIZES.peers - 1);
+
+/// Copies a frontend out of its map.
+#[inline(always)]
+pub(crate) fn frontend(key: &FrontendKey) -> Option<FrontendValue> {
+    // SAFETY: elements outlive the program's run; the agent replaces them, never edits.
+    unsafe { FRONTENDS.get(key) }.copied()
+}
+
+/// Copies a slot out of its map.
+#[inline(always)]
+pub(crate) fn slot(key: &SlotKey) -> Option<SlotValue> {
+    // SAFETY: as above; and a slot is deleted only after a grace period.
+    unsafe { SLOTS.get(key) }.copied()
+}

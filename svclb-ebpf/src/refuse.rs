@@ -1,0 +1,51 @@
+//! A Service without usable endpoints: ECONNREFUSED, at once.
+
+use aya_ebpf::programs::SockAddrContext;
+use svclb_common::{Addr16, Counter, PortBe};
+
+use crate::counters::count;
+use crate::family::{Endpoint, Family, set_peer};
+use crate::forward::Call;
+use crate::kernel::{ALLOW, DENY, set_retval};
+use crate::maps::HAS_SET_RETVAL;
+
+const ECONNREFUSED: i32 = 111;
+
+const LOOPBACK_V4: Addr16 = v4([127, 0, 0, 1]);
+const FAR_LOOPBACK_V4: Addr16 = v4([127, 255, 255, 254]);
+const LOOPBACK_V6: Addr16 = Addr16::from_words([0, 0, 0, u32::from_ne_bytes([0, 0, 0, 1])]);
+
+const fn v4(octets: [u8; 4]) -> Addr16 {
+    Addr16::from_v4_word(u32::from_ne_bytes(octets))
+}
+
+/// Makes the call fail with ECONNREFUSED.
+///
+/// From Linux 5.18 the hook says so itself. Before, a hook that denies means EPERM, so the
+/// call is sent where it is refused: to a loopback port of the client's own namespace.
+/// Nobody can listen on port 0; TCP is refused within the call, a connected UDP socket
+/// learns it at its second send. A datagram with an address may not go to port 0
+/// (EINVAL), so it goes to port 1 of an address that nobody uses, and its sender learns
+/// nothing unless it set IP_RECVERR: the same as with an ICMP reject.
+#[inline(always)]
+pub(crate) fn refuse<F: Family, C: Call>(ctx: &SockAddrContext, wanted: Addr16) -> i32 {
+    count(Counter::Refused);
+    if HAS_SET_RETVAL.load() != 0 {
+        set_retval(-ECONNREFUSED);
+        return DENY;
+    }
+    let addr = match (wanted.is_v4(), C::CONNECTS) {
+        (true, true) => LOOPBACK_V4,
+        (true, false) => FAR_LOOPBACK_V4,
+        (false, _) => LOOPBACK_V6,
+    };
+    let port = if C::CONNECTS { 0 } else { 1 };
+    set_peer::<F>(
+        ctx,
+        Endpoint {
+            addr,
+            port: PortBe::new(port),
+        },
+    );
+    ALLOW
+}

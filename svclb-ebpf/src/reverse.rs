@@ -1,0 +1,48 @@
+//! From a backend back to the Service address that the program used.
+
+use aya_ebpf::programs::{SockAddrContext, SockContext};
+use svclb_common::Translation;
+
+use crate::family::{Endpoint, Family, peer, set_peer};
+use crate::kernel::{ALLOW, socket_cookie};
+use crate::{peers, rings};
+
+/// Shows the Service address in a call that reports a peer or a source.
+///
+/// Only if the address in the call is the backend that the translation leads to: a socket
+/// may since have connected to, or heard from, somebody else.
+#[inline(always)]
+pub(crate) fn reverse<F: Family>(ctx: &SockAddrContext) -> i32 {
+    let actual = peer::<F>(ctx);
+    if let Some(known) = peers::find(ctx)
+        && leads_to(known, actual)
+    {
+        set_peer::<F>(
+            ctx,
+            Endpoint {
+                addr: known.frontend_addr,
+                port: known.frontend_port,
+            },
+        );
+        return ALLOW;
+    }
+    if let Some(shown) = rings::frontend_of(ctx, actual) {
+        set_peer::<F>(ctx, shown);
+    }
+    ALLOW
+}
+
+/// Whether the translation's backend is this one.
+#[inline(always)]
+pub(crate) fn leads_to(translation: &Translation, backend: Endpoint) -> bool {
+    translation.backend_port == backend.port && translation.backend_addr == backend.addr
+}
+
+/// Forgets a socket that is released. Its ring goes with it.
+#[inline(always)]
+pub(crate) fn forget(ctx: &SockContext) -> i32 {
+    let cookie = socket_cookie(ctx);
+    peers::release(cookie);
+    rings::release(ctx, cookie);
+    ALLOW
+}

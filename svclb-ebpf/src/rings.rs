@@ -1,0 +1,218 @@
+//! The translations of a UDP socket (and of a TCP socket that found its place in the array
+//! taken), in socket-local storage, with a hash for the few that do not fit.
+//!
+//! Nothing here evicts: a forgotten translation would show a program the answer of a
+//! backend that it never spoke to.
+
+use aya_ebpf::helpers::generated::bpf_sk_storage_get;
+use aya_ebpf::programs::{SockAddrContext, SockContext};
+use svclb_common::{
+    BackendId, Counter, OVERFLOW_LEN, OverflowKey, OverflowValue, RING_LEN, Translation,
+    TranslationRing,
+};
+
+use crate::counters::count;
+use crate::family::Endpoint;
+use crate::kernel::socket_cookie;
+use crate::maps::{PEER_OVERFLOW, PEER_RINGS};
+use crate::reverse::leads_to;
+
+const MASK: u32 = RING_LEN as u32 - 1;
+
+#[inline(always)]
+fn ring_of(ctx: &SockAddrContext) -> Option<*mut TranslationRing> {
+    // SAFETY: the context's socket lives at least as long as the call.
+    let ring = unsafe { PEER_RINGS.get_ptr_mut(ctx) };
+    (!ring.is_null()).then_some(ring)
+}
+
+#[inline(always)]
+fn entry(ring: *mut TranslationRing, index: u32) -> *mut Translation {
+    // SAFETY: the mask keeps the index inside the ring; the verifier checks it too.
+    unsafe {
+        (&raw mut (*ring).entries)
+            .cast::<Translation>()
+            .add((index & MASK) as usize)
+    }
+}
+
+/// The first entry that `is` holds for, from the latest one on.
+#[inline(always)]
+fn find(
+    ring: *mut TranslationRing,
+    is: impl Fn(&Translation) -> bool,
+) -> Option<(u32, &'static Translation)> {
+    // SAFETY: storage memory, valid for the run. Another thread that sends on the same
+    // socket may write meanwhile; what is found is compared as a whole by the caller.
+    unsafe {
+        let latest = (&raw const (*ring).latest).read_volatile() & MASK;
+        let first = &*entry(ring, latest);
+        if is(first) {
+            return Some((latest, first));
+        }
+        for index in 0..RING_LEN as u32 {
+            let candidate = &*entry(ring, index);
+            if is(candidate) {
+                return Some((index, candidate));
+            }
+        }
+    }
+    None
+}
+
+/// The backend that this socket last used for a Service address.
+#[inline(always)]
+pub(crate) fn backend_of(ctx: &SockAddrContext, frontend: Endpoint) -> Option<BackendId> {
+    let (_, known) = find(ring_of(ctx)?, |t| {
+        t.frontend_port == frontend.port && t.frontend_addr == frontend.addr
+    })?;
+    Some(known.backend)
+}
+
+/// The Service address behind which this socket knows a backend.
+#[inline(always)]
+pub(crate) fn frontend_of(ctx: &SockAddrContext, backend: Endpoint) -> Option<Endpoint> {
+    let ring = ring_of(ctx)?;
+    if let Some((_, known)) = find(ring, |t| leads_to(t, backend)) {
+        return Some(Endpoint {
+            addr: known.frontend_addr,
+            port: known.frontend_port,
+        });
+    }
+    // SAFETY: storage memory, valid for the run.
+    if unsafe { (&raw const (*ring).overflow_len).read_volatile() } == 0 {
+        return None;
+    }
+    let key = OverflowKey {
+        cookie: socket_cookie(ctx),
+        backend_addr: backend.addr,
+        backend_port: backend.port,
+        reserved: [0; 3],
+    };
+    // SAFETY: only this socket's calls remove the element.
+    let known = unsafe { PEER_OVERFLOW.get(&key) }?;
+    Some(Endpoint {
+        addr: known.translation.frontend_addr,
+        port: known.translation.frontend_port,
+    })
+}
+
+/// Remembers a translation for as long as the socket lives.
+#[inline(always)]
+pub(crate) fn remember(ctx: &SockAddrContext, translation: &Translation) {
+    // SAFETY: the context's socket lives at least as long as the call.
+    let ring = unsafe { PEER_RINGS.get_or_insert_ptr_mut(ctx, None) };
+    if ring.is_null() {
+        count(Counter::PeerLost);
+        return;
+    }
+    let backend = Endpoint {
+        addr: translation.backend_addr,
+        port: translation.backend_port,
+    };
+    // One backend may stand behind two Services: the latest one is shown, as the latest
+    // datagram went there.
+    if let Some((index, known)) = find(ring, |t| leads_to(t, backend)) {
+        // SAFETY: storage memory, valid for the run.
+        unsafe {
+            if known != translation {
+                *entry(ring, index) = *translation;
+            }
+            (&raw mut (*ring).latest).write_volatile(index);
+        }
+        return;
+    }
+    // SAFETY: as above.
+    unsafe {
+        let index = (&raw const (*ring).written).read_volatile();
+        let place = entry(ring, index);
+        if index > MASK {
+            overflow(ctx, ring, &*place);
+        }
+        *place = *translation;
+        // Counts up to twice the ring, and then goes round in the upper half: "full".
+        let next = if index >= 2 * MASK + 1 {
+            MASK + 1
+        } else {
+            index + 1
+        };
+        (&raw mut (*ring).written).write_volatile(next);
+        (&raw mut (*ring).latest).write_volatile(index & MASK);
+    }
+}
+
+/// Moves a translation out of the ring into the hash, at the head of the socket's chain.
+#[inline(always)]
+fn overflow(ctx: &SockAddrContext, ring: *mut TranslationRing, displaced: &Translation) {
+    let key = OverflowKey {
+        cookie: socket_cookie(ctx),
+        backend_addr: displaced.backend_addr,
+        backend_port: displaced.backend_port,
+        reserved: [0; 3],
+    };
+    // SAFETY: only this socket's calls write the element.
+    if let Some(known) = PEER_OVERFLOW.get_ptr_mut(&key) {
+        // SAFETY: map memory, valid for the run. It is in the chain already.
+        unsafe { (*known).translation = *displaced };
+        return;
+    }
+    // SAFETY: storage memory, valid for the run.
+    unsafe {
+        if (*ring).overflow_len >= OVERFLOW_LEN {
+            count(Counter::PeerLost);
+            return;
+        }
+        let value = OverflowValue {
+            translation: *displaced,
+            next_addr: (*ring).overflow_addr,
+            next_port: (*ring).overflow_port,
+            reserved: [0; 3],
+        };
+        if PEER_OVERFLOW.insert(&key, &value, 0).is_err() {
+            count(Counter::PeerLost);
+            return;
+        }
+        (*ring).overflow_addr = displaced.backend_addr;
+        (*ring).overflow_port = displaced.backend_port;
+        (*ring).overflow_len += 1;
+    }
+    count(Counter::PeerOverflow);
+}
+
+/// Removes what a released socket left in the hash.
+#[inline(always)]
+pub(crate) fn release(ctx: &SockContext, cookie: u64) {
+    // SAFETY: the socket is being released and lives until this returns. (A socket as
+    // the argument, from a cgroup socket program: Linux 5.9, commit f7c6cb1d9728.)
+    let ring = unsafe {
+        bpf_sk_storage_get(
+            (&raw const PEER_RINGS).cast_mut().cast(),
+            ctx.sock.cast(),
+            core::ptr::null_mut(),
+            0,
+        )
+    }
+    .cast::<TranslationRing>();
+    if ring.is_null() {
+        return;
+    }
+    // SAFETY: storage memory, valid for the run.
+    let (mut addr, mut port) = unsafe { ((*ring).overflow_addr, (*ring).overflow_port) };
+    for _ in 0..OVERFLOW_LEN {
+        if port.bits() == 0 {
+            return;
+        }
+        let key = OverflowKey {
+            cookie,
+            backend_addr: addr,
+            backend_port: port,
+            reserved: [0; 3],
+        };
+        // SAFETY: nobody else removes the element.
+        let Some(value) = (unsafe { PEER_OVERFLOW.get(&key) }) else {
+            return;
+        };
+        (addr, port) = (value.next_addr, value.next_port);
+        let _removed = PEER_OVERFLOW.remove(&key);
+    }
+}

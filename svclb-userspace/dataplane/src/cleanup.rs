@@ -1,0 +1,81 @@
+//! Taking everything of ours away, and nothing else.
+
+use std::fs;
+use std::io;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+
+use svclb_common::maps as names;
+
+use crate::attach::PROGRAMS;
+use crate::pins::Pins;
+use crate::sys;
+
+/// Something could not be removed.
+#[derive(Debug, thiserror::Error)]
+#[error("{path} cannot be removed: {source}; run `svclb cleanup` as root again", path = .path.display())]
+pub struct CleanupError {
+    /// What.
+    pub path: PathBuf,
+    /// Why.
+    pub source: io::Error,
+}
+
+/// All maps that svclb pins.
+pub(crate) const MAPS: [&str; 10] = [
+    names::META,
+    names::FRONTENDS,
+    names::SLOTS,
+    names::BACKENDS,
+    names::SERVICES,
+    names::AFFINITY,
+    names::PEERS,
+    names::PEER_RINGS,
+    names::PEER_OVERFLOW,
+    names::COUNTERS,
+];
+
+/// Detaches the programs, unpins links and maps, and removes the pin directory if nothing
+/// else is in it. Returns what was removed; nothing pinned is nothing to do.
+///
+/// # Errors
+/// [`CleanupError`] with the first path that resisted.
+pub fn cleanup(pin_dir: &Path) -> Result<Vec<PathBuf>, CleanupError> {
+    let pins = Pins::new(pin_dir);
+    let mut removed = Vec::new();
+    for program in &PROGRAMS {
+        let path = pins.link(program.name);
+        // Detached even if another process still holds the link.
+        if let Ok(link) = sys::open_pin(&path) {
+            let _already_detached = sys::detach_link(link.as_fd());
+        }
+        remove(&path, fs::remove_file, &mut removed)?;
+    }
+    for name in MAPS {
+        remove(&pins.map(name), fs::remove_file, &mut removed)?;
+    }
+    for dir in [pins.links(), pins.maps(), pins.dir().to_owned()] {
+        remove(&dir, fs::remove_dir, &mut removed)?;
+    }
+    Ok(removed)
+}
+
+fn remove(
+    path: &Path,
+    how: impl Fn(PathBuf) -> io::Result<()>,
+    removed: &mut Vec<PathBuf>,
+) -> Result<(), CleanupError> {
+    match how(path.to_owned()) {
+        Ok(()) => removed.push(path.to_owned()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        // Somebody else's pins are none of our business.
+        Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {}
+        Err(source) => {
+            return Err(CleanupError {
+                path: path.to_owned(),
+                source,
+            });
+        }
+    }
+    Ok(())
+}

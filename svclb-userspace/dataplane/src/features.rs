@@ -1,0 +1,34 @@
+//! What this kernel offers: tried, never guessed from its version.
+
+use crate::sys;
+
+/// What the socket programs can use.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Features {
+    /// `bpf_set_retval` in a cgroup hook (Linux 5.18): a refused call returns ECONNREFUSED
+    /// of itself. Without it a refused call is sent to a closed loopback port.
+    pub set_retval: bool,
+}
+
+/// Asks the kernel.
+pub fn features() -> Features {
+    Features {
+        set_retval: sys::accepts(&SET_RETVAL, CONNECT4).is_ok(),
+    }
+}
+
+/// `BPF_CGROUP_INET4_CONNECT`.
+const CONNECT4: u32 = 10;
+
+/// `r1 = -111; call bpf_set_retval; r0 = 0; exit`
+const SET_RETVAL: [u64; 4] = [
+    instruction(0xb7, 1, -111),
+    instruction(0x85, 0, 187),
+    instruction(0xb7, 0, 0),
+    instruction(0x95, 0, 0),
+];
+
+/// An eBPF instruction (RFC 9669 section 3) without source register and offset.
+const fn instruction(opcode: u8, destination: u8, immediate: i32) -> u64 {
+    opcode as u64 | (destination as u64) << 8 | (immediate.cast_unsigned() as u64) << 32
+}

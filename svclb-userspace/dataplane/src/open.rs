@@ -1,0 +1,294 @@
+//! Making or adopting the maps, and loading the programs.
+
+use std::fs;
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::PathBuf;
+
+use aya::programs::{Program, ProgramError};
+use aya::{Ebpf, EbpfError, EbpfLoader};
+use svclb_common::maps::{self as names, Sizes};
+use svclb_common::{ABI_VERSION, MAGIC, Meta};
+
+use crate::attach::{self, AttachError, Attachment, PROGRAMS};
+use crate::cleanup::MAPS;
+use crate::features::{Features, features};
+use crate::kernel_maps::KernelMaps;
+use crate::pinned::{Pinned, PinnedError};
+use crate::pins::Pins;
+use crate::{OBJECT, sys};
+
+/// What the data path is made of.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// A directory in a bpffs, made if it is not there.
+    pub pin_dir: PathBuf,
+    /// The cgroup whose sockets are translated.
+    pub cgroup: PathBuf,
+    /// How many entries each map holds, where it is made anew.
+    pub sizes: Sizes,
+}
+
+/// Why there is no data path. Each says what to do.
+#[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages are the documentation")]
+pub enum OpenError {
+    #[error(
+        "svclb must be root to load eBPF programs; start it as root, or as a privileged container"
+    )]
+    NotRoot,
+    #[error("this kernel is {0}, and svclb needs Linux 5.10 or newer; upgrade the kernel")]
+    KernelTooOld(String),
+    #[error("this binary was built without its eBPF programs; build it with `cargo xtask build`")]
+    NoObject,
+    #[error("{path} is not a cgroup v2 directory; give one with --cgroup, or mount cgroup v2 with `mount -t cgroup2 none /sys/fs/cgroup`", path = .0.display())]
+    NotCgroup2(PathBuf),
+    #[error("{path} is not in a bpffs; mount one with `mount -t bpf bpf /sys/fs/bpf`, or give a directory in one with --pin-dir", path = .0.display())]
+    NotBpffs(PathBuf),
+    #[error("the pin directory {path} cannot be made: {source}; give another with --pin-dir", path = .path.display())]
+    PinDir { path: PathBuf, source: io::Error },
+    #[error("the maps pinned in {path} have layout version {found} and this svclb has {ours}; run `svclb cleanup --pin-dir {path}` and start again (connections made before stay, new ones wait until then)", path = .path.display())]
+    OtherAbi {
+        path: PathBuf,
+        found: u32,
+        ours: u32,
+    },
+    #[error("--max-peers is {0}, and must be a power of two")]
+    PeersNotPowerOfTwo(u32),
+    #[error("the eBPF object was not accepted: {0}; `svclb doctor` tells what is in the way")]
+    Object(#[source] Box<EbpfError>),
+    #[error(
+        "the kernel refused the program {program}: {source}; please report it with the output of `uname -a`"
+    )]
+    Program {
+        program: &'static str,
+        source: Box<ProgramError>,
+    },
+    #[error("the maps cannot be opened: {0}; run `svclb cleanup` and start again")]
+    Pinned(#[from] PinnedError),
+    #[error("the maps cannot be written: {0}; svclb needs the capability to use bpf(2)")]
+    Maps(#[source] io::Error),
+}
+
+/// `BPF_FS_MAGIC` and `CGROUP2_SUPER_MAGIC` (include/uapi/linux/magic.h).
+const BPF_FS: i64 = 0xcafe_4a11;
+const CGROUP2: i64 = 0x6367_7270;
+
+/// The programs, loaded and verified, and the maps that they share with us.
+pub struct Dataplane {
+    ebpf: Ebpf,
+    pins: Pins,
+    cgroup: PathBuf,
+    features: Features,
+    warnings: Vec<String>,
+}
+
+impl Dataplane {
+    /// Checks the machine, makes or adopts the pinned maps, and loads the programs.
+    /// Attaches nothing.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub fn open(options: &Options) -> Result<Self, OpenError> {
+        check_machine(options)?;
+        let pins = Pins::new(&options.pin_dir);
+        make_pin_dir(&pins)?;
+        let mut warnings = Vec::new();
+        let sizes = adopted_sizes(&pins, options.sizes, &mut warnings)?;
+        let features = features();
+        let mut ebpf = load_object(&pins, sizes, features)?;
+        for program in &PROGRAMS {
+            load_program(&mut ebpf, program.name)?;
+        }
+        write_meta(&pins)?;
+        Ok(Self {
+            ebpf,
+            pins,
+            cgroup: options.cgroup.clone(),
+            features,
+            warnings,
+        })
+    }
+
+    /// Attaches every program, or replaces the one that an earlier agent attached.
+    ///
+    /// # Errors
+    /// [`AttachError`]; programs attached before it stay attached.
+    pub fn attach(&self) -> Result<Vec<Attachment>, AttachError> {
+        PROGRAMS
+            .iter()
+            .map(|program| {
+                let refused = |source: ProgramError| AttachError::Link {
+                    program: program.name,
+                    cgroup: self.cgroup.clone(),
+                    source: io::Error::other(source),
+                };
+                let missing = || refused(ProgramError::NotLoaded);
+                let loaded = self.ebpf.program(program.name).ok_or_else(missing)?;
+                let fd = loaded.fd().map_err(refused)?;
+                attach::attach(&self.pins, &self.cgroup, program, fd.as_fd())
+            })
+            .collect()
+    }
+
+    /// The maps, for the writer.
+    ///
+    /// # Errors
+    /// [`OpenError::Maps`].
+    pub fn maps(&self) -> Result<KernelMaps, OpenError> {
+        KernelMaps::open(&self.pins).map_err(OpenError::Maps)
+    }
+
+    /// What the kernel offers.
+    pub const fn features(&self) -> Features {
+        self.features
+    }
+
+    /// What the operator should know, a sentence each.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+}
+
+fn check_machine(options: &Options) -> Result<(), OpenError> {
+    if OBJECT.is_empty() {
+        return Err(OpenError::NoObject);
+    }
+    if sys::effective_uid() != 0 {
+        return Err(OpenError::NotRoot);
+    }
+    let release = sys::kernel_release();
+    if version(&release) < (5, 10) {
+        return Err(OpenError::KernelTooOld(release));
+    }
+    if !options.sizes.peers.is_power_of_two() {
+        return Err(OpenError::PeersNotPowerOfTwo(options.sizes.peers));
+    }
+    if sys::filesystem(&options.cgroup).ok() != Some(CGROUP2) {
+        return Err(OpenError::NotCgroup2(options.cgroup.clone()));
+    }
+    let existing = options.pin_dir.ancestors().find(|path| path.exists());
+    if existing.and_then(|path| sys::filesystem(path).ok()) != Some(BPF_FS) {
+        return Err(OpenError::NotBpffs(options.pin_dir.clone()));
+    }
+    Ok(())
+}
+
+/// The first two numbers of a kernel release.
+fn version(release: &str) -> (u32, u32) {
+    let mut numbers = release
+        .split(|c: char| !c.is_ascii_digit())
+        .map(|number| number.parse().unwrap_or(0));
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
+}
+
+fn make_pin_dir(pins: &Pins) -> Result<(), OpenError> {
+    for path in [pins.dir().to_owned(), pins.maps(), pins.links()] {
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&path)
+            .map_err(|source| OpenError::PinDir { path, source })?;
+    }
+    Ok(())
+}
+
+/// The sizes to load with: those of the pinned maps, where there are any.
+fn adopted_sizes(
+    pins: &Pins,
+    wanted: Sizes,
+    warnings: &mut Vec<String>,
+) -> Result<Sizes, OpenError> {
+    check_abi(pins)?;
+    let mut sizes = wanted;
+    for (name, size) in sizeable(&mut sizes) {
+        if let Ok(map) = sys::Map::open(&pins.map(name))
+            && map.max_entries != *size
+        {
+            warnings.push(format!(
+                "the pinned map {name} holds {} entries and {size} are asked for; \
+                 the new size takes effect after `svclb cleanup`",
+                map.max_entries
+            ));
+            *size = map.max_entries;
+        }
+    }
+    Ok(sizes)
+}
+
+fn sizeable(sizes: &mut Sizes) -> [(&'static str, &mut u32); 7] {
+    [
+        (names::FRONTENDS, &mut sizes.frontends),
+        (names::SLOTS, &mut sizes.slots),
+        (names::BACKENDS, &mut sizes.backends),
+        (names::SERVICES, &mut sizes.services),
+        (names::AFFINITY, &mut sizes.affinity),
+        (names::PEER_OVERFLOW, &mut sizes.overflow),
+        (names::PEERS, &mut sizes.peers),
+    ]
+}
+
+/// Refuses pinned maps of another layout. Maps without a version were made by an agent
+/// that died before it wrote one: nothing is in them.
+fn check_abi(pins: &Pins) -> Result<(), OpenError> {
+    let Some(meta) = Pinned::meta(pins.dir())? else {
+        return Ok(());
+    };
+    if meta.magic == 0 || (meta.magic == MAGIC && meta.abi_version == ABI_VERSION) {
+        return Ok(());
+    }
+    Err(OpenError::OtherAbi {
+        path: pins.dir().to_owned(),
+        found: meta.abi_version,
+        ours: ABI_VERSION,
+    })
+}
+
+fn load_object(pins: &Pins, mut sizes: Sizes, features: Features) -> Result<Ebpf, OpenError> {
+    let mut loader = EbpfLoader::new();
+    for name in MAPS {
+        loader.map_pin_path(name, pins.map(name));
+    }
+    for (name, size) in sizeable(&mut sizes) {
+        loader.map_max_entries(name, *size);
+    }
+    let (set_retval, peers_mask) = (u32::from(features.set_retval), sizes.peers - 1);
+    loader
+        .override_global("HAS_SET_RETVAL", &set_retval, true)
+        .override_global("PEERS_MASK", &peers_mask, true)
+        .load(OBJECT)
+        .map_err(|error| OpenError::Object(Box::new(error)))
+}
+
+fn load_program(ebpf: &mut Ebpf, program: &'static str) -> Result<(), OpenError> {
+    let refused = |source| OpenError::Program {
+        program,
+        source: Box::new(source),
+    };
+    match ebpf.program_mut(program) {
+        Some(Program::CgroupSockAddr(loaded)) => loaded.load().map_err(refused),
+        Some(Program::CgroupSock(loaded)) => loaded.load().map_err(refused),
+        _ => Err(refused(ProgramError::NotLoaded)),
+    }
+}
+
+fn write_meta(pins: &Pins) -> Result<(), OpenError> {
+    sys::Map::open(&pins.map(names::META))
+        .and_then(|map| map.update(sys::bytes(&0_u32), sys::bytes(&Meta::CURRENT)))
+        .map_err(OpenError::Maps)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_of_distribution_kernels_are_read() {
+        assert_eq!(version("5.10.0-34-amd64"), (5, 10));
+        assert_eq!(version("6.18.44-fc-v595"), (6, 18));
+        assert_eq!(version("4.19"), (4, 19));
+        assert_eq!(version(""), (0, 0));
+        assert!(version("5.9.16") < (5, 10));
+    }
+}

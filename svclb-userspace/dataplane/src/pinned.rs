@@ -1,0 +1,213 @@
+//! Reading what is pinned, with or without an agent.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use svclb_common::{ABI_VERSION, AffinityKey, AffinityValue, Counter, MAGIC, Meta, maps as names};
+use svclb_core::apply::Snapshot;
+use zerocopy::FromBytes;
+
+use crate::attach::PROGRAMS;
+use crate::kernel_maps::Planned;
+use crate::pins::Pins;
+use crate::sys::{self, Map};
+
+/// The pins cannot be read.
+#[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages are the documentation")]
+pub enum PinnedError {
+    #[error("nothing of svclb is pinned in {path}; start `svclb run`, or give its --pin-dir", path = .0.display())]
+    Nothing(PathBuf),
+    #[error("the maps pinned in {path} have layout version {found} and this svclb reads {ours}; use the svclb that made them", path = .path.display())]
+    OtherAbi {
+        path: PathBuf,
+        found: u32,
+        ours: u32,
+    },
+    #[error("the map {name} pinned in {path} cannot be read: {source}; svclb must be root", path = .path.display())]
+    Map {
+        path: PathBuf,
+        name: &'static str,
+        source: io::Error,
+    },
+}
+
+/// The pinned maps, for reading.
+#[derive(Debug)]
+pub struct Pinned {
+    pins: Pins,
+    planned: Planned,
+    affinity: Map,
+    counters: Map,
+}
+
+/// An entry of `AFFINITY`.
+pub type Affinity = (AffinityKey, AffinityValue);
+
+impl Pinned {
+    /// Opens the pins of a running or stopped agent.
+    ///
+    /// # Errors
+    /// [`PinnedError`].
+    pub fn open(pin_dir: &Path) -> Result<Self, PinnedError> {
+        let pins = Pins::new(pin_dir);
+        let meta = Self::meta(pin_dir)?.ok_or_else(|| PinnedError::Nothing(pin_dir.to_owned()))?;
+        if meta.magic != MAGIC || meta.abi_version != ABI_VERSION {
+            return Err(PinnedError::OtherAbi {
+                path: pin_dir.to_owned(),
+                found: meta.abi_version,
+                ours: ABI_VERSION,
+            });
+        }
+        let failed = |name| {
+            move |source| PinnedError::Map {
+                path: pin_dir.to_owned(),
+                name,
+                source,
+            }
+        };
+        Ok(Self {
+            planned: Planned::open(&pins).map_err(failed(names::FRONTENDS))?,
+            affinity: Map::open(&pins.map(names::AFFINITY)).map_err(failed(names::AFFINITY))?,
+            counters: Map::open(&pins.map(names::COUNTERS)).map_err(failed(names::COUNTERS))?,
+            pins,
+        })
+    }
+
+    /// The layout version of the pins; `None` if there are none.
+    pub(crate) fn meta(pin_dir: &Path) -> Result<Option<Meta>, PinnedError> {
+        let failed = |source| PinnedError::Map {
+            path: pin_dir.to_owned(),
+            name: names::META,
+            source,
+        };
+        let map = match Map::open(&Pins::new(pin_dir).map(names::META)) {
+            Ok(map) => map,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(failed(error)),
+        };
+        let mut buffer = vec![0; map.value_size.max(size_of::<Meta>())];
+        map.lookup(sys::bytes(&0_u32), &mut buffer)
+            .map_err(failed)?;
+        sys::value(&buffer).map(Some).map_err(failed)
+    }
+
+    /// The planned maps.
+    ///
+    /// # Errors
+    /// What the system said.
+    pub fn snapshot(&self) -> io::Result<Snapshot> {
+        read_planned(&self.planned)
+    }
+
+    /// All affinity entries, also those whose time is over.
+    ///
+    /// # Errors
+    /// What the system said.
+    pub fn affinity(&self) -> io::Result<Vec<Affinity>> {
+        read_all(&self.affinity)
+    }
+
+    /// Each counter's sum over all CPUs.
+    ///
+    /// # Errors
+    /// What the system said.
+    pub fn counters(&self) -> io::Result<Vec<(Counter, u64)>> {
+        let mut buffer = vec![0; 8 * possible_cpus()];
+        Counter::ALL
+            .into_iter()
+            .map(|counter| {
+                self.counters
+                    .lookup(sys::bytes(&counter.index()), &mut buffer)?;
+                let sum = buffer
+                    .chunks_exact(8)
+                    .map(|word| sys::value::<u64>(word).unwrap_or_default())
+                    .fold(0, u64::wrapping_add);
+                Ok((counter, sum))
+            })
+            .collect()
+    }
+
+    /// Each planned map's name and how many entries it can hold.
+    pub const fn capacities(&self) -> [(&'static str, u32); 4] {
+        [
+            (names::FRONTENDS, self.planned.frontends.max_entries),
+            (names::SLOTS, self.planned.slots.max_entries),
+            (names::BACKENDS, self.planned.backends.max_entries),
+            (names::SERVICES, self.planned.services.max_entries),
+        ]
+    }
+
+    /// The names of the programs whose links are pinned.
+    pub fn attached(&self) -> Vec<&'static str> {
+        PROGRAMS
+            .iter()
+            .map(|program| program.name)
+            .filter(|name| self.pins.link(name).exists())
+            .collect()
+    }
+}
+
+pub(crate) fn read_planned(maps: &Planned) -> io::Result<Snapshot> {
+    let mut slots = read_all(&maps.slots)?;
+    slots.sort_unstable_by_key(|(key, _)| *key);
+    Ok(Snapshot {
+        services: read_all(&maps.services)?.into_iter().collect(),
+        backends: read_all(&maps.backends)?.into_iter().collect(),
+        frontends: read_all(&maps.frontends)?.into_iter().collect(),
+        slots,
+    })
+}
+
+/// How many elements are read at once; a hash bucket longer than this is refused.
+const BATCH: usize = 4096;
+
+/// Every element of a hash map, in no order.
+fn read_all<K: FromBytes, V: FromBytes>(map: &Map) -> io::Result<Vec<(K, V)>> {
+    let mut keys = vec![0; BATCH * map.key_size];
+    let mut values = vec![0; BATCH * map.value_size];
+    let mut all = Vec::new();
+    let mut position = None;
+    loop {
+        let (count, more) = match map.lookup_batch(&mut position, &mut keys, &mut values, BATCH) {
+            Ok(read) => read,
+            Err(_) if position.is_none() => return read_singly(map),
+            Err(error) => return Err(error),
+        };
+        let elements = keys
+            .chunks_exact(map.key_size)
+            .zip(values.chunks_exact(map.value_size))
+            .take(count);
+        for (key, value) in elements {
+            all.push((sys::value(key)?, sys::value(value)?));
+        }
+        if !more {
+            return Ok(all);
+        }
+    }
+}
+
+/// Where the kernel has no batches for the map.
+fn read_singly<K: FromBytes, V: FromBytes>(map: &Map) -> io::Result<Vec<(K, V)>> {
+    let mut all = Vec::new();
+    let mut key = vec![0; map.key_size];
+    let mut next = key.clone();
+    let mut value = vec![0; map.value_size];
+    let mut more = map.next_key(None, &mut next)?;
+    while more {
+        key.copy_from_slice(&next);
+        if map.lookup(&key, &mut value)? {
+            all.push((sys::value(&key)?, sys::value(&value)?));
+        }
+        more = map.next_key(Some(&key), &mut next)?;
+    }
+    Ok(all)
+}
+
+/// How many CPUs a per-CPU map has values for.
+fn possible_cpus() -> usize {
+    std::fs::read_to_string("/sys/devices/system/cpu/possible")
+        .ok()
+        .and_then(|text| text.trim().rsplit(['-', ',']).next()?.parse::<usize>().ok())
+        .map_or(1, |highest| highest + 1)
+}

@@ -1,0 +1,235 @@
+//! The data path on this machine's kernel. Needs root; attaches only to a cgroup of its own.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::{fs, process};
+
+use svclb_common::maps::Sizes;
+use svclb_common::{
+    Addr16, BackendId, BackendValue, FrontendKey, FrontendValue, Generation, Label, PortBe, Proto,
+    Scope, ServiceFamily, ServiceId, ServiceRecord, SlotIndex, SlotKey, SlotValue,
+};
+use svclb_core::apply::Maps;
+use svclb_core::op::Op;
+use svclb_dataplane::{
+    Attachment, Dataplane, Options, PROGRAMS, Pinned, cleanup, find_bpffs, find_cgroup2,
+};
+
+/// A pin directory and a cgroup of this test alone, both gone when it is dropped.
+struct Place(Options);
+
+impl Place {
+    fn new() -> Self {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let status = fs::read_to_string("/proc/self/status").unwrap();
+        let root = status.lines().any(|l| l.starts_with("Uid:\t0\t0"));
+        assert!(
+            root,
+            "this test loads eBPF programs and so must run as root"
+        );
+        let name = format!(
+            "svclb-test-{}-{}",
+            process::id(),
+            NUMBER.fetch_add(1, Ordering::Relaxed)
+        );
+        let cgroup = find_cgroup2().unwrap().join(&name);
+        fs::create_dir(&cgroup).unwrap();
+        Self(Options {
+            pin_dir: find_bpffs().unwrap().join(&name),
+            cgroup,
+            sizes: Sizes {
+                slots: 1000,
+                peers: 1024,
+                ..Sizes::DEFAULT
+            },
+        })
+    }
+
+    fn open(&self) -> Dataplane {
+        Dataplane::open(&self.0).unwrap_or_else(|error| panic!("{error}: {error:?}"))
+    }
+
+    fn pin_dir(&self) -> &Path {
+        &self.0.pin_dir
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let removed = cleanup(&self.0.pin_dir);
+        let gone = fs::remove_dir(&self.0.cgroup);
+        if !std::thread::panicking() {
+            removed.unwrap();
+            gone.unwrap();
+            assert!(!self.0.pin_dir.exists(), "the pin directory is still there");
+        }
+    }
+}
+
+fn slot(generation: u32, position: u32) -> (SlotKey, SlotValue) {
+    let key = SlotKey {
+        service: ServiceId::new(1),
+        generation: Generation::new(generation),
+        index: SlotIndex::position(position),
+    };
+    let value = SlotValue {
+        addr: Addr16::from_ip([10, 0, 0, 1].into()),
+        backend: BackendId::new(position + 1),
+        position,
+        port: PortBe::new(80),
+        reserved: 0,
+    };
+    (key, value)
+}
+
+fn put_slots(generation: u32, count: u32) -> Vec<Op> {
+    (0..count)
+        .map(|position| slot(generation, position))
+        .map(|(key, value)| Op::PutSlot(key, value))
+        .collect()
+}
+
+#[test]
+fn every_program_passes_the_verifier_and_attaches_with_a_pinned_link() {
+    let place = Place::new();
+    let attached = place.open().attach().unwrap();
+    assert_eq!(attached.len(), PROGRAMS.len());
+    assert!(attached.iter().all(|how| matches!(how, Attachment::New(_))));
+    assert_eq!(
+        Pinned::open(place.pin_dir()).unwrap().attached().len(),
+        PROGRAMS.len()
+    );
+    // A second agent takes the links over.
+    let attached = place.open().attach().unwrap();
+    assert!(
+        attached
+            .iter()
+            .all(|how| matches!(how, Attachment::Replaced(_)))
+    );
+}
+
+#[test]
+fn what_is_written_is_read_back_by_the_next_agent() {
+    let place = Place::new();
+    let record = ServiceRecord {
+        namespace: Label::new("default").unwrap(),
+        name: Label::new("web").unwrap(),
+        port_name: Label::new("").unwrap(),
+        proto: Proto::TCP,
+        family: ServiceFamily::V4,
+        reserved: [0; 2],
+    };
+    let backend = BackendValue::new(
+        Addr16::from_ip([10, 0, 0, 1].into()),
+        PortBe::new(80),
+        Proto::TCP,
+    );
+    let key = FrontendKey {
+        addr: Addr16::from_ip([10, 96, 0, 1].into()),
+        port: PortBe::new(80),
+        proto: Proto::TCP,
+        scope: Scope::ANY,
+    };
+    let value = FrontendValue {
+        service: ServiceId::new(1),
+        ..FrontendValue::default()
+    };
+    let mut maps = place.open().maps().unwrap();
+    maps.perform(&[Op::PutService(ServiceId::new(1), Box::new(record))])
+        .unwrap();
+    maps.perform(&[Op::PutBackend(BackendId::new(7), backend)])
+        .unwrap();
+    maps.perform(&put_slots(1, 900)).unwrap();
+    maps.perform(&[Op::PutFrontend(key, value)]).unwrap();
+    drop(maps);
+
+    let snapshot = place.open().maps().unwrap().snapshot().unwrap();
+    assert_eq!(snapshot.services[&ServiceId::new(1)], record);
+    assert_eq!(snapshot.backends[&BackendId::new(7)], backend);
+    assert_eq!(snapshot.frontends[&key], value);
+    assert_eq!(
+        snapshot.slots,
+        (0..900).map(|p| slot(1, p)).collect::<Vec<_>>()
+    );
+}
+
+#[test]
+fn a_full_map_is_told_with_how_much_was_written() {
+    let place = Place::new();
+    let mut maps = place.open().maps().unwrap();
+    let failure = maps.perform(&put_slots(1, 1500)).unwrap_err();
+    assert!(failure.full, "{failure}");
+    assert_eq!(failure.done, 1000);
+    assert_eq!(maps.snapshot().unwrap().slots.len(), 1000);
+}
+
+#[test]
+fn deleting_what_is_not_there_is_a_success() {
+    let place = Place::new();
+    let mut maps = place.open().maps().unwrap();
+    maps.perform(&put_slots(1, 10)).unwrap();
+    let deletes: Vec<_> = (0..20).map(|p| Op::DeleteSlot(slot(1, p).0)).collect();
+    maps.perform(&deletes).unwrap();
+    assert!(maps.snapshot().unwrap().slots.is_empty());
+    maps.perform(&deletes).unwrap();
+}
+
+#[test]
+fn a_grace_period_ends() {
+    let place = Place::new();
+    place.open().maps().unwrap().grace_period().unwrap();
+}
+
+#[test]
+fn a_pinned_size_is_kept_and_told() {
+    let mut place = Place::new();
+    drop(place.open());
+    place.0.sizes.slots = 2000;
+    let warnings = place.open().warnings().join("\n");
+    assert!(
+        warnings.contains("SLOTS holds 1000 entries and 2000"),
+        "{warnings}"
+    );
+}
+
+#[test]
+fn pins_attached_to_another_cgroup_are_refused() {
+    let place = Place::new();
+    place.open().attach().unwrap();
+    let other = Place::new();
+    let options = Options {
+        cgroup: other.0.cgroup.clone(),
+        ..place.0.clone()
+    };
+    let error = Dataplane::open(&options)
+        .unwrap()
+        .attach()
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("another cgroup"), "{error}");
+}
+
+#[test]
+fn a_path_outside_a_bpffs_or_cgroup2_is_refused_with_what_to_do() {
+    let place = Place::new();
+    let error = |options: Options| Dataplane::open(&options).err().unwrap().to_string();
+    let outside = error(Options {
+        pin_dir: PathBuf::from("/proc/svclb"),
+        ..place.0.clone()
+    });
+    assert!(outside.contains("--pin-dir"), "{outside}");
+    let outside = error(Options {
+        cgroup: PathBuf::from("/proc"),
+        ..place.0.clone()
+    });
+    assert!(outside.contains("--cgroup"), "{outside}");
+}
+
+#[test]
+fn cleaning_up_twice_is_cleaning_up_once() {
+    let place = Place::new();
+    place.open().attach().unwrap();
+    let removed = cleanup(place.pin_dir()).unwrap();
+    assert_eq!(removed.len(), PROGRAMS.len() + 10 + 3);
+    assert!(cleanup(place.pin_dir()).unwrap().is_empty());
+}
