@@ -1,1 +1,46 @@
-//! Being written.
+//! The lab: nodes, pods and clients as network namespaces, each node with a cgroup of its
+//! own, and the agent run in it as on a real node.
+//!
+//! ```no_run
+//! use svclb_tests::{Lab, Transport};
+//!
+//! # fn main() -> anyhow::Result<()> {
+//! let lab = Lab::new("readme")?;
+//! let node = lab.node("node1")?;
+//! let web = node.pod("web")?;
+//! let client = node.pod("client")?;
+//! web.serve(Transport::Tcp, 80)?;
+//! let answer = client.ask(Transport::Tcp, web.v4_at(80))?;
+//! assert_eq!(answer.backend, "web");
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # What a lab may touch
+//! Nothing of the machine: its namespaces have no link and no route to the outside, its
+//! cgroups lie below one directory that carries the lab's prefix, its pins in a directory
+//! of the same name. All of it is gone when the [`Lab`] is dropped, also in a panic; what
+//! a killed run left behind is swept by the next [`Lab::new`].
+//!
+//! # Why peers are processes
+//! A socket belongs to the cgroup of the process that made it, and cgroup programs run for
+//! that cgroup. A thread can change its network namespace alone but not (outside of
+//! threaded mode) its cgroup. So whatever opens sockets in a pod is a process of its own,
+//! `svclb-lab-peer`, which the lab tells what to do over a pipe.
+
+mod agent;
+mod cgroup;
+mod ip;
+mod lab;
+mod machine;
+pub mod manifests;
+mod netns;
+pub mod peer;
+mod sweep;
+
+pub use agent::{Agent, AgentOptions, svclb_binary};
+pub use lab::{Lab, Node, Pod, SERVICE_V4, SERVICE_V6, wait_until};
+pub use machine::{Machine, prepare_machine};
+pub use peer::{
+    Answer, Connected, Failure, Kind, Peer, PeerSocket, Received, Tally, Transport, peer_binary,
+};

@@ -1,0 +1,334 @@
+//! `svclb` on a node of a lab, started and watched as an operator would.
+
+use std::env;
+use std::io::{BufRead as _, BufReader, Read};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+
+use crate::cgroup;
+use crate::lab::{Node, wait_until};
+
+/// How an agent is started, beyond what every node's agent is given.
+#[derive(Clone, Debug, Default)]
+pub struct AgentOptions {
+    /// More arguments for `svclb run`.
+    pub args: Vec<String>,
+}
+
+/// `svclb run` in the namespace of a node's host. On drop it is killed and `svclb
+/// cleanup` is run, which has to remove every pin.
+#[derive(Debug)]
+pub struct Agent {
+    binary: PathBuf,
+    node: Node,
+    manifests: PathBuf,
+    options: AgentOptions,
+    child: Option<Child>,
+    log: Arc<Mutex<Vec<String>>>,
+    ready_after: Duration,
+    kept: bool,
+}
+
+/// Finds `svclb`: where `SVCLB_BIN` says, or target/release/svclb of this workspace.
+///
+/// # Errors
+/// If it is not there.
+pub fn svclb_binary() -> Result<PathBuf> {
+    let path = env::var_os("SVCLB_BIN").map_or_else(
+        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/release/svclb"),
+        PathBuf::from,
+    );
+    path.canonicalize().with_context(|| {
+        format!(
+            "{} is not there: run `cargo xtask build`, or set SVCLB_BIN",
+            path.display()
+        )
+    })
+}
+
+impl Agent {
+    /// Where `/metrics` answers in the node's namespace.
+    pub const METRICS: &str = "127.0.0.1:10249";
+    /// Where `/healthz` and `/livez` answer in the node's namespace.
+    pub const HEALTHZ: &str = "127.0.0.1:10256";
+
+    /// Starts the agent of a node on a folder of manifests and waits until it is ready.
+    ///
+    /// # Errors
+    /// If there is no binary, or it ends or is not ready in 20 s: with its log.
+    pub fn start(node: &Node, manifests: &Path, options: AgentOptions) -> Result<Self> {
+        let mut agent = Self::prepare(node, manifests, options)?;
+        agent.run()?;
+        Ok(agent)
+    }
+
+    /// An agent that is not started yet.
+    ///
+    /// # Errors
+    /// If there is no binary.
+    pub fn prepare(node: &Node, manifests: &Path, options: AgentOptions) -> Result<Self> {
+        Ok(Self {
+            binary: svclb_binary()?,
+            node: node.clone(),
+            manifests: manifests.to_owned(),
+            options,
+            child: None,
+            log: Arc::default(),
+            ready_after: Duration::ZERO,
+            kept: false,
+        })
+    }
+
+    /// Starts it (again) and waits until it is ready.
+    ///
+    /// # Errors
+    /// If it ends or is not ready in 20 s: with its log.
+    pub fn run(&mut self) -> Result<()> {
+        let start = Instant::now();
+        self.spawn()?;
+        let limit = Duration::from_secs(20);
+        let mut ended = None;
+        let ready = wait_until(limit, || {
+            ended = self.exit_status();
+            ended.is_some() || self.log_has_word("ready")
+        });
+        if let Some(status) = ended {
+            bail!("svclb run ended with {status}:\n{}", self.log().join("\n"))
+        }
+        if !ready {
+            bail!(
+                "svclb run is not ready after {limit:?}:\n{}",
+                self.log().join("\n")
+            )
+        }
+        self.ready_after = start.elapsed();
+        Ok(())
+    }
+
+    /// Starts it without waiting for anything.
+    ///
+    /// # Errors
+    /// If it cannot be run.
+    pub fn spawn(&mut self) -> Result<()> {
+        if let Some(mut child) = self.child.take() {
+            child.kill().context("cannot stop the agent before")?;
+            child.wait().context("cannot wait for the agent before")?;
+        }
+        self.log = Arc::default();
+        let cgroup = self.node.outer_cgroup("agent")?;
+        let node = self.node.clone();
+        // A child inherits the namespace of the thread that starts it. `ip netns exec`
+        // would hide bpffs behind a fresh /sys.
+        let mut child = node.run(|| {
+            let mut command = Command::new(&self.binary);
+            command
+                .arg("run")
+                .arg("--manifests")
+                .arg(&self.manifests)
+                .args(["--node-name", self.node.name()])
+                .arg("--cgroup")
+                .arg(self.node.cgroup())
+                .arg("--pin-dir")
+                .arg(self.node.pin_dir())
+                .args(["--metrics-addr", Self::METRICS])
+                .args(["--healthz-addr", Self::HEALTHZ])
+                .args(&self.options.args)
+                .env("NO_COLOR", "1")
+                .stdin(Stdio::null())
+                .stdout(Stdio::piped())
+                .stderr(Stdio::piped());
+            command
+                .spawn()
+                .with_context(|| format!("cannot run {}", self.binary.display()))
+        })?;
+        if let Some(output) = child.stdout.take() {
+            self.collect(output);
+        }
+        if let Some(output) = child.stderr.take() {
+            self.collect(output);
+        }
+        let joined = cgroup::join(&cgroup, child.id());
+        self.child = Some(child);
+        joined
+    }
+
+    fn collect(&self, output: impl Read + Send + 'static) {
+        let log = Arc::clone(&self.log);
+        thread::spawn(move || {
+            for line in BufReader::new(output).lines().map_while(Result::ok) {
+                log.lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .push(line);
+            }
+        });
+    }
+
+    /// How long the last start took until `ready`.
+    pub fn ready_after(&self) -> Duration {
+        self.ready_after
+    }
+
+    /// What it wrote since it was last started.
+    pub fn log(&self) -> Vec<String> {
+        self.log
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// Waits for a line that contains all of these.
+    pub fn wait_for_line(&self, parts: &[&str]) -> Option<String> {
+        let find = || {
+            self.log()
+                .into_iter()
+                .find(|line| parts.iter().all(|part| line.contains(part)))
+        };
+        wait_until(Duration::from_secs(3), || find().is_some());
+        find()
+    }
+
+    fn log_has_word(&self, word: &str) -> bool {
+        self.log().iter().any(|line| {
+            line.split(|c: char| !c.is_alphanumeric() && c != '_')
+                .any(|found| found == word)
+        })
+    }
+
+    /// Its process id while it runs.
+    pub fn pid(&self) -> Option<u32> {
+        self.child.as_ref().map(Child::id)
+    }
+
+    /// How it ended; none while it runs.
+    pub fn exit_status(&mut self) -> Option<ExitStatus> {
+        self.child.as_mut()?.try_wait().ok().flatten()
+    }
+
+    /// SIGTERM, as the kubelet does it: how it ended, and after how long.
+    ///
+    /// # Errors
+    /// If it does not run, or does not end in 10 s.
+    pub fn terminate(&mut self) -> Result<(ExitStatus, Duration)> {
+        self.signal(Signal::SIGTERM)
+    }
+
+    /// SIGKILL, as a crash does it.
+    ///
+    /// # Errors
+    /// If it does not run.
+    pub fn kill(&mut self) -> Result<()> {
+        self.signal(Signal::SIGKILL).map(drop)
+    }
+
+    fn signal(&mut self, signal: Signal) -> Result<(ExitStatus, Duration)> {
+        let mut child = self.child.take().context("the agent does not run")?;
+        let start = Instant::now();
+        let pid = i32::try_from(child.id()).context("no process id")?;
+        kill(Pid::from_raw(pid), signal).context("cannot signal the agent")?;
+        let mut status = None;
+        wait_until(Duration::from_secs(10), || {
+            status = child.try_wait().ok().flatten();
+            status.is_some()
+        });
+        let Some(status) = status else {
+            self.child = Some(child);
+            bail!("the agent does not end on {signal}")
+        };
+        Ok((status, start.elapsed()))
+    }
+
+    /// `svclb <verb> --pin-dir … <args>`, in the node's namespace.
+    ///
+    /// # Errors
+    /// If it cannot be run; its own failure is in the output.
+    pub fn svclb(&self, verb: &str, args: &[&str]) -> Result<Output> {
+        self.node.run(|| {
+            Command::new(&self.binary)
+                .arg(verb)
+                .args(args)
+                .arg("--pin-dir")
+                .arg(self.node.pin_dir())
+                .env("NO_COLOR", "1")
+                .output()
+                .with_context(|| format!("cannot run {}", self.binary.display()))
+        })
+    }
+
+    /// `svclb dump <what> -o json`.
+    ///
+    /// # Errors
+    /// If it fails, with what it wrote, or if that is no JSON.
+    pub fn dump(&self, what: &str) -> Result<Value> {
+        let output = self.svclb("dump", &[what, "-o", "json"])?;
+        if !output.status.success() {
+            bail!(
+                "svclb dump {what} failed: {}",
+                String::from_utf8_lossy(&output.stderr)
+            )
+        }
+        serde_json::from_slice(&output.stdout).context("svclb dump -o json wrote no JSON")
+    }
+
+    /// GET at the metrics address, from the node's host.
+    ///
+    /// # Errors
+    /// If nothing answers there.
+    pub fn get(&self, at: &str, path: &str) -> Result<(u16, String)> {
+        let at: SocketAddr = at.parse().context("no address")?;
+        Ok(self.node.get(at, path)?)
+    }
+
+    /// `svclb cleanup`; the pin directory has to be gone after it.
+    ///
+    /// # Errors
+    /// If it fails or leaves something.
+    pub fn cleanup(&mut self) -> Result<()> {
+        if self.child.is_some() {
+            self.kill()?;
+        }
+        let output = self.svclb("cleanup", &[])?;
+        if !output.status.success() {
+            bail!(
+                "svclb cleanup failed: {}",
+                String::from_utf8_lossy(&output.stderr)
+            )
+        }
+        if self.node.pin_dir().exists() {
+            bail!("svclb cleanup left {}", self.node.pin_dir().display())
+        }
+        Ok(())
+    }
+
+    /// Leaves it running on drop, for a lab that is kept.
+    pub fn keep(mut self) {
+        self.kept = true;
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        if self.kept {
+            return;
+        }
+        if thread::panicking() {
+            eprintln!("--- log of svclb on {}:", self.node.name());
+            for line in self.log() {
+                eprintln!("{line}");
+            }
+        }
+        if let Err(error) = self.cleanup() {
+            // A second panic would abort and hide the first.
+            assert!(thread::panicking(), "{error:#}");
+            eprintln!("lab: {error:#}");
+        }
+    }
+}

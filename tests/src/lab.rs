@@ -1,0 +1,383 @@
+//! The topology: a lab, its nodes, their pods.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::ops::Deref;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+use std::{fs, thread};
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::machine::{Machine, RUN, prepare_machine, require_root};
+use crate::netns::Netns;
+use crate::peer::Peer;
+use crate::{cgroup, ip, sweep};
+
+/// The Service range of every lab, IPv4. No pod has such an address and no route leads
+/// there: what the agent does not rewrite comes back as unreachable, which no test can
+/// mistake for a refusal.
+pub const SERVICE_V4: &str = "10.96.0.0/16";
+/// The Service range of every lab, IPv6.
+pub const SERVICE_V6: &str = "fd00:10:96::/112";
+
+static NEXT: AtomicU32 = AtomicU32::new(0);
+
+/// A set of nodes of its own, with no way out. Everything in it goes when it is dropped.
+#[derive(Debug)]
+pub struct Lab {
+    prefix: String,
+    machine: Machine,
+    nodes: AtomicU8,
+    kept: bool,
+}
+
+impl Lab {
+    /// An empty lab. Labs of processes that are gone are removed first.
+    ///
+    /// # Errors
+    /// One sentence if this is not root or the machine lacks `ip`, cgroup v2 or bpffs.
+    pub fn new(name: &str) -> Result<Self> {
+        require_root()?;
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let prefix = format!("{}-{}-{number}", sweep::FAMILY, std::process::id());
+        let dir = Path::new(RUN).join(&prefix);
+        fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
+        let machine = match prepare_machine(&dir) {
+            Ok(machine) => machine,
+            Err(error) => {
+                drop(fs::remove_dir_all(&dir));
+                drop(fs::remove_dir(RUN));
+                return Err(error);
+            }
+        };
+        let lab = Self {
+            prefix,
+            machine,
+            nodes: AtomicU8::new(0),
+            kept: false,
+        };
+        fs::write(dir.join("name"), name).context("cannot write the lab's name")?;
+        sweep::sweep(&lab.machine)?;
+        cgroup::create(&lab.machine.cgroup_root.join(&lab.prefix))?;
+        Ok(lab)
+    }
+
+    /// What the names of everything in this lab begin with.
+    pub fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
+    /// A folder for files of this lab; removed with it.
+    pub fn dir(&self) -> PathBuf {
+        Path::new(RUN).join(&self.prefix)
+    }
+
+    /// Adds a node: a network namespace with a bridge for its pods, and a cgroup. The
+    /// `n`th node has the pod ranges 10.244.n.0/24 and fd00:10:244:n::/64.
+    ///
+    /// # Errors
+    /// If the kernel or `ip` refuse; what was made so far goes with the lab.
+    pub fn node(&self, name: &str) -> Result<Node> {
+        let index = self.nodes.fetch_add(1, Ordering::Relaxed) + 1;
+        let netns = Netns::create(&format!("{}-{name}", self.prefix))?;
+        let bridge_v4 = Ipv4Addr::new(10, 244, index, 1);
+        let bridge_v6 = pod_v6(index, 1);
+        netns.run(|| {
+            for (name, value) in [
+                ("net/ipv6/conf/all/accept_dad", "0"),
+                ("net/ipv6/conf/default/accept_dad", "0"),
+                ("net/ipv4/ip_forward", "1"),
+                ("net/ipv6/conf/all/forwarding", "1"),
+                // Every refusal is to be heard, not one a second.
+                ("net/ipv4/icmp_ratelimit", "0"),
+                ("net/ipv6/icmp/ratelimit", "0"),
+            ] {
+                ip::sysctl(name, value)?;
+            }
+            ip::batch(&[
+                "link set lo up".to_owned(),
+                "link add br0 type bridge mcast_snooping 0".to_owned(),
+                format!("addr add {bridge_v4}/24 dev br0"),
+                format!("addr add {bridge_v6}/64 dev br0 nodad"),
+                "link set br0 up".to_owned(),
+                "route add unreachable default".to_owned(),
+                "route add unreachable ::/0".to_owned(),
+            ])
+        })?;
+        let cgroup = self.machine.cgroup_root.join(&self.prefix).join(name);
+        cgroup::create(&cgroup)?;
+        let host_cgroup = cgroup.join("host");
+        cgroup::create(&host_cgroup)?;
+        let host = Peer::spawn("host", netns.path(), &host_cgroup)?;
+        Ok(Node {
+            inner: Arc::new(NodeInner {
+                name: name.to_owned(),
+                index,
+                prefix: self.prefix.clone(),
+                cgroup,
+                pin_dir: self.machine.bpffs.join(&self.prefix).join(name),
+                dir: self.dir(),
+                next_pod: AtomicU8::new(10),
+                netns,
+                host,
+            }),
+        })
+    }
+
+    /// Lets the lab outlive this process; [`Lab::remove_kept`] removes it.
+    ///
+    /// # Errors
+    /// If the mark that says so cannot be written.
+    pub fn keep(mut self) -> Result<()> {
+        sweep::keep(&self.prefix)?;
+        self.machine.keep_mounts();
+        self.kept = true;
+        Ok(())
+    }
+
+    /// Removes every lab that was left open with [`Lab::keep`], and says which.
+    ///
+    /// # Errors
+    /// If this is not root, or something cannot be removed.
+    pub fn remove_kept() -> Result<Vec<String>> {
+        require_root()?;
+        let dir = Path::new(RUN).join(format!("{}-{}-kept", sweep::FAMILY, std::process::id()));
+        fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
+        let machine = prepare_machine(&dir)?;
+        let mut removed = Vec::new();
+        for prefix in sweep::kept() {
+            sweep::remove(&machine, &prefix)?;
+            removed.push(prefix);
+        }
+        drop(machine);
+        drop(fs::remove_dir_all(&dir));
+        drop(fs::remove_dir(RUN));
+        Ok(removed)
+    }
+
+    fn remove(&mut self) -> Result<()> {
+        sweep::remove(&self.machine, &self.prefix)?;
+        self.machine.keep_mounts();
+        let left = sweep::leftovers(&self.machine, &self.prefix);
+        if left.is_empty() {
+            return Ok(());
+        }
+        bail!("the lab {} left {left:?} behind", self.prefix)
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        if self.kept {
+            return;
+        }
+        if let Err(error) = self.remove() {
+            // A second panic would abort and hide the first.
+            assert!(thread::panicking(), "{error:#}");
+            eprintln!("lab: {error:#}");
+        }
+    }
+}
+
+/// A node: the namespace of its host, a bridge, a cgroup. Cheap to clone.
+///
+/// It is used as the [`Peer`] of its host: a process in the node's own namespace.
+#[derive(Clone, Debug)]
+pub struct Node {
+    inner: Arc<NodeInner>,
+}
+
+#[derive(Debug)]
+struct NodeInner {
+    name: String,
+    index: u8,
+    prefix: String,
+    cgroup: PathBuf,
+    pin_dir: PathBuf,
+    dir: PathBuf,
+    next_pod: AtomicU8,
+    netns: Netns,
+    host: Peer,
+}
+
+impl Node {
+    /// The name given to [`Lab::node`].
+    pub fn name(&self) -> &str {
+        &self.inner.name
+    }
+
+    /// The cgroup that holds the node's host and all of its pods: where to attach.
+    pub fn cgroup(&self) -> &Path {
+        &self.inner.cgroup
+    }
+
+    /// The path that names the network namespace of the node's host.
+    pub fn netns(&self) -> &Path {
+        self.inner.netns.path()
+    }
+
+    /// Where this node's agent pins: a directory of the lab's own in a bpffs, not made yet.
+    pub fn pin_dir(&self) -> &Path {
+        &self.inner.pin_dir
+    }
+
+    /// A folder for files of the lab.
+    pub fn dir(&self) -> &Path {
+        &self.inner.dir
+    }
+
+    /// A cgroup beside the node's, where what must not be translated runs: the agent.
+    pub(crate) fn outer_cgroup(&self, purpose: &str) -> Result<PathBuf> {
+        let path = self
+            .inner
+            .cgroup
+            .with_file_name(format!("{}-{purpose}", self.inner.name));
+        cgroup::create(&path)?;
+        Ok(path)
+    }
+
+    /// Runs something on a thread in the network namespace of the node's host.
+    ///
+    /// # Errors
+    /// If the namespace cannot be entered, and what `work` returns.
+    pub fn run<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+        self.inner.netns.run(work)
+    }
+
+    /// Adds a pod, with the next free addresses: .10, .11 and so on.
+    ///
+    /// # Errors
+    /// If the kernel or `ip` refuse; what was made so far goes with the lab.
+    pub fn pod(&self, name: &str) -> Result<Pod> {
+        let host = self.inner.next_pod.fetch_add(1, Ordering::Relaxed);
+        let index = self.inner.index;
+        let v4 = Ipv4Addr::new(10, 244, index, host);
+        let v6 = pod_v6(index, host);
+        let netns = Netns::create(&format!("{}-{}-{name}", self.inner.prefix, self.inner.name))?;
+        self.inner.netns.run(|| {
+            ip::batch(&[
+                format!(
+                    "link add v{host} type veth peer name eth0 netns {}",
+                    netns.path().display()
+                ),
+                format!("link set v{host} master br0 up"),
+            ])
+        })?;
+        netns.run(|| {
+            ip::sysctl("net/ipv6/conf/all/accept_dad", "0")?;
+            ip::sysctl("net/ipv6/conf/default/accept_dad", "0")?;
+            ip::batch(&[
+                "link set lo up".to_owned(),
+                format!("addr add {v4}/24 dev eth0"),
+                format!("addr add {v6}/64 dev eth0 nodad"),
+                "link set eth0 up".to_owned(),
+                format!("route add default via 10.244.{index}.1"),
+                format!("route add ::/0 via {}", pod_v6(index, 1)),
+            ])
+        })?;
+        let cgroup = self.inner.cgroup.join(name);
+        cgroup::create(&cgroup)?;
+        let peer = Peer::spawn(name, netns.path(), &cgroup)?;
+        Ok(Pod {
+            name: name.to_owned(),
+            v4,
+            v6,
+            cgroup,
+            netns,
+            peer,
+        })
+    }
+}
+
+impl Deref for Node {
+    type Target = Peer;
+    fn deref(&self) -> &Peer {
+        &self.inner.host
+    }
+}
+
+/// A pod: a namespace with one link into its node's bridge, and a cgroup.
+///
+/// It is used as the [`Peer`] that runs in it.
+#[derive(Debug)]
+pub struct Pod {
+    name: String,
+    v4: Ipv4Addr,
+    v6: Ipv6Addr,
+    cgroup: PathBuf,
+    netns: Netns,
+    peer: Peer,
+}
+
+impl Pod {
+    /// The name given to [`Node::pod`].
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The pod's IPv4 address.
+    pub fn v4(&self) -> Ipv4Addr {
+        self.v4
+    }
+
+    /// The pod's IPv6 address.
+    pub fn v6(&self) -> Ipv6Addr {
+        self.v6
+    }
+
+    /// The pod's address in the family of another.
+    pub fn ip_like(&self, other: IpAddr) -> IpAddr {
+        match other {
+            IpAddr::V4(_) => self.v4.into(),
+            IpAddr::V6(_) => self.v6.into(),
+        }
+    }
+
+    /// A port at its IPv4 address.
+    pub fn v4_at(&self, port: u16) -> SocketAddr {
+        (self.v4, port).into()
+    }
+
+    /// A port at its IPv6 address.
+    pub fn v6_at(&self, port: u16) -> SocketAddr {
+        (self.v6, port).into()
+    }
+
+    /// The pod's cgroup.
+    pub fn cgroup(&self) -> &Path {
+        &self.cgroup
+    }
+
+    /// The path that names its network namespace.
+    pub fn netns(&self) -> &Path {
+        self.netns.path()
+    }
+}
+
+impl Deref for Pod {
+    type Target = Peer;
+    fn deref(&self) -> &Peer {
+        &self.peer
+    }
+}
+
+fn pod_v6(node: u8, host: u8) -> Ipv6Addr {
+    let digits = |n: u8| u16::from_str_radix(&n.to_string(), 16).unwrap_or_default();
+    Ipv6Addr::new(0xfd00, 0x10, 0x244, digits(node), 0, 0, 0, digits(host))
+}
+
+/// Waits until something holds, looking every few milliseconds.
+pub fn wait_until(limit: Duration, mut holds: impl FnMut() -> bool) -> bool {
+    let deadline = Instant::now() + limit;
+    loop {
+        if holds() {
+            return true;
+        }
+        if Instant::now() > deadline {
+            return false;
+        }
+        thread::sleep(Duration::from_millis(2));
+    }
+}

@@ -1,0 +1,83 @@
+//! Network namespaces that have a name: a namespace belongs to a thread, so everything
+//! here happens on threads of its own and never changes the caller's.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::thread;
+
+use anyhow::{Context as _, Result, anyhow};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sched::{CloneFlags, setns, unshare};
+
+/// Where `ip netns` looks for names too.
+pub(crate) const DIR: &str = "/run/netns";
+
+/// A network namespace held by a bind mount below [`DIR`]. It goes with its lab.
+#[derive(Debug)]
+pub(crate) struct Netns {
+    path: PathBuf,
+}
+
+impl Netns {
+    /// Makes a new, empty namespace.
+    pub(crate) fn create(name: &str) -> Result<Self> {
+        fs::create_dir_all(DIR).with_context(|| format!("cannot create {DIR}"))?;
+        let path = Path::new(DIR).join(name);
+        File::create_new(&path).with_context(|| format!("cannot create {}", path.display()))?;
+        let netns = Self { path };
+        let target = netns.path.clone();
+        on_thread(move || {
+            unshare(CloneFlags::CLONE_NEWNET).context("cannot make a network namespace")?;
+            mount(
+                Some("/proc/thread-self/ns/net"),
+                &target,
+                None::<&str>,
+                MsFlags::MS_BIND,
+                None::<&str>,
+            )
+            .with_context(|| format!("cannot bind a namespace to {}", target.display()))
+        })?;
+        Ok(netns)
+    }
+
+    /// The path that names it.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Runs something on a thread inside the namespace.
+    pub(crate) fn run<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+        let path = &self.path;
+        on_thread(move || {
+            enter(path)?;
+            work()
+        })
+    }
+}
+
+/// Moves the calling thread into a namespace.
+pub(crate) fn enter(path: &Path) -> Result<()> {
+    let file = File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
+    setns(file, CloneFlags::CLONE_NEWNET)
+        .with_context(|| format!("cannot enter the network namespace {}", path.display()))
+}
+
+/// Removes the name of a namespace, and [`DIR`] with the last one.
+pub(crate) fn remove(path: &Path) {
+    // EINVAL: never mounted, since making it failed half-way.
+    umount2(path, MntFlags::MNT_DETACH).ok();
+    if let Err(error) = fs::remove_file(path) {
+        eprintln!("lab: cannot remove {}: {error}", path.display());
+    }
+    // Fails while others use it, as it should.
+    drop(fs::remove_dir(DIR));
+}
+
+fn on_thread<T: Send>(work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+    thread::scope(|scope| {
+        scope
+            .spawn(work)
+            .join()
+            .map_err(|_panic| anyhow!("a thread of the lab panicked"))?
+    })
+}

@@ -1,0 +1,293 @@
+//! The lab's side of a peer.
+
+use std::env;
+use std::io::{self, BufRead as _, BufReader, Write as _};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use super::protocol::{Answer, Connected, Failure, Kind, Received, Request, Tally, Transport};
+use super::sockets::failure;
+
+/// Finds `svclb-lab-peer`: where `SVCLB_LAB_PEER` says, or beside the running binary.
+///
+/// # Errors
+/// If it is in neither place.
+pub fn peer_binary() -> Result<PathBuf> {
+    if let Some(path) = env::var_os("SVCLB_LAB_PEER") {
+        return Ok(path.into());
+    }
+    let own = env::current_exe().context("cannot tell where the running binary is")?;
+    // Test binaries lie one folder deeper than ordinary ones.
+    own.ancestors()
+        .skip(1)
+        .take(2)
+        .map(|dir| dir.join("svclb-lab-peer"))
+        .find(|path| path.is_file())
+        .context("svclb-lab-peer is not built: run `cargo build -p svclb-tests`")
+}
+
+/// A process in a pod (or in a node's host) that opens sockets there. It ends with its
+/// lab, or when this is dropped.
+#[derive(Debug)]
+pub struct Peer {
+    pipes: Mutex<Pipes>,
+    stays: AtomicBool,
+}
+
+#[derive(Debug)]
+struct Pipes {
+    child: Child,
+    to: Option<ChildStdin>,
+    from: BufReader<ChildStdout>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Reply {
+    Ok(Value),
+    Failed(Failure),
+}
+
+impl Peer {
+    /// Starts a process in a namespace and a cgroup; servers in it call themselves `name`.
+    pub(crate) fn spawn(name: &str, netns: &Path, cgroup: &Path) -> Result<Self> {
+        let binary = peer_binary()?;
+        let mut child = Command::new(&binary)
+            .arg("--netns")
+            .arg(netns)
+            .arg("--cgroup")
+            .arg(cgroup)
+            .args(["work", name])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .with_context(|| format!("cannot run {}", binary.display()))?;
+        let (Some(to), Some(from)) = (child.stdin.take(), child.stdout.take()) else {
+            bail!("{} has no pipes", binary.display())
+        };
+        Ok(Self {
+            pipes: Mutex::new(Pipes {
+                child,
+                to: Some(to),
+                from: BufReader::new(from),
+            }),
+            stays: AtomicBool::new(false),
+        })
+    }
+
+    /// Answers at a port of every address, in both families, from now on.
+    ///
+    /// # Errors
+    /// What `bind` or `socket` say.
+    pub fn serve(&self, transport: Transport, port: u16) -> Result<(), Failure> {
+        self.call(&Request::Serve { transport, port })
+    }
+
+    /// One question on a socket of its own.
+    ///
+    /// # Errors
+    /// Which call failed and how.
+    pub fn ask(&self, kind: impl Into<Kind>, to: SocketAddr) -> Result<Answer, Failure> {
+        let kind = kind.into();
+        self.call(&Request::Ask { kind, to })
+    }
+
+    /// Many questions, one after the other, each on a socket of its own.
+    ///
+    /// # Errors
+    /// Only if the peer is gone: what single questions get is in the tally.
+    pub fn repeat(
+        &self,
+        kind: impl Into<Kind>,
+        to: SocketAddr,
+        times: u32,
+    ) -> Result<Tally, Failure> {
+        let kind = kind.into();
+        self.call(&Request::Repeat { kind, to, times })
+    }
+
+    /// Asks in the background, with a pause after each answer, until [`stop_load`](Self::stop_load).
+    ///
+    /// # Errors
+    /// Only if the peer is gone.
+    pub fn start_load(
+        &self,
+        kind: impl Into<Kind>,
+        to: SocketAddr,
+        pause: Duration,
+    ) -> Result<(), Failure> {
+        self.call(&Request::StartLoad {
+            kind: kind.into(),
+            to,
+            pause_us: u64::try_from(pause.as_micros()).unwrap_or(u64::MAX),
+        })
+    }
+
+    /// What the background questions got since the last time.
+    ///
+    /// # Errors
+    /// Only if the peer is gone.
+    pub fn take_load(&self) -> Result<Tally, Failure> {
+        self.call(&Request::TakeLoad)
+    }
+
+    /// Stops asking in the background; what was got since the last time.
+    ///
+    /// # Errors
+    /// Only if the peer is gone.
+    pub fn stop_load(&self) -> Result<Tally, Failure> {
+        self.call(&Request::StopLoad)
+    }
+
+    /// Makes a socket; `v6` chooses `AF_INET6`.
+    ///
+    /// # Errors
+    /// What `socket` says.
+    pub fn socket(&self, kind: impl Into<Kind>, v6: bool) -> Result<PeerSocket<'_>, Failure> {
+        let kind = kind.into();
+        let number = self.call(&Request::Open { kind, v6 })?;
+        Ok(PeerSocket { peer: self, number })
+    }
+
+    /// HTTP GET: status and body.
+    ///
+    /// # Errors
+    /// What `connect` or `read` say.
+    pub fn get(&self, at: SocketAddr, path: &str) -> Result<(u16, String), Failure> {
+        let path = path.to_owned();
+        self.call(&Request::Get { at, path })
+    }
+
+    /// Lets the process live on when this is dropped, until its lab is removed.
+    ///
+    /// # Errors
+    /// Only if the peer is gone.
+    pub fn stay(&self) -> Result<(), Failure> {
+        self.call::<()>(&Request::Stay)?;
+        self.stays.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn call<T: DeserializeOwned>(&self, request: &Request) -> Result<T, Failure> {
+        let start = Instant::now();
+        let reply = self
+            .pipes
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .exchange(request);
+        match reply.map_err(|error| failure("the lab's pipe", start, &error))? {
+            Reply::Failed(failure) => Err(failure),
+            Reply::Ok(value) => serde_json::from_value(value)
+                .map_err(|error| failure("the lab's pipe", start, &io::Error::other(error))),
+        }
+    }
+}
+
+impl Pipes {
+    fn exchange(&mut self, request: &Request) -> io::Result<Reply> {
+        let mut line = serde_json::to_vec(request)?;
+        line.push(b'\n');
+        let to = self.to.as_mut().ok_or(io::ErrorKind::BrokenPipe)?;
+        to.write_all(&line)?;
+        let mut answer = String::new();
+        if self.from.read_line(&mut answer)? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        Ok(serde_json::from_str(&answer)?)
+    }
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        if *self.stays.get_mut() {
+            return;
+        }
+        let pipes = self.pipes.get_mut().unwrap_or_else(PoisonError::into_inner);
+        drop(pipes.to.take());
+        drop(pipes.child.kill());
+        drop(pipes.child.wait());
+    }
+}
+
+/// A socket in a peer; closed on drop.
+#[derive(Debug)]
+pub struct PeerSocket<'a> {
+    peer: &'a Peer,
+    number: u32,
+}
+
+impl PeerSocket<'_> {
+    /// `connect(2)`, again if need be.
+    ///
+    /// # Errors
+    /// What it says.
+    pub fn connect(&self, to: SocketAddr) -> Result<Connected, Failure> {
+        let socket = self.number;
+        self.peer.call(&Request::Connect { socket, to })
+    }
+
+    /// Sends to where the socket is connected.
+    ///
+    /// # Errors
+    /// What `send` says.
+    pub fn send(&self, text: &str) -> Result<(), Failure> {
+        self.deliver(None, text)
+    }
+
+    /// `sendto(2)`.
+    ///
+    /// # Errors
+    /// What it says.
+    pub fn send_to(&self, to: SocketAddr, text: &str) -> Result<(), Failure> {
+        self.deliver(Some(to), text)
+    }
+
+    /// `recvfrom(2)`, or a line of a stream.
+    ///
+    /// # Errors
+    /// What it says; `EAGAIN` after 2 s without an answer.
+    pub fn receive(&self) -> Result<Received, Failure> {
+        let socket = self.number;
+        self.peer.call(&Request::Receive { socket })
+    }
+
+    /// `getpeername(2)`.
+    ///
+    /// # Errors
+    /// What it says.
+    pub fn peer_name(&self) -> Result<SocketAddr, Failure> {
+        let socket = self.number;
+        self.peer.call(&Request::PeerName { socket })
+    }
+
+    /// `getsockname(2)`.
+    ///
+    /// # Errors
+    /// What it says.
+    pub fn local_name(&self) -> Result<SocketAddr, Failure> {
+        let socket = self.number;
+        self.peer.call(&Request::LocalName { socket })
+    }
+
+    fn deliver(&self, to: Option<SocketAddr>, text: &str) -> Result<(), Failure> {
+        let socket = self.number;
+        let text = text.to_owned();
+        self.peer.call(&Request::Send { socket, to, text })
+    }
+}
+
+impl Drop for PeerSocket<'_> {
+    fn drop(&mut self) {
+        let socket = self.number;
+        drop(self.peer.call::<()>(&Request::Close { socket }));
+    }
+}
