@@ -65,7 +65,7 @@ pub enum AttachError {
         cgroup: PathBuf,
     },
     /// The kernel refused.
-    #[error("{program} cannot be attached to {cgroup}: {source}; `svclb doctor` tells what is in the way", cgroup = .cgroup.display())]
+    #[error("{program} cannot be attached to {cgroup}: {source}; see the kernel's log", cgroup = .cgroup.display())]
     Link {
         /// Which program.
         program: &'static str,

@@ -56,7 +56,7 @@ pub enum OpenError {
     },
     #[error("--max-peers is {0}, and must be a power of two")]
     PeersNotPowerOfTwo(u32),
-    #[error("the eBPF object was not accepted: {0}; `svclb doctor` tells what is in the way")]
+    #[error("the eBPF object was not accepted: {0}; see the kernel's log")]
     Object(#[source] Box<EbpfError>),
     #[error(
         "the kernel refused the program {program}: {source}; please report it with the output of `uname -a`"

@@ -3,7 +3,10 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use svclb_common::{ABI_VERSION, AffinityKey, AffinityValue, Counter, MAGIC, Meta, maps as names};
+use svclb_common::{
+    ABI_VERSION, AffinityKey, AffinityValue, Counter, MAGIC, Meta, PeerSlot, Translation,
+    maps as names,
+};
 use svclb_core::apply::Snapshot;
 use zerocopy::FromBytes;
 
@@ -39,6 +42,7 @@ pub struct Pinned {
     planned: Planned,
     affinity: Map,
     counters: Map,
+    peers: Map,
 }
 
 /// An entry of `AFFINITY`.
@@ -70,6 +74,7 @@ impl Pinned {
             planned: Planned::open(&pins).map_err(failed(names::FRONTENDS))?,
             affinity: Map::open(&pins.map(names::AFFINITY)).map_err(failed(names::AFFINITY))?,
             counters: Map::open(&pins.map(names::COUNTERS)).map_err(failed(names::COUNTERS))?,
+            peers: Map::open(&pins.map(names::PEERS)).map_err(failed(names::PEERS))?,
             pins,
         })
     }
@@ -106,6 +111,18 @@ impl Pinned {
     /// What the system said.
     pub fn affinity(&self) -> io::Result<Vec<Affinity>> {
         read_all(&self.affinity)
+    }
+
+    /// The TCP sockets that hold a place in `PEERS`: cookie and translation.
+    ///
+    /// # Errors
+    /// What the system said.
+    pub fn sockets(&self) -> io::Result<Vec<(u64, Translation)>> {
+        Ok(read_all::<u32, PeerSlot>(&self.peers)?
+            .into_iter()
+            .filter(|(_, slot)| slot.claims > 0)
+            .map(|(_, slot)| (slot.cookie, slot.translation))
+            .collect())
     }
 
     /// Each counter's sum over all CPUs.
@@ -162,7 +179,7 @@ pub(crate) fn read_planned(maps: &Planned) -> io::Result<Snapshot> {
 /// How many elements are read at once; a hash bucket longer than this is refused.
 const BATCH: usize = 4096;
 
-/// Every element of a hash map, in no order.
+/// Every element of a hash map or an array, in no order.
 fn read_all<K: FromBytes, V: FromBytes>(map: &Map) -> io::Result<Vec<(K, V)>> {
     let mut keys = vec![0; BATCH * map.key_size];
     let mut values = vec![0; BATCH * map.value_size];

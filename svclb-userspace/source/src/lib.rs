@@ -1,1 +1,25 @@
-//! Being written.
+//! Where the agent learns of Services: a folder of manifests, or the Kubernetes API.
+//!
+//! Both sources say the same: batches of [`Event`](svclb_core::model::Event)s, of which
+//! `Synced` comes once, after everything that exists has been said. A source remembers
+//! what it has said, so that a second listing becomes the differences alone, and what it
+//! can no longer read stays said: a broken file or an API server that is away takes
+//! nothing from what is served.
+#![forbid(unsafe_code)]
+
+pub mod convert;
+mod error;
+mod fingerprint;
+mod kubernetes;
+mod manifests;
+mod outbox;
+mod problems;
+mod status;
+
+pub use error::SourceError;
+pub use kubernetes::{KubeOptions, kubernetes};
+pub use manifests::manifests;
+pub use status::Status;
+
+/// How many events a batch holds at most.
+pub const BATCH: usize = 512;

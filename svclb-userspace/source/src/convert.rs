@@ -1,0 +1,83 @@
+//! Kubernetes' objects to the few facts that load balancing needs: the one copy of these
+//! rules, for both sources.
+//!
+//! A value that can't be used is left out and said as a [`Problem`]; the rest of its
+//! object is kept.
+
+mod endpoints;
+mod names;
+mod node;
+mod service;
+mod slice;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::IpAddr;
+
+use svclb_common::Proto;
+
+pub use endpoints::endpoints;
+pub use names::Names;
+pub use node::node;
+pub use service::service;
+pub use slice::endpoint_slice;
+
+/// Something in an object that can't be used.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Problem {
+    /// The path of the field, as `spec.ports[0].port`.
+    pub field: String,
+    /// What is wrong, and what was done about it.
+    pub reason: String,
+}
+
+impl Problem {
+    fn new(field: impl Into<String>, reason: impl Into<String>) -> Self {
+        Self {
+            field: field.into(),
+            reason: reason.into(),
+        }
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.field, self.reason)
+    }
+}
+
+/// Whether the labels say that another proxy (or none) serves the Service. Any value counts.
+///
+/// kube-proxy asks the API server for the same with [`SELECTOR`].
+pub fn not_ours(labels: Option<&BTreeMap<String, String>>) -> bool {
+    labels.is_some_and(|labels| {
+        labels.contains_key("service.kubernetes.io/service-proxy-name")
+            || labels.contains_key("service.kubernetes.io/headless")
+    })
+}
+
+/// The label selector for what is ours, of Services and EndpointSlices alike.
+pub const SELECTOR: &str =
+    "!service.kubernetes.io/service-proxy-name,!service.kubernetes.io/headless";
+
+/// A port number that can be used.
+fn port(number: i32) -> Option<u16> {
+    u16::try_from(number).ok().filter(|number| *number != 0)
+}
+
+/// `protocol`, which is TCP where nobody says.
+fn protocol(name: Option<&str>) -> Option<Proto> {
+    match name {
+        None | Some("" | "TCP") => Some(Proto::TCP),
+        Some("UDP") => Some(Proto::UDP),
+        Some("SCTP") => Some(Proto::SCTP),
+        Some(_) => None,
+    }
+}
+
+/// An address in the notations that Kubernetes accepts: no zone, no port.
+fn address(text: &str) -> Option<IpAddr> {
+    text.parse().ok()
+}

@@ -1,0 +1,187 @@
+use std::net::IpAddr;
+
+use k8s_openapi::api::core::v1 as core;
+use svclb_core::model::{ObjectName, Service, ServicePort, ServiceType, TrafficPolicy};
+
+use super::{Names, Problem, address, port, protocol};
+
+/// `sessionAffinityConfig.clientIP.timeoutSeconds` where nobody says.
+const DEFAULT_AFFINITY: u32 = 10_800;
+
+/// A Service. Headless and ExternalName ones come out as well, with what they have: that
+/// they are not proxied is the plan's to say.
+///
+/// `None`, with a problem, only for one that has no name.
+pub fn service(from: core::Service, names: &Names, problems: &mut Vec<Problem>) -> Option<Service> {
+    let Some(name) = from.metadata.name else {
+        problems.push(Problem::new("metadata.name", "missing; ignored"));
+        return None;
+    };
+    let namespace = from.metadata.namespace.as_deref().unwrap_or("default");
+    let spec = from.spec.unwrap_or_default();
+    let cluster_ips = match (&spec.cluster_ips, &spec.cluster_ip) {
+        (Some(list), _) if !list.is_empty() => {
+            addresses("spec.clusterIPs", list.iter().map(String::as_str), problems)
+        }
+        (_, one) => addresses("spec.clusterIP", one.as_deref(), problems),
+    };
+    let external_ips = addresses(
+        "spec.externalIPs",
+        spec.external_ips.iter().flatten().map(String::as_str),
+        problems,
+    );
+    // ipMode Proxy means that traffic has to go out to the balancer (KEP-1860).
+    let ingress = from.status.and_then(|status| status.load_balancer);
+    let ingress_ips = addresses(
+        "status.loadBalancer.ingress",
+        ingress
+            .iter()
+            .flat_map(|balancer| balancer.ingress.iter().flatten())
+            .filter(|ingress| ingress.ip_mode.as_deref() != Some("Proxy"))
+            .filter_map(|ingress| ingress.ip.as_deref()),
+        problems,
+    );
+    let affinity_seconds = affinity(&spec, problems);
+    Some(Service {
+        name: ObjectName::new(names.get(namespace), names.get(&name)),
+        created: from
+            .metadata
+            .creation_timestamp
+            .map_or(0, |time| time.0.as_second()),
+        kind: match spec.type_.as_deref() {
+            None | Some("" | "ClusterIP") => ServiceType::ClusterIp,
+            Some("NodePort") => ServiceType::NodePort,
+            Some("LoadBalancer") => ServiceType::LoadBalancer,
+            Some("ExternalName") => ServiceType::ExternalName,
+            Some(other) => {
+                problems.push(Problem::new(
+                    "spec.type",
+                    format!("{other} is no type of Service; taken as ClusterIP"),
+                ));
+                ServiceType::ClusterIp
+            }
+        },
+        cluster_ips,
+        external_ips,
+        ingress_ips,
+        ports: ports(spec.ports.unwrap_or_default(), names, problems),
+        affinity_seconds,
+        internal_policy: policy(
+            "spec.internalTrafficPolicy",
+            spec.internal_traffic_policy.as_deref(),
+            problems,
+        ),
+        external_policy: policy(
+            "spec.externalTrafficPolicy",
+            spec.external_traffic_policy.as_deref(),
+            problems,
+        ),
+    })
+}
+
+fn addresses<'a>(
+    field: &str,
+    texts: impl IntoIterator<Item = &'a str>,
+    problems: &mut Vec<Problem>,
+) -> Vec<IpAddr> {
+    let mut found = Vec::new();
+    for (index, text) in texts.into_iter().enumerate() {
+        if text.is_empty() || text == "None" {
+            continue;
+        }
+        match address(text) {
+            Some(ip) => found.push(ip),
+            None => problems.push(Problem::new(
+                format!("{field}[{index}]"),
+                format!("{text:?} is no IP address; left out"),
+            )),
+        }
+    }
+    found
+}
+
+fn ports(
+    from: Vec<core::ServicePort>,
+    names: &Names,
+    problems: &mut Vec<Problem>,
+) -> Vec<ServicePort> {
+    let mut ports = Vec::with_capacity(from.len());
+    for (index, entry) in from.into_iter().enumerate() {
+        let field = |name: &str| format!("spec.ports[{index}].{name}");
+        let Some(number) = port(entry.port) else {
+            problems.push(Problem::new(
+                field("port"),
+                format!(
+                    "{} is not within 1 to 65535; this port is left out",
+                    entry.port
+                ),
+            ));
+            continue;
+        };
+        let Some(proto) = protocol(entry.protocol.as_deref()) else {
+            problems.push(Problem::new(
+                field("protocol"),
+                "neither TCP, UDP nor SCTP; this port is left out",
+            ));
+            continue;
+        };
+        let node_port = entry.node_port.unwrap_or(0);
+        let node_port = u16::try_from(node_port).unwrap_or_else(|_| {
+            problems.push(Problem::new(
+                field("nodePort"),
+                format!("{node_port} is not within 1 to 65535; no node port"),
+            ));
+            0
+        });
+        ports.push(ServicePort {
+            name: names.get(entry.name.as_deref().unwrap_or_default()),
+            port: number,
+            proto,
+            node_port,
+        });
+    }
+    ports
+}
+
+fn affinity(spec: &core::ServiceSpec, problems: &mut Vec<Problem>) -> Option<u32> {
+    match spec.session_affinity.as_deref() {
+        None | Some("" | "None") => return None,
+        Some("ClientIP") => {}
+        Some(other) => {
+            problems.push(Problem::new(
+                "spec.sessionAffinity",
+                format!("{other} is neither None nor ClientIP; taken as None"),
+            ));
+            return None;
+        }
+    }
+    let seconds = spec
+        .session_affinity_config
+        .as_ref()
+        .and_then(|config| config.client_ip.as_ref()?.timeout_seconds);
+    match seconds {
+        None => Some(DEFAULT_AFFINITY),
+        Some(seconds @ 1..=86_400) => Some(seconds.unsigned_abs()),
+        Some(seconds) => {
+            problems.push(Problem::new(
+                "spec.sessionAffinityConfig.clientIP.timeoutSeconds",
+                format!("{seconds} is not within 1 to 86400; taken as {DEFAULT_AFFINITY}"),
+            ));
+            Some(DEFAULT_AFFINITY)
+        }
+    }
+}
+
+fn policy(field: &str, value: Option<&str>, problems: &mut Vec<Problem>) -> TrafficPolicy {
+    match value {
+        None | Some("" | "Cluster") => TrafficPolicy::Cluster,
+        Some("Local") => TrafficPolicy::Local,
+        Some(other) => {
+            problems.push(Problem::new(
+                field,
+                format!("{other} is neither Cluster nor Local; taken as Cluster"),
+            ));
+            TrafficPolicy::Cluster
+        }
+    }
+}

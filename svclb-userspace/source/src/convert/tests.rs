@@ -1,0 +1,105 @@
+use std::net::IpAddr;
+
+use serde::de::DeserializeOwned;
+use svclb_core::model::{ServiceType, TrafficPolicy};
+
+use super::*;
+
+fn from<T: DeserializeOwned>(yaml: &str) -> T {
+    serde_saphyr::from_str(yaml).unwrap()
+}
+
+fn one_service(spec: &str) -> (svclb_core::model::Service, Vec<String>) {
+    let mut problems = Vec::new();
+    let text = format!("metadata: {{name: web}}\nspec:\n{spec}");
+    let service = service(from(&text), &Names::default(), &mut problems).unwrap();
+    (service, problems.iter().map(ToString::to_string).collect())
+}
+
+fn one_slice(rest: &str) -> (Option<svclb_core::model::EndpointSlice>, Vec<String>) {
+    let mut problems = Vec::new();
+    let text =
+        format!("metadata: {{name: web-1, labels: {{kubernetes.io/service-name: web}}}}\n{rest}");
+    let slice = endpoint_slice(from(&text), &Names::default(), &mut problems);
+    (slice, problems.iter().map(ToString::to_string).collect())
+}
+
+#[test]
+fn headless_has_no_cluster_ip() {
+    let (service, problems) = one_service("  clusterIP: None\n  clusterIPs: [None]");
+    assert!(service.cluster_ips.is_empty() && problems.is_empty());
+}
+
+#[test]
+fn a_port_out_of_range_is_left_out_and_named() {
+    let (service, problems) =
+        one_service("  clusterIP: 10.0.0.1\n  ports: [{port: 80}, {port: 70000}]");
+    assert_eq!(service.ports.len(), 1);
+    assert!(
+        problems[0].starts_with("spec.ports[1].port: 70000"),
+        "{problems:?}"
+    );
+}
+
+#[test]
+fn affinity_without_a_time_is_three_hours() {
+    let (service, _) = one_service("  sessionAffinity: ClientIP");
+    assert_eq!(service.affinity_seconds, Some(10_800));
+}
+
+#[test]
+fn policies_and_types_have_their_defaults() {
+    let (service, _) = one_service("  clusterIP: 10.0.0.1");
+    assert_eq!(service.kind, ServiceType::ClusterIp);
+    assert_eq!(service.internal_policy, TrafficPolicy::Cluster);
+}
+
+#[test]
+fn an_endpoint_without_conditions_is_ready() {
+    let (slice, _) = one_slice("addressType: IPv4\nendpoints: [{addresses: [10.0.0.1]}]");
+    let endpoint = &slice.unwrap().endpoints[0];
+    assert!(endpoint.conditions.ready && endpoint.conditions.serving);
+    assert!(!endpoint.conditions.terminating);
+}
+
+#[test]
+fn only_the_first_address_counts() {
+    let (slice, _) = one_slice("addressType: IPv4\nendpoints: [{addresses: [10.0.0.1, 10.0.0.2]}]");
+    let addresses: Vec<IpAddr> = slice.unwrap().endpoints.iter().map(|e| e.addr).collect();
+    assert_eq!(addresses, ["10.0.0.1".parse::<IpAddr>().unwrap()]);
+}
+
+#[test]
+fn an_endpoint_of_the_wrong_family_is_left_out_and_named() {
+    let (slice, problems) = one_slice(
+        "addressType: IPv4\nendpoints: [{addresses: [fd00::1]}, {addresses: [10.0.0.1]}]",
+    );
+    assert_eq!(slice.unwrap().endpoints.len(), 1);
+    assert!(
+        problems[0].starts_with("endpoints[0].addresses[0]: fd00::1"),
+        "{problems:?}"
+    );
+}
+
+#[test]
+fn ports_without_name_or_number_are_skipped() {
+    let (slice, problems) = one_slice(
+        "addressType: IPv4\nendpoints: []\nports: [{port: 1}, {name: a}, {name: '', port: 2}]",
+    );
+    assert_eq!(slice.unwrap().ports.len(), 1);
+    assert!(problems.is_empty());
+}
+
+#[test]
+fn a_slice_of_names_is_ignored() {
+    let (slice, problems) = one_slice("addressType: FQDN\nendpoints: []");
+    assert!(slice.is_none() && problems.is_empty());
+}
+
+#[test]
+fn a_slice_without_its_service_is_a_problem() {
+    let mut problems = Vec::new();
+    let text = "metadata: {name: web-1}\naddressType: IPv4\nendpoints: []";
+    assert!(endpoint_slice(from(text), &Names::default(), &mut problems).is_none());
+    assert_eq!(problems.len(), 1);
+}

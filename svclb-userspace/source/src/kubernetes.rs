@@ -1,0 +1,301 @@
+//! The Kubernetes API: watches on Services, EndpointSlices and this Node.
+//!
+//! kube's watcher lists, watches with bookmarks, and lists again after 410 Gone or a broken
+//! connection, with a growing delay. What it lists again is compared here with what was
+//! said, so that an API server that comes back after an hour changes only what changed.
+
+use std::collections::{HashMap, HashSet};
+use std::fmt::Debug;
+use std::path::PathBuf;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use futures_util::TryStreamExt;
+use k8s_openapi::api::core::v1::{Node, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::runtime::watcher::{self, Event as Watched};
+use kube::runtime::{WatchStreamExt, watcher as watch};
+use kube::{Api, Client, Config, Resource};
+use serde::de::DeserializeOwned;
+use svclb_core::model::{Event, Object, ObjectKey};
+use tokio::sync::mpsc::Sender;
+use tracing::{info, warn};
+
+use crate::convert::{self, Names, Problem, SELECTOR};
+use crate::error::SourceError;
+use crate::fingerprint::fingerprint;
+use crate::outbox::{Closed, Outbox};
+use crate::problems::Problems;
+use crate::status::Status;
+
+/// How to reach a cluster.
+#[derive(Clone, Debug)]
+pub struct KubeOptions {
+    /// A kubeconfig; without one, as a pod in the cluster.
+    pub kubeconfig: Option<PathBuf>,
+    /// The API server's real address, instead of the one that the configuration names.
+    pub apiserver: Option<String>,
+    /// `metadata.name` of this node's Node.
+    pub node_name: Arc<str>,
+}
+
+/// Says what the cluster says, until nobody listens.
+///
+/// # Errors
+/// [`SourceError`] for a configuration that cannot be used. An API server that is away is
+/// no error: it is asked again until it answers.
+pub async fn kubernetes(
+    options: KubeOptions,
+    tx: Sender<Vec<Event>>,
+    status: Status,
+) -> Result<(), SourceError> {
+    let config = config(&options).await?;
+    let client = Client::try_from(config).map_err(|error| SourceError::Config {
+        reason: error.to_string(),
+    })?;
+    let closed = tx.clone();
+    let shared = Arc::new(Shared {
+        outbox: Outbox::new(tx, status.clone()),
+        status,
+        names: Names::default(),
+        unlisted: AtomicU8::new(0b111),
+        away: AtomicU8::new(0b111),
+    });
+    let labelled = watch::Config::default().labels(SELECTOR);
+    let own = watch::Config::default().fields(&format!("metadata.name={}", options.node_name));
+    let services = follow(
+        Api::<Service>::all(client.clone()),
+        labelled.clone(),
+        Kind {
+            name: "Services",
+            bit: 1,
+            convert: |from, names, problems| {
+                convert::service(from, names, problems).map(Object::Service)
+            },
+        },
+        &shared,
+    );
+    let slices = follow(
+        Api::<EndpointSlice>::all(client.clone()),
+        labelled,
+        Kind {
+            name: "EndpointSlices",
+            bit: 2,
+            convert: |from, names, problems| {
+                convert::endpoint_slice(from, names, problems).map(Object::EndpointSlice)
+            },
+        },
+        &shared,
+    );
+    let node = follow(
+        Api::<Node>::all(client),
+        own,
+        Kind {
+            name: "this Node",
+            bit: 4,
+            convert: |from, names, problems| convert::node(from, names, problems).map(Object::Node),
+        },
+        &shared,
+    );
+    tokio::select! {
+        () = closed.closed() => {}
+        (Closed, Closed, Closed) = async { tokio::join!(services, slices, node) } => {}
+    }
+    Ok(())
+}
+
+async fn config(options: &KubeOptions) -> Result<Config, SourceError> {
+    let unusable = |error: &dyn ToString| SourceError::Config {
+        reason: error.to_string(),
+    };
+    let mut config = match &options.kubeconfig {
+        Some(path) => {
+            let kubeconfig = Kubeconfig::read_from(path).map_err(|error| unusable(&error))?;
+            Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
+                .await
+                .map_err(|error| unusable(&error))?
+        }
+        None => Config::incluster().map_err(|error| unusable(&error))?,
+    };
+    if let Some(url) = &options.apiserver {
+        config.cluster_url =
+            url.parse()
+                .map_err(|error: http::uri::InvalidUri| SourceError::Apiserver {
+                    url: url.clone(),
+                    reason: error.to_string(),
+                })?;
+    }
+    Ok(config)
+}
+
+/// What the three watches share.
+struct Shared {
+    outbox: Outbox,
+    status: Status,
+    names: Names,
+    /// A bit for each kind that was not listed yet.
+    unlisted: AtomicU8,
+    /// A bit for each kind whose watch is broken.
+    away: AtomicU8,
+}
+
+/// What differs between the kinds.
+struct Kind<K> {
+    name: &'static str,
+    bit: u8,
+    convert: fn(K, &Names, &mut Vec<Problem>) -> Option<Object>,
+}
+
+/// What was said of one kind.
+struct Said {
+    fingerprints: HashMap<ObjectKey, u64>,
+    /// While a listing runs: what it has named so far.
+    listed: Option<HashSet<ObjectKey>>,
+    problems: Problems,
+}
+
+async fn follow<K>(api: Api<K>, config: watch::Config, kind: Kind<K>, shared: &Shared) -> Closed
+where
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
+{
+    let mut stream = pin!(watcher::watcher(api, config).default_backoff());
+    let mut said = Said {
+        fingerprints: HashMap::new(),
+        listed: None,
+        problems: Problems::new(shared.status.clone()),
+    };
+    loop {
+        let events = match stream.try_next().await {
+            Ok(Some(event)) => {
+                shared.reached(&kind);
+                shared.take(event, &kind, &mut said)
+            }
+            Ok(None) => return Closed,
+            Err(error) => {
+                shared.lost(&kind, &error);
+                continue;
+            }
+        };
+        if !events.is_empty() && shared.outbox.send(events).await.is_err() {
+            return Closed;
+        }
+    }
+}
+
+impl Shared {
+    fn take<K: Resource<DynamicType = ()>>(
+        &self,
+        event: Watched<K>,
+        kind: &Kind<K>,
+        said: &mut Said,
+    ) -> Vec<Event> {
+        let mut events = Vec::new();
+        match event {
+            Watched::Init => {
+                said.listed = Some(HashSet::new());
+                self.status.restarted();
+            }
+            Watched::Apply(object) | Watched::InitApply(object) => {
+                self.apply(object, kind, said, &mut events);
+            }
+            Watched::Delete(object) => {
+                let place = place::<K>(&object);
+                said.problems.set(&place, []);
+                if let Some(object) = (kind.convert)(object, &self.names, &mut Vec::new())
+                    && said.fingerprints.remove(&object.key()).is_some()
+                {
+                    events.push(Event::Delete(object.key()));
+                }
+            }
+            Watched::InitDone => {
+                let listed = said.listed.take().unwrap_or_default();
+                said.fingerprints.retain(|key, _| {
+                    let stays = listed.contains(key);
+                    if !stays {
+                        events.push(Event::Delete(key.clone()));
+                    }
+                    stays
+                });
+                let before = self.unlisted.fetch_and(!kind.bit, Ordering::Relaxed);
+                if before == kind.bit {
+                    self.status.set_synced();
+                    events.push(Event::Synced);
+                }
+            }
+        }
+        events
+    }
+
+    fn apply<K: Resource<DynamicType = ()>>(
+        &self,
+        object: K,
+        kind: &Kind<K>,
+        said: &mut Said,
+        events: &mut Vec<Event>,
+    ) {
+        let place = place::<K>(&object);
+        let mut problems = Vec::new();
+        let converted = (kind.convert)(object, &self.names, &mut problems);
+        said.problems
+            .set(&place, problems.iter().map(ToString::to_string));
+        let Some(object) = converted else { return };
+        let key = object.key();
+        if let Some(listed) = &mut said.listed {
+            listed.insert(key.clone());
+        }
+        let new = fingerprint(&object);
+        if said.fingerprints.insert(key, new) != Some(new) {
+            events.push(Event::Apply(object));
+        }
+    }
+
+    /// A watch gave an event: it stands.
+    fn reached<K>(&self, kind: &Kind<K>) {
+        let before = self.away.fetch_and(!kind.bit, Ordering::Relaxed);
+        if before & kind.bit != 0 {
+            info!("{} are watched", kind.name);
+            if before == kind.bit {
+                self.status.set_connected(true);
+            }
+        }
+    }
+
+    /// A watch broke. Told once, and not at each attempt.
+    fn lost<K>(&self, kind: &Kind<K>, error: &watcher::Error) {
+        let before = self.away.fetch_or(kind.bit, Ordering::Relaxed);
+        let first = self.unlisted.load(Ordering::Relaxed) & kind.bit != 0;
+        if before & kind.bit == 0 || first && self.status.set_connected(false) {
+            warn!(
+                "{} cannot be watched, and the API server is asked again; what was served goes on being served: {}",
+                kind.name,
+                chain(error)
+            );
+        }
+        self.status.set_connected(false);
+    }
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        source = cause.source();
+    }
+    text
+}
+
+fn place<K: Resource<DynamicType = ()>>(object: &K) -> String {
+    let metadata = object.meta();
+    format!(
+        "{} {}/{}",
+        K::kind(&()),
+        metadata.namespace.as_deref().unwrap_or_default(),
+        metadata.name.as_deref().unwrap_or_default()
+    )
+}

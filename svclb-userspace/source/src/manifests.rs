@@ -1,0 +1,84 @@
+//! A folder of manifests: YAML (several documents in a file) or JSON.
+//!
+//! The folder is watched by inotify, and looked at every ten seconds besides. What is
+//! looked at again is only what changed: files by their stamp, and in them documents by
+//! their text, so that one endpoint changed in a file of ten thousand Services costs one
+//! document's parsing.
+
+mod document;
+mod file;
+mod folder;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use inotify::{Inotify, WatchMask};
+use svclb_core::model::Event;
+use tokio::sync::mpsc::Sender;
+
+use crate::error::SourceError;
+use crate::outbox::{Closed, Outbox};
+use crate::status::Status;
+use folder::Folder;
+
+/// How often the folder is looked at when inotify says nothing.
+const POLL: Duration = Duration::from_secs(10);
+
+/// Says what the manifests in `dir` say, until nobody listens.
+///
+/// # Errors
+/// [`SourceError`] where the folder cannot be read at the start. A folder that goes away
+/// later is a problem, and what was said stays said.
+pub async fn manifests(
+    dir: PathBuf,
+    node_name: Arc<str>,
+    tx: Sender<Vec<Event>>,
+    status: Status,
+) -> Result<(), SourceError> {
+    let failed = |source| SourceError::Folder {
+        dir: dir.clone(),
+        source,
+    };
+    // Watched before it is first read, so that nothing happens unseen in between.
+    std::fs::read_dir(&dir).map_err(failed)?;
+    let inotify = Inotify::init().map_err(failed)?;
+    let mut watches = inotify.watches();
+    let mask = WatchMask::CLOSE_WRITE
+        | WatchMask::MOVED_TO
+        | WatchMask::MOVED_FROM
+        | WatchMask::DELETE
+        | WatchMask::CREATE
+        | WatchMask::ATTRIB;
+    watches.add(&dir, mask).map_err(failed)?;
+    let mut changes = inotify.into_event_stream(vec![0; 4096]).map_err(failed)?;
+
+    let closed = tx.clone();
+    let outbox = Outbox::new(tx, status.clone());
+    let mut folder = Folder::new(dir.clone(), node_name, outbox, status);
+    loop {
+        let scan = tokio::task::spawn_blocking(move || {
+            let result = folder.scan();
+            (folder, result)
+        });
+        let result;
+        (folder, result) = scan
+            .await
+            .map_err(|source| SourceError::Reader { source })?;
+        let Ok(()) = result.map_err(|Closed| ()) else {
+            return Ok(());
+        };
+        tokio::select! {
+            _ = closed.closed() => return Ok(()),
+            _ = changes.next() => {}
+            () = tokio::time::sleep(POLL) => {
+                // The folder may have been replaced by another of its name.
+                let _gone_or_the_same = watches.add(&dir, mask);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

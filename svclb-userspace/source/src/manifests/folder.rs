@@ -1,0 +1,256 @@
+//! The folder: which files changed, and what that changes.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ffi::OsString;
+use std::fs;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use svclb_core::model::{Event, ObjectKey};
+
+use super::file::{Known, Reader, STAYS, Stamp};
+use crate::BATCH;
+use crate::convert::Names;
+use crate::outbox::{Closed, Outbox};
+use crate::problems::Problems;
+use crate::status::Status;
+
+struct FileState {
+    /// `None` to read the file again.
+    stamp: Option<Stamp>,
+    documents: Vec<Known>,
+    /// Objects that a file earlier in the order has too.
+    shadowed: BTreeSet<ObjectKey>,
+}
+
+struct Said {
+    fingerprint: u64,
+    file: Arc<str>,
+}
+
+/// A folder of manifests, as it was last seen.
+pub(super) struct Folder {
+    dir: PathBuf,
+    reader: Reader,
+    files: BTreeMap<Arc<str>, FileState>,
+    said: HashMap<ObjectKey, Said>,
+    outbox: Outbox,
+    problems: Problems,
+    status: Status,
+}
+
+impl Folder {
+    pub(super) fn new(dir: PathBuf, node_name: Arc<str>, outbox: Outbox, status: Status) -> Self {
+        Self {
+            dir,
+            reader: Reader {
+                node_name,
+                names: Names::default(),
+            },
+            files: BTreeMap::new(),
+            said: HashMap::new(),
+            outbox,
+            problems: Problems::new(status.clone()),
+            status,
+        }
+    }
+
+    /// Looks at the folder and says what changed.
+    pub(super) fn scan(&mut self) -> Result<(), Closed> {
+        let place = self.dir.display().to_string();
+        let found = match self.list() {
+            Ok(found) => found,
+            Err(error) => {
+                // What was said stays said.
+                self.status.set_connected(false);
+                let line = format!("{error}; what was read before stays; make it readable again");
+                self.problems.set(&place, [line]);
+                return Ok(());
+            }
+        };
+        self.status.set_connected(true);
+        self.problems.set(&place, []);
+        let gone: Vec<_> = self
+            .files
+            .keys()
+            .filter(|name| !found.contains_key(*name))
+            .cloned()
+            .collect();
+        for (name, stamp) in found {
+            if self
+                .files
+                .get(&name)
+                .is_none_or(|file| file.stamp != Some(stamp))
+            {
+                self.read(&name, stamp)?;
+            }
+        }
+        // Last, so that an object that moved to another file is never away.
+        for name in gone {
+            self.replace(&name, None, Vec::new())?;
+            self.files.remove(&name);
+            self.problems.set(&name, []);
+        }
+        // A file whose object was shadowed by one that is gone.
+        let again: Vec<_> = self
+            .files
+            .iter()
+            .filter(|(_, file)| file.stamp.is_none())
+            .map(|(name, _)| Arc::clone(name))
+            .collect();
+        for name in again {
+            if let Ok(metadata) = fs::metadata(self.dir.join(&*name)) {
+                self.read(&name, Stamp::of(&metadata))?;
+            }
+        }
+        if !self.status.synced() {
+            self.status.set_synced();
+            self.outbox.send_blocking(vec![Event::Synced])?;
+        }
+        Ok(())
+    }
+
+    /// The manifests and their stamps. Names that begin with a dot are a ConfigMap
+    /// volume's own, and nobody's manifests.
+    fn list(&self) -> std::io::Result<BTreeMap<Arc<str>, Stamp>> {
+        let mut found = BTreeMap::new();
+        for entry in fs::read_dir(&self.dir)? {
+            let Some(name) = manifest_name(entry?.file_name()) else {
+                continue;
+            };
+            // Follows links: the files of a ConfigMap volume are links. One that is gone
+            // by now is as if it had not been listed.
+            if let Ok(metadata) = fs::metadata(self.dir.join(&*name))
+                && metadata.is_file()
+            {
+                found.insert(name, Stamp::of(&metadata));
+            }
+        }
+        Ok(found)
+    }
+
+    fn read(&mut self, name: &Arc<str>, stamp: Stamp) -> Result<(), Closed> {
+        let known_before = self.files.get(name);
+        let again = known_before.is_some_and(|file| file.stamp.is_none());
+        let before: &[Known] = match known_before {
+            Some(file) if !again => &file.documents,
+            _ => &[],
+        };
+        let documents = match self.reader.read(&self.dir.join(&**name), before) {
+            Ok(documents) => documents,
+            Err(error) => {
+                self.problems
+                    .set(name, [format!("{error}; the file stays as it was")]);
+                return Ok(());
+            }
+        };
+        self.problems.set(
+            name,
+            documents
+                .iter()
+                .flat_map(|document| document.known.problems.iter().cloned()),
+        );
+        let had_objects = known_before
+            .is_some_and(|file| file.documents.iter().any(|known| !known.objects.is_empty()));
+        if documents.iter().any(|document| document.broken) && had_objects {
+            if let Some(file) = self.files.get_mut(name) {
+                file.stamp = Some(stamp);
+            }
+            return Ok(());
+        }
+        self.replace(name, Some(stamp), documents)
+    }
+
+    /// Says the differences between a file as it was and as it is.
+    fn replace(
+        &mut self,
+        name: &Arc<str>,
+        stamp: Option<Stamp>,
+        documents: Vec<super::file::Read1>,
+    ) -> Result<(), Closed> {
+        let before = self
+            .files
+            .remove(name)
+            .map(|file| file.documents)
+            .unwrap_or_default();
+        let mut shadowed = BTreeSet::new();
+        let mut kept = BTreeSet::new();
+        let mut events = Vec::new();
+        let mut known = Vec::with_capacity(documents.len());
+        for mut document in documents {
+            document.known.objects.retain(|(key, fingerprint)| {
+                *fingerprint != STAYS || self.said.get(key).is_some_and(|said| said.file == *name)
+            });
+            for (key, _) in &document.known.objects {
+                kept.insert(key.clone());
+            }
+            for object in document.fresh {
+                let key = object.key();
+                match self.said.get(&key) {
+                    Some(said) if said.file < *name => {
+                        kept.remove(&key);
+                        shadowed.insert(key);
+                        continue;
+                    }
+                    Some(said) if said.file != *name => {
+                        if let Some(file) = self.files.get_mut(&said.file) {
+                            file.shadowed.insert(key.clone());
+                        }
+                    }
+                    _ => {}
+                }
+                let fingerprint = crate::fingerprint::fingerprint(&object);
+                let said = Said {
+                    fingerprint,
+                    file: Arc::clone(name),
+                };
+                let old = self.said.insert(key, said);
+                if old.is_none_or(|old| old.fingerprint != fingerprint) {
+                    events.push(Event::Apply(object));
+                }
+                if events.len() >= BATCH {
+                    self.outbox.send_blocking(std::mem::take(&mut events))?;
+                }
+            }
+            known.push(document.known);
+        }
+        for (key, _) in before.into_iter().flat_map(|known| known.objects) {
+            let ours = self.said.get(&key).is_some_and(|said| said.file == *name);
+            if ours && !kept.contains(&key) {
+                self.said.remove(&key);
+                // Another file may have it too: then it is read again, and not gone.
+                for file in self.files.values_mut() {
+                    if file.shadowed.remove(&key) {
+                        file.stamp = None;
+                    }
+                }
+                events.push(Event::Delete(key));
+            }
+        }
+        let lines = shadowed
+            .iter()
+            .map(|key| format!("{key:?}: another file, earlier by its name, has it too; left out"));
+        self.problems
+            .set(&format!("{name} (twice)"), lines.collect::<Vec<_>>());
+        if stamp.is_some() {
+            self.files.insert(
+                Arc::clone(name),
+                FileState {
+                    stamp,
+                    documents: known,
+                    shadowed,
+                },
+            );
+        }
+        self.outbox.send_blocking(events)
+    }
+}
+
+/// The name, if it is a manifest's.
+fn manifest_name(name: OsString) -> Option<Arc<str>> {
+    let name = name.into_string().ok()?;
+    let manifest = [".yaml", ".yml", ".json"]
+        .iter()
+        .any(|ending| name.ends_with(ending));
+    (manifest && !name.starts_with('.')).then(|| name.into())
+}

@@ -1,0 +1,243 @@
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::symlink;
+
+use svclb_core::model::{Event, Object, ObjectKey};
+use tempfile::TempDir;
+use tokio::sync::mpsc::{Receiver, channel};
+
+use super::folder::Folder;
+use crate::outbox::Outbox;
+use crate::status::Status;
+
+struct Scanned {
+    dir: TempDir,
+    folder: Folder,
+    events: Receiver<Vec<Event>>,
+    status: Status,
+}
+
+fn service(name: &str, port: u32) -> String {
+    format!(
+        "apiVersion: v1\nkind: Service\nmetadata:\n  name: {name}\nspec:\n  clusterIP: 10.96.0.1\n  ports:\n  - port: {port}\n"
+    )
+}
+
+impl Scanned {
+    fn new(files: &[(&str, &str)]) -> Self {
+        let dir = TempDir::new().unwrap();
+        let (sender, events) = channel(1000);
+        let status = Status::default();
+        let outbox = Outbox::new(sender, status.clone());
+        let folder = Folder::new(
+            dir.path().to_owned(),
+            "node1".into(),
+            outbox,
+            status.clone(),
+        );
+        let mut scanned = Self {
+            dir,
+            folder,
+            events,
+            status,
+        };
+        for (name, text) in files {
+            scanned.write(name, text);
+        }
+        scanned
+    }
+
+    /// By an atomic rename, so that each write has a file of its own.
+    fn write(&mut self, name: &str, text: &str) {
+        let temporary = self.dir.path().join(".new");
+        fs::write(&temporary, text).unwrap();
+        fs::rename(temporary, self.dir.path().join(name)).unwrap();
+    }
+
+    /// What a scan says: for each object its port, or nothing if it is gone.
+    fn scan(&mut self) -> BTreeMap<String, Option<u16>> {
+        self.folder.scan().unwrap();
+        let mut said = BTreeMap::new();
+        while let Ok(batch) = self.events.try_recv() {
+            for event in batch {
+                match event {
+                    Event::Apply(Object::Service(service)) => {
+                        said.insert(
+                            service.name.to_string(),
+                            service.ports.first().map(|p| p.port),
+                        );
+                    }
+                    Event::Apply(Object::EndpointSlice(slice)) => {
+                        said.insert(slice.name.to_string(), slice.ports.first().map(|p| p.port));
+                    }
+                    Event::Apply(Object::Node(node)) => {
+                        said.insert(node.name.to_string(), Some(0));
+                    }
+                    Event::Delete(ObjectKey::Service(name) | ObjectKey::EndpointSlice(name)) => {
+                        said.insert(name.to_string(), None);
+                    }
+                    Event::Delete(ObjectKey::Node) | Event::Synced => {}
+                }
+            }
+        }
+        said
+    }
+}
+
+fn said(entries: &[(&str, Option<u16>)]) -> BTreeMap<String, Option<u16>> {
+    entries
+        .iter()
+        .map(|(name, port)| ((*name).to_owned(), *port))
+        .collect()
+}
+
+#[test]
+fn several_documents_a_list_and_json_are_read() {
+    let two = format!(
+        "# a comment\n---\n{}---\n{}",
+        service("a", 1),
+        service("b", 2)
+    );
+    let list = "apiVersion: v1\nkind: List\nitems:\n- apiVersion: v1\n  kind: Service\n  metadata: {name: c}\n  spec: {clusterIP: 10.96.0.3, ports: [{port: 3}]}\n";
+    let json = r#"{"kind":"Service","metadata":{"name":"d"},"spec":{"clusterIP":"10.96.0.4","ports":[{"port":4}]},"apiVersion":"v1"}"#;
+    let mut folder = Scanned::new(&[
+        ("two.yaml", &two),
+        ("list.yml", list),
+        ("one.json", json),
+        ("no.txt", "x"),
+    ]);
+    assert_eq!(
+        folder.scan(),
+        said(&[
+            ("default/a", Some(1)),
+            ("default/b", Some(2)),
+            ("default/c", Some(3)),
+            ("default/d", Some(4))
+        ])
+    );
+    assert_eq!(folder.status.problems(), 0);
+    assert!(folder.status.synced());
+}
+
+#[test]
+fn only_what_changed_is_said_again() {
+    let mut folder = Scanned::new(&[(
+        "a.yaml",
+        &format!("{}---\n{}", service("a", 1), service("b", 2)),
+    )]);
+    folder.scan();
+    folder.write(
+        "a.yaml",
+        &format!("{}---\n{}", service("a", 1), service("b", 3)),
+    );
+    assert_eq!(folder.scan(), said(&[("default/b", Some(3))]));
+    assert_eq!(folder.scan(), said(&[]));
+}
+
+#[test]
+fn what_leaves_a_file_is_gone_and_what_moves_to_another_is_not() {
+    let mut folder = Scanned::new(&[(
+        "a.yaml",
+        &format!("{}---\n{}", service("a", 1), service("b", 2)),
+    )]);
+    folder.scan();
+    folder.write("z.yaml", &service("b", 2));
+    folder.write("a.yaml", &service("a", 1));
+    assert_eq!(folder.scan().get("default/b").copied().flatten(), Some(2));
+    fs::remove_file(folder.dir.path().join("a.yaml")).unwrap();
+    assert_eq!(folder.scan(), said(&[("default/a", None)]));
+}
+
+#[test]
+fn a_broken_file_keeps_what_was_good_and_is_a_problem_until_it_is_mended() {
+    let mut folder = Scanned::new(&[("a.yaml", &service("a", 1)), ("b.yaml", &service("b", 2))]);
+    folder.scan();
+    folder.write(
+        "a.yaml",
+        "apiVersion: v1\nkind: Service\nmetadata: {name: [\n",
+    );
+    folder.write("b.yaml", &service("b", 3));
+    assert_eq!(folder.scan(), said(&[("default/b", Some(3))]));
+    assert_eq!(folder.status.problems(), 1);
+    folder.write("a.yaml", &service("a", 4));
+    assert_eq!(folder.scan(), said(&[("default/a", Some(4))]));
+    assert_eq!(folder.status.problems(), 0);
+}
+
+#[test]
+fn an_object_of_wrong_types_stays_as_it_was_and_its_neighbours_change() {
+    let mut folder = Scanned::new(&[(
+        "a.yaml",
+        &format!("{}---\n{}", service("a", 1), service("b", 2)),
+    )]);
+    folder.scan();
+    let wrong = service("a", 1).replace("port: 1", "port: eighty");
+    folder.write("a.yaml", &format!("{wrong}---\n{}", service("b", 3)));
+    assert_eq!(folder.scan(), said(&[("default/b", Some(3))]));
+    assert_eq!(folder.status.problems(), 1);
+}
+
+#[test]
+fn an_unknown_kind_is_a_problem_and_the_rest_is_read() {
+    let other = "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: x}\n";
+    let mut folder = Scanned::new(&[("a.yaml", &format!("{other}---\n{}", service("a", 1)))]);
+    assert_eq!(folder.scan(), said(&[("default/a", Some(1))]));
+    assert_eq!(folder.status.problems(), 1);
+}
+
+#[test]
+fn of_two_files_with_one_object_the_first_counts_and_the_other_takes_over() {
+    let mut folder = Scanned::new(&[("a.yaml", &service("a", 1)), ("b.yaml", &service("a", 2))]);
+    assert_eq!(folder.scan(), said(&[("default/a", Some(1))]));
+    assert_eq!(folder.status.problems(), 1);
+    fs::remove_file(folder.dir.path().join("a.yaml")).unwrap();
+    assert_eq!(folder.scan(), said(&[("default/a", Some(2))]));
+    assert_eq!(folder.status.problems(), 0);
+}
+
+#[test]
+fn a_config_map_volume_is_swapped_whole() {
+    let mut folder = Scanned::new(&[]);
+    let dir = folder.dir.path().to_owned();
+    for (version, port) in [("..1", 1), ("..2", 2)] {
+        fs::create_dir(dir.join(version)).unwrap();
+        fs::write(dir.join(version).join("a.yaml"), service("a", port)).unwrap();
+    }
+    symlink("..1", dir.join("..data")).unwrap();
+    symlink("..data/a.yaml", dir.join("a.yaml")).unwrap();
+    assert_eq!(folder.scan(), said(&[("default/a", Some(1))]));
+    symlink("..2", dir.join("..data_tmp")).unwrap();
+    fs::rename(dir.join("..data_tmp"), dir.join("..data")).unwrap();
+    assert_eq!(folder.scan(), said(&[("default/a", Some(2))]));
+}
+
+#[test]
+fn a_folder_that_goes_away_takes_nothing_with_it() {
+    let mut folder = Scanned::new(&[("a.yaml", &service("a", 1))]);
+    folder.scan();
+    fs::remove_dir_all(folder.dir.path()).unwrap();
+    assert_eq!(folder.scan(), said(&[]));
+    assert_eq!(folder.status.problems(), 1);
+}
+
+#[test]
+fn a_service_of_another_proxy_is_not_ours_whenever_it_is_labelled() {
+    let mut folder = Scanned::new(&[("a.yaml", &service("a", 1))]);
+    folder.scan();
+    let labelled = service("a", 1).replace(
+        "name: a",
+        "name: a\n  labels: {service.kubernetes.io/service-proxy-name: x}",
+    );
+    folder.write("a.yaml", &labelled);
+    assert_eq!(folder.scan(), said(&[("default/a", None)]));
+}
+
+#[test]
+fn a_service_without_an_address_is_a_problem() {
+    let mut folder = Scanned::new(&[(
+        "a.yaml",
+        &service("a", 1).replace("  clusterIP: 10.96.0.1\n", ""),
+    )]);
+    folder.scan();
+    assert_eq!(folder.status.problems(), 1);
+}

@@ -1,0 +1,40 @@
+//! The problems that stand, each said once when it appears and once when it is gone.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::status::Status;
+
+/// Problems by the place (a file, an object) that they are in.
+#[derive(Debug)]
+pub(crate) struct Problems {
+    standing: BTreeMap<String, BTreeSet<String>>,
+    count: usize,
+    status: Status,
+}
+
+impl Problems {
+    pub(crate) fn new(status: Status) -> Self {
+        Self {
+            standing: BTreeMap::new(),
+            count: 0,
+            status,
+        }
+    }
+
+    /// Replaces the problems of a place.
+    pub(crate) fn set(&mut self, place: &str, lines: impl IntoIterator<Item = String>) {
+        let new: BTreeSet<String> = lines.into_iter().collect();
+        let old = self.standing.remove(place).unwrap_or_default();
+        for line in new.difference(&old) {
+            tracing::warn!("{place}: {line}");
+        }
+        for line in old.difference(&new) {
+            tracing::info!("{place}: no longer: {line}");
+        }
+        self.count = self.count + new.len() - old.len();
+        if !new.is_empty() {
+            self.standing.insert(place.to_owned(), new);
+        }
+        self.status.set_problems(self.count);
+    }
+}

@@ -1,0 +1,76 @@
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// How a source is doing, for metrics and health. A clone is another handle to the same.
+#[derive(Clone, Default, Debug)]
+pub struct Status(Arc<Inner>);
+
+#[derive(Default, Debug)]
+struct Inner {
+    synced: AtomicBool,
+    connected: AtomicBool,
+    problems: AtomicU64,
+    restarts: AtomicU64,
+    events: AtomicU64,
+    last_event: AtomicU64,
+}
+
+impl Status {
+    /// Whether everything that exists has been said once.
+    pub fn synced(&self) -> bool {
+        self.0.synced.load(Relaxed)
+    }
+
+    /// Whether the folder is there, or every watch stands.
+    pub fn connected(&self) -> bool {
+        self.0.connected.load(Relaxed)
+    }
+
+    /// How many problems of the configuration stand now.
+    pub fn problems(&self) -> u64 {
+        self.0.problems.load(Relaxed)
+    }
+
+    /// How often a watch was begun again with a listing.
+    pub fn restarts(&self) -> u64 {
+        self.0.restarts.load(Relaxed)
+    }
+
+    /// How many events were said.
+    pub fn events(&self) -> u64 {
+        self.0.events.load(Relaxed)
+    }
+
+    /// When the last event was said, in milliseconds since the epoch; zero before the first.
+    pub fn last_event_millis(&self) -> u64 {
+        self.0.last_event.load(Relaxed)
+    }
+
+    pub(crate) fn set_synced(&self) {
+        self.0.synced.store(true, Relaxed);
+    }
+
+    /// Returns whether this is a change.
+    pub(crate) fn set_connected(&self, connected: bool) -> bool {
+        self.0.connected.swap(connected, Relaxed) != connected
+    }
+
+    pub(crate) fn set_problems(&self, problems: usize) {
+        self.0.problems.store(problems as u64, Relaxed);
+    }
+
+    pub(crate) fn restarted(&self) {
+        self.0.restarts.fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn said(&self, events: usize) {
+        let now = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |since| since.as_millis());
+        self.0.events.fetch_add(events as u64, Relaxed);
+        self.0
+            .last_event
+            .store(u64::try_from(now).unwrap_or(u64::MAX), Relaxed);
+    }
+}

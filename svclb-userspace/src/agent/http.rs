@@ -1,0 +1,81 @@
+//! The listeners.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::IntoResponse;
+use axum::routing::get;
+use axum::{Json, Router};
+use tokio::net::TcpListener;
+use tracing::{info, warn};
+
+use super::health::Health;
+use super::metrics::Metrics;
+
+const RETRY: Duration = Duration::from_secs(5);
+
+/// Serves routes at an address. A port that is taken (by the kube-proxy that is being
+/// replaced, say) is tried again, and is no reason to stop.
+pub(crate) fn serve(addr: SocketAddr, routes: Router, flag: &'static str) {
+    tokio::spawn(async move {
+        let mut told = false;
+        loop {
+            match TcpListener::bind(addr).await {
+                Ok(listener) => {
+                    if told {
+                        info!("{flag} {addr} answers now");
+                    }
+                    if let Err(error) = axum::serve(listener, routes.clone()).await {
+                        warn!("{flag} {addr} stopped answering: {error}");
+                    }
+                }
+                Err(error) if !told => {
+                    warn!("{flag} {addr} cannot be opened and is tried again: {error}");
+                    told = true;
+                }
+                Err(_) => {}
+            }
+            tokio::time::sleep(RETRY).await;
+        }
+    });
+}
+
+/// `/healthz`: 200 if every Service is as it should be. `/livez`: 200 while the agent
+/// runs, so that nothing restarts it for a fault that a restart does not mend.
+pub(crate) fn health_routes(health: Health) -> Router {
+    Router::new()
+        .route("/healthz", get(healthz))
+        .route("/livez", get(livez))
+        .with_state(health)
+}
+
+async fn healthz(State(health): State<Health>) -> impl IntoResponse {
+    let report = health.report();
+    let code = if report.healthy {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
+    (code, Json(report))
+}
+
+async fn livez(State(health): State<Health>) -> impl IntoResponse {
+    Json(health.report())
+}
+
+/// `/metrics` in the OpenMetrics text format, and `/proxyMode`.
+pub(crate) fn metrics_routes(metrics: Arc<Metrics>) -> Router {
+    Router::new()
+        .route("/metrics", get(scrape))
+        .route("/proxyMode", get(async || "ebpf"))
+        .route("/healthz", get(async || "ok"))
+        .with_state(metrics)
+}
+
+async fn scrape(State(metrics): State<Arc<Metrics>>) -> impl IntoResponse {
+    const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    ([(header::CONTENT_TYPE, OPEN_METRICS)], metrics.encode())
+}

@@ -1,0 +1,190 @@
+//! What /metrics says. Names of kube-proxy are kept where the meaning is the same.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, text};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::{ConstCounter, Counter};
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::Registry;
+use svclb_core::image::Fill;
+use svclb_dataplane::Pinned;
+use svclb_source::Status;
+
+type Labels = [(&'static str, &'static str); 1];
+
+/// The agent's metrics.
+pub(crate) struct Metrics {
+    registry: Registry,
+    sync_seconds: Histogram,
+    last_sync: Gauge<f64, AtomicU64>,
+    writes: Counter,
+    ready_seconds: Gauge<f64, AtomicU64>,
+    services: Gauge,
+    failing: Gauge,
+    waiting: Gauge,
+    connected: Gauge,
+    problems: Gauge,
+    entries: Family<Labels, Gauge>,
+}
+
+impl Metrics {
+    pub(crate) fn new(pin_dir: &Path) -> Self {
+        let mut registry = Registry::default();
+        let sync_seconds = Histogram::new(exponential_buckets(0.000_1, 2.0, 18));
+        registry.register(
+            "kubeproxy_sync_proxy_rules_duration_seconds",
+            "How long one round of writes took",
+            sync_seconds.clone(),
+        );
+        let last_sync = Gauge::default();
+        registry.register(
+            "kubeproxy_sync_proxy_rules_last_timestamp_seconds",
+            "When the last round was written",
+            last_sync.clone(),
+        );
+        let writes = Counter::default();
+        registry.register(
+            "svclb_map_writes",
+            "Operations performed on the planned maps",
+            writes.clone(),
+        );
+        let ready_seconds = Gauge::default();
+        registry.register(
+            "svclb_ready_seconds",
+            "Time from start to the first full sync; zero before it",
+            ready_seconds.clone(),
+        );
+        let mut gauge = |name: &str, help: &str| {
+            let gauge = Gauge::default();
+            registry.register(name, help, gauge.clone());
+            gauge
+        };
+        let services = gauge("svclb_services", "Services that the source named");
+        let failing = gauge(
+            "svclb_services_failing",
+            "Service ports that could not be written",
+        );
+        let waiting = gauge(
+            "svclb_frontends_waiting",
+            "Addresses that an older Service has",
+        );
+        let connected = gauge("svclb_source_connected", "1 while the source is there");
+        let problems = gauge("svclb_source_problems", "Problems in the configuration");
+        let entries = Family::<Labels, Gauge>::default();
+        registry.register(
+            "svclb_map_entries",
+            "Entries in a planned map",
+            entries.clone(),
+        );
+        registry.register_collector(Box::new(Kernel {
+            pin_dir: pin_dir.to_owned(),
+        }));
+        Self {
+            registry,
+            sync_seconds,
+            last_sync,
+            writes,
+            ready_seconds,
+            services,
+            failing,
+            waiting,
+            connected,
+            problems,
+            entries,
+        }
+    }
+
+    /// A round was written.
+    pub(crate) fn round(&self, took: Duration, writes: usize) {
+        self.sync_seconds.observe(took.as_secs_f64());
+        self.last_sync
+            .set(Timestamp::now().as_duration().as_secs_f64());
+        self.writes.inc_by(writes as u64);
+    }
+
+    /// The first full sync is done.
+    pub(crate) fn ready(&self, after: Duration) {
+        self.ready_seconds.set(after.as_secs_f64());
+    }
+
+    /// How things stand.
+    pub(crate) fn state(
+        &self,
+        services: usize,
+        fill: Fill,
+        failing: usize,
+        waiting: usize,
+        source: &Status,
+    ) {
+        let number = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
+        self.services.set(number(services));
+        self.failing.set(number(failing));
+        self.waiting.set(number(waiting));
+        self.connected.set(i64::from(source.connected()));
+        self.problems
+            .set(i64::try_from(source.problems()).unwrap_or(i64::MAX));
+        for (name, entries) in [
+            ("FRONTENDS", fill.frontends),
+            ("SLOTS", fill.slots),
+            ("BACKENDS", fill.backends),
+            ("SERVICES", fill.services),
+        ] {
+            self.entries
+                .get_or_create(&[("map", name)])
+                .set(number(entries));
+        }
+    }
+
+    /// The text of a scrape.
+    pub(crate) fn encode(&self) -> String {
+        let mut text = String::new();
+        // Writing to a string fails only if a collector does.
+        if text::encode(&mut text, &self.registry).is_err() {
+            text.clear();
+        }
+        text
+    }
+}
+
+/// What the programs count, read at each scrape.
+#[derive(Debug)]
+struct Kernel {
+    pin_dir: PathBuf,
+}
+
+impl Collector for Kernel {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let Ok(pinned) = Pinned::open(&self.pin_dir) else {
+            return Ok(());
+        };
+        let mut family = encoder.encode_descriptor(
+            "svclb_socket_events",
+            "What the socket programs did",
+            None,
+            MetricType::Counter,
+        )?;
+        for (counter, value) in pinned.counters().unwrap_or_default() {
+            let labels = [("event", counter.name())];
+            ConstCounter::new(value).encode(family.encode_family(&labels)?)?;
+        }
+        let mut family = encoder.encode_descriptor(
+            "svclb_map_capacity",
+            "How many entries a planned map can hold",
+            None,
+            MetricType::Gauge,
+        )?;
+        for (name, capacity) in pinned.capacities() {
+            let labels = [("map", name)];
+            prometheus_client::metrics::gauge::ConstGauge::new(i64::from(capacity))
+                .encode(family.encode_family(&labels)?)?;
+        }
+        Ok(())
+    }
+}

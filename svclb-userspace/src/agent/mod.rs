@@ -1,0 +1,304 @@
+//! The agent: `source → planner → writer`, and nothing between them but this loop.
+
+mod failing;
+mod health;
+mod http;
+mod metrics;
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use failing::Failing;
+use health::Health;
+use metrics::Metrics;
+use svclb_core::model::Event;
+use svclb_core::planner::{Contest, Planner};
+use svclb_core::writer::{REST, Retired, Writer};
+use svclb_dataplane::{Attachment, Dataplane, GracePeriod, KernelMaps};
+use svclb_source::{KubeOptions, Status};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tracing::{debug, error, info, warn};
+
+/// How many Services are planned and written in one round: what else arrives is not kept waiting long.
+const ROUND: usize = 1024;
+/// How many batches a source may be ahead.
+const AHEAD: usize = 16;
+
+/// Where Services come from.
+pub(crate) enum Source {
+    /// A folder.
+    Manifests(PathBuf),
+    /// A cluster.
+    Kubernetes(KubeOptions),
+}
+
+/// All that the agent is made of.
+pub(crate) struct Config {
+    pub(crate) started: Instant,
+    pub(crate) node_name: Arc<str>,
+    pub(crate) source: Source,
+    pub(crate) dataplane: Dataplane,
+    pub(crate) pin_dir: PathBuf,
+    pub(crate) metrics_addr: SocketAddr,
+    pub(crate) healthz_addr: SocketAddr,
+}
+
+/// Runs until a signal, or until the source fails.
+pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate()).context("no signal handler")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("no signal handler")?;
+    let status = Status::default();
+    let health = Health::new(status.clone());
+    let metrics = Arc::new(Metrics::new(&config.pin_dir));
+    http::serve(
+        config.healthz_addr,
+        http::health_routes(health.clone()),
+        "--healthz-addr",
+    );
+    http::serve(
+        config.metrics_addr,
+        http::metrics_routes(Arc::clone(&metrics)),
+        "--metrics-addr",
+    );
+
+    let (sender, mut events) = mpsc::channel(AHEAD);
+    let node_name = Arc::clone(&config.node_name);
+    let mut source = tokio::spawn(follow(config.source, node_name, sender, status.clone()));
+    let mut agent = Agent::new(
+        &config.node_name,
+        config.dataplane,
+        config.started,
+        health,
+        metrics,
+    )?;
+    let mut tick = tokio::time::interval(Duration::from_secs(1));
+    loop {
+        tokio::select! {
+            biased;
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            Some(batch) = events.recv() => {
+                agent.observe(batch);
+                while let Ok(batch) = events.try_recv() {
+                    agent.observe(batch);
+                }
+            }
+            waited = agent.grace_over() => agent.collect(waited),
+            _ = tick.tick() => agent.tick(&status),
+            ended = &mut source => {
+                return ended.context("the source stopped by a defect of its own")?;
+            }
+        }
+        agent.catch_up()?;
+    }
+    info!("stopping: the data path goes on; `svclb cleanup` removes it");
+    Ok(())
+}
+
+async fn follow(
+    source: Source,
+    node_name: Arc<str>,
+    sender: mpsc::Sender<Vec<Event>>,
+    status: Status,
+) -> anyhow::Result<()> {
+    match source {
+        Source::Manifests(dir) => svclb_source::manifests(dir, node_name, sender, status).await?,
+        Source::Kubernetes(options) => svclb_source::kubernetes(options, sender, status).await?,
+    }
+    Ok(())
+}
+
+/// A grace period that is passing, and what may be deleted after it.
+struct Passing {
+    wait: JoinHandle<std::io::Result<()>>,
+    retired: Retired,
+}
+
+struct Agent {
+    planner: Planner,
+    writer: Writer<KernelMaps>,
+    dataplane: Dataplane,
+    grace: GracePeriod,
+    passing: Option<Passing>,
+    failing: Failing,
+    started: Instant,
+    ready: bool,
+    health: Health,
+    metrics: Arc<Metrics>,
+}
+
+impl Agent {
+    fn new(
+        node_name: &str,
+        dataplane: Dataplane,
+        started: Instant,
+        health: Health,
+        metrics: Arc<Metrics>,
+    ) -> anyhow::Result<Self> {
+        let maps = dataplane.maps()?;
+        let grace = maps.grace();
+        let writer = Writer::adopt(maps).context("the pinned maps cannot be read back")?;
+        let fill = writer.fill();
+        if fill.frontends > 0 {
+            info!(
+                frontends = fill.frontends,
+                slots = fill.slots,
+                "adopted what is in the maps; it goes on being served"
+            );
+        }
+        Ok(Self {
+            planner: Planner::new(node_name),
+            writer,
+            dataplane,
+            grace,
+            passing: None,
+            failing: Failing::default(),
+            started,
+            ready: false,
+            health,
+            metrics,
+        })
+    }
+
+    fn observe(&mut self, batch: Vec<Event>) {
+        for event in batch {
+            self.planner.observe(event);
+        }
+    }
+
+    /// Writes what changed, and makes the first full sync complete.
+    fn catch_up(&mut self) -> anyhow::Result<()> {
+        let mut wanted = (!self.ready).then(BTreeSet::new);
+        while let Some(round) = self.planner.next_round(ROUND) {
+            let begun = Instant::now();
+            let report = self.writer.commit(&round);
+            self.metrics.round(begun.elapsed(), report.performed);
+            if let Some(wanted) = &mut wanted {
+                wanted.extend(round.plans.iter().map(|plan| plan.record));
+            } else if report.performed > 0 {
+                debug!(
+                    services = round.plans.len() + round.removed.len(),
+                    writes = report.performed,
+                    microseconds = begun.elapsed().as_micros(),
+                    "written"
+                );
+            }
+            round.contests.iter().for_each(log_contest);
+            self.failing.update(&round, report.failed);
+        }
+        if let Some(wanted) = wanted
+            && self.planner.cluster().is_synced()
+        {
+            self.become_ready(&wanted)?;
+        }
+        self.health.synced(self.ready, self.failing.sentence());
+        self.begin_grace();
+        Ok(())
+    }
+
+    /// Everything that exists is in the maps: what is not wanted goes, and the programs come.
+    fn become_ready(
+        &mut self,
+        wanted: &BTreeSet<svclb_common::ServiceRecord>,
+    ) -> anyhow::Result<()> {
+        for failed in self.writer.remove_others(wanted).failed {
+            error!(service = %failed.record, "cannot be removed: {}", failed.reason);
+        }
+        let attached = self.dataplane.attach()?;
+        let replaced = attached
+            .iter()
+            .filter(|how| matches!(how, Attachment::Replaced(_)))
+            .count();
+        self.ready = true;
+        info!(
+            services = self.planner.cluster().service_count(),
+            endpoints = self.planner.cluster().endpoint_count(),
+            frontends = self.writer.fill().frontends,
+            programs = attached.len(),
+            replaced,
+            refusal = if self.dataplane.features().set_retval {
+                "errno"
+            } else {
+                "loopback"
+            },
+            milliseconds = self.started.elapsed().as_millis(),
+            "ready"
+        );
+        self.metrics.ready(self.started.elapsed());
+        Ok(())
+    }
+
+    /// Lets a grace period pass if something waits for one and none is passing.
+    fn begin_grace(&mut self) {
+        if self.passing.is_some() {
+            return;
+        }
+        let retired = self.writer.retire();
+        if !retired.is_empty() {
+            let grace = self.grace.clone();
+            self.passing = Some(Passing {
+                wait: tokio::task::spawn_blocking(move || grace.wait()),
+                retired,
+            });
+        }
+    }
+
+    /// Resolves when the grace period that is passing is over.
+    async fn grace_over(&mut self) -> std::io::Result<()> {
+        match &mut self.passing {
+            Some(passing) => (&mut passing.wait).await.map_err(std::io::Error::other)?,
+            None => std::future::pending().await,
+        }
+    }
+
+    fn collect(&mut self, waited: std::io::Result<()>) {
+        let Some(passing) = self.passing.take() else {
+            return;
+        };
+        let result = waited
+            .map_err(anyhow::Error::from)
+            .and_then(|()| Ok(self.writer.collect(passing.retired)?));
+        if let Err(error) = result {
+            // They stay in the maps, unreachable, until the next start collects them.
+            warn!("old slots cannot be deleted now: {error:#}");
+        }
+    }
+
+    fn tick(&mut self, status: &Status) {
+        if self.ready {
+            if let Err(error) = self.writer.free(self.started.elapsed(), REST) {
+                warn!("ids cannot be freed now: {error}");
+            }
+            for name in self.failing.due() {
+                self.planner.retry(name);
+            }
+        }
+        let cluster = self.planner.cluster();
+        self.metrics.state(
+            cluster.service_count(),
+            self.writer.fill(),
+            self.failing.len(),
+            self.planner.waiting().count(),
+            status,
+        );
+    }
+}
+
+fn log_contest(contest: &Contest) {
+    match &contest.holder {
+        Some(holder) => warn!(
+            "Service {} waits for {}, which the older Service {holder} has",
+            contest.waiting, contest.frontend
+        ),
+        None => info!(
+            "Service {} no longer waits for {}",
+            contest.waiting, contest.frontend
+        ),
+    }
+}

@@ -1,0 +1,167 @@
+//! What may be said on the command line. Every flag has an environment variable.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args as Group, Parser, Subcommand, ValueEnum};
+use svclb_common::maps::Sizes;
+
+/// A Kubernetes service proxy that replaces kube-proxy with eBPF.
+#[derive(Debug, Parser)]
+#[command(version, about, max_term_width = 100)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Translate connections to Services, until told to stop (the data path goes on).
+    Run(Box<Run>),
+    /// Show what is in the kernel, whether or not an agent runs.
+    Dump(Dump),
+    /// Detach and unpin everything of svclb, and nothing else.
+    Cleanup(Pins),
+}
+
+#[derive(Debug, Group)]
+pub(crate) struct Pins {
+    /// The directory of the pinned maps and links [default: svclb in the bpffs]
+    #[arg(long, env = "SVCLB_PIN_DIR", value_name = "DIR")]
+    pub(crate) pin_dir: Option<PathBuf>,
+}
+
+#[derive(Debug, Group)]
+pub(crate) struct Run {
+    /// Read Services from the manifests in a folder instead of a cluster
+    #[arg(long, env = "SVCLB_MANIFESTS", value_name = "DIR", conflicts_with_all = ["kubeconfig", "apiserver"])]
+    pub(crate) manifests: Option<PathBuf>,
+    /// Reach the cluster with this kubeconfig [default: as a pod in the cluster]
+    #[arg(long, env = "SVCLB_KUBECONFIG", value_name = "FILE")]
+    pub(crate) kubeconfig: Option<PathBuf>,
+    /// The API server's real address: its ClusterIP is one of those that svclb provides
+    #[arg(long, env = "SVCLB_APISERVER", value_name = "URL")]
+    pub(crate) apiserver: Option<String>,
+    /// The name of this node's Node object [default: the hostname]
+    #[arg(long, env = "SVCLB_NODE_NAME", value_name = "NAME")]
+    pub(crate) node_name: Option<String>,
+    /// The cgroup (v2) whose sockets are translated [default: the root, so all of them]
+    #[arg(long, env = "SVCLB_CGROUP", value_name = "PATH")]
+    pub(crate) cgroup: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) pins: Pins,
+    /// Where /metrics and /proxyMode answer
+    #[arg(
+        long,
+        env = "SVCLB_METRICS_ADDR",
+        value_name = "ADDR",
+        default_value = "127.0.0.1:10249"
+    )]
+    pub(crate) metrics_addr: SocketAddr,
+    /// Where /healthz and /livez answer
+    #[arg(
+        long,
+        env = "SVCLB_HEALTHZ_ADDR",
+        value_name = "ADDR",
+        default_value = "0.0.0.0:10256"
+    )]
+    pub(crate) healthz_addr: SocketAddr,
+    /// The devices of traffic from outside (no effect yet: connections are translated at sockets)
+    #[arg(long, env = "SVCLB_DEVICES", value_name = "auto|a,b")]
+    pub(crate) devices: Option<String>,
+    /// How XDP is attached (no effect yet: connections are translated at sockets)
+    #[arg(long, env = "SVCLB_XDP", value_name = "auto|native|generic|off")]
+    pub(crate) xdp: Option<String>,
+    /// The addresses of NodePorts (no effect yet: connections are translated at sockets)
+    #[arg(long, env = "SVCLB_NODEPORT_ADDRESSES", value_name = "CIDR,…")]
+    pub(crate) nodeport_addresses: Option<String>,
+    #[command(flatten)]
+    pub(crate) sizes: SizeArgs,
+    /// Which log lines are written: error, warn, info, debug, or by module
+    #[arg(long, env = "SVCLB_LOG", value_name = "LEVEL", default_value = "info")]
+    pub(crate) log: String,
+    /// How log lines are written
+    #[arg(
+        long,
+        env = "SVCLB_LOG_FORMAT",
+        value_name = "FORMAT",
+        default_value = "text"
+    )]
+    pub(crate) log_format: LogFormat,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum LogFormat {
+    Text,
+    Json,
+}
+
+/// How many entries each map holds; of effect where the maps are made anew.
+#[derive(Debug, Group)]
+#[command(next_help_heading = "Map sizes")]
+pub(crate) struct SizeArgs {
+    /// Addresses and ports of Services
+    #[arg(long, env = "SVCLB_MAX_FRONTENDS", value_name = "N", default_value_t = Sizes::DEFAULT.frontends)]
+    pub(crate) max_frontends: u32,
+    /// Endpoints of all Service ports (UDP and affinity count twice), and as many for what changes at once
+    #[arg(long, env = "SVCLB_MAX_SLOTS", value_name = "N", default_value_t = Sizes::DEFAULT.slots)]
+    pub(crate) max_slots: u32,
+    /// Distinct endpoint addresses and ports
+    #[arg(long, env = "SVCLB_MAX_BACKENDS", value_name = "N", default_value_t = Sizes::DEFAULT.backends)]
+    pub(crate) max_backends: u32,
+    /// Service ports
+    #[arg(long, env = "SVCLB_MAX_SERVICES", value_name = "N", default_value_t = Sizes::DEFAULT.services)]
+    pub(crate) max_services: u32,
+    /// Clients with session affinity
+    #[arg(long, env = "SVCLB_MAX_AFFINITY", value_name = "N", default_value_t = Sizes::DEFAULT.affinity)]
+    pub(crate) max_affinity: u32,
+    /// Backends that UDP sockets talk to, beyond the first 16 of each
+    #[arg(long, env = "SVCLB_MAX_OVERFLOW", value_name = "N", default_value_t = Sizes::DEFAULT.overflow)]
+    pub(crate) max_overflow: u32,
+    /// TCP sockets with the cheapest memory of their Service address; a power of two
+    #[arg(long, env = "SVCLB_MAX_PEERS", value_name = "N", default_value_t = Sizes::DEFAULT.peers)]
+    pub(crate) max_peers: u32,
+}
+
+impl From<&SizeArgs> for Sizes {
+    fn from(args: &SizeArgs) -> Self {
+        Self {
+            frontends: args.max_frontends,
+            slots: args.max_slots,
+            backends: args.max_backends,
+            services: args.max_services,
+            affinity: args.max_affinity,
+            overflow: args.max_overflow,
+            peers: args.max_peers,
+        }
+    }
+}
+
+#[derive(Debug, Group)]
+pub(crate) struct Dump {
+    /// What to show
+    #[arg(default_value = "all")]
+    pub(crate) what: What,
+    /// In which form; JSON is stable: fields are added, not renamed
+    #[arg(short, long, default_value = "table")]
+    pub(crate) output: Output,
+    #[command(flatten)]
+    pub(crate) pins: Pins,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(crate) enum What {
+    Services,
+    Backends,
+    Conntrack,
+    Affinity,
+    Sockets,
+    All,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum Output {
+    Table,
+    Json,
+    Yaml,
+}

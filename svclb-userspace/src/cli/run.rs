@@ -1,0 +1,111 @@
+//! `svclb run`
+
+use std::fs;
+use std::io::IsTerminal;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use svclb_common::maps::Sizes;
+use svclb_dataplane::{Dataplane, Options, find_cgroup2};
+use svclb_source::KubeOptions;
+use tracing::{info, warn};
+use tracing_subscriber::EnvFilter;
+
+use super::args::{LogFormat, Run};
+use super::pin_dir;
+use crate::agent::{self, Source};
+
+pub(crate) fn run(args: Run) -> anyhow::Result<()> {
+    let started = Instant::now();
+    init_log(&args)?;
+    warn_of_unused(&args);
+    let node_name: Arc<str> = match args.node_name {
+        Some(name) => name.into(),
+        None => hostname()
+            .context("no hostname was found; give --node-name")?
+            .into(),
+    };
+    let options = Options {
+        pin_dir: pin_dir(args.pins.pin_dir)?,
+        cgroup: match args.cgroup {
+            Some(cgroup) => cgroup,
+            None => find_cgroup2()?,
+        },
+        sizes: Sizes::from(&args.sizes),
+    };
+    let source = match args.manifests {
+        Some(dir) => Source::Manifests(dir),
+        None => Source::Kubernetes(KubeOptions {
+            kubeconfig: args.kubeconfig,
+            apiserver: args.apiserver,
+            node_name: Arc::clone(&node_name),
+        }),
+    };
+    info!(
+        version = env!("CARGO_PKG_VERSION"),
+        node = %node_name,
+        cgroup = %options.cgroup.display(),
+        pin_dir = %options.pin_dir.display(),
+        "starting"
+    );
+    let dataplane = Dataplane::open(&options)?;
+    for warning in dataplane.warnings() {
+        warn!("{warning}");
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .max_blocking_threads(8)
+        .enable_all()
+        .build()
+        .context("the runtime cannot start")?;
+    let result = runtime.block_on(agent::run(agent::Config {
+        started,
+        node_name,
+        source,
+        dataplane,
+        pin_dir: options.pin_dir,
+        metrics_addr: args.metrics_addr,
+        healthz_addr: args.healthz_addr,
+    }));
+    // A reader thread may be waiting for a file to change: nothing waits for it.
+    runtime.shutdown_timeout(Duration::from_millis(100));
+    result
+}
+
+fn init_log(args: &Run) -> anyhow::Result<()> {
+    let filter = EnvFilter::try_new(&args.log).with_context(|| {
+        format!(
+            "--log {} is no log level; give error, warn, info or debug",
+            args.log
+        )
+    })?;
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_target(false);
+    match args.log_format {
+        LogFormat::Text => builder.init(),
+        LogFormat::Json => builder.json().init(),
+    }
+    Ok(())
+}
+
+fn warn_of_unused(args: &Run) {
+    for (flag, value) in [
+        ("--devices", &args.devices),
+        ("--xdp", &args.xdp),
+        ("--nodeport-addresses", &args.nodeport_addresses),
+    ] {
+        if value.is_some() {
+            warn!("{flag} has no effect yet: this version translates connections at sockets only");
+        }
+    }
+}
+
+fn hostname() -> Option<String> {
+    let name = fs::read_to_string("/proc/sys/kernel/hostname").ok()?;
+    let name = name.trim();
+    (!name.is_empty()).then(|| name.to_owned())
+}
