@@ -2,9 +2,23 @@
 //!
 //! Needs root, `ip`, and (all but the module `itself`) the binary that `cargo xtask
 //! build` makes. The scenarios run one at a time, whatever `--test-threads` says: each
-//! takes [`scene::turn`], since they measure time and share two cores.
+//! takes [`scene::turn`], since they measure time and share few cores.
+//!
+//! A scenario is skipped for one reason only: the kernel has no such socket. It then
+//! prints a line that begins with `LACKS:`.
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test panics where it fails, so that the line shows; clippy knows tests only by their attribute"
+)]
 
 mod lab {
+    mod affinity;
+    mod change;
+    mod examples;
     mod itself;
+    mod lifecycle;
+    mod refusal;
     mod scene;
+    mod tcp;
+    mod udp;
 }

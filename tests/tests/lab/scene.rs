@@ -1,6 +1,13 @@
-//! What every scenario begins with.
+//! What every scenario begins with: a node, three backends, a client, an agent.
 
+use std::fs;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use serde_json::Value;
+use svclb_tests::manifests::{Manifests, Service};
+use svclb_tests::{Agent, AgentOptions, Failure, Lab, Node, Pod, Tally, Transport, wait_until};
 
 static TURN: Mutex<()> = Mutex::new(());
 
@@ -8,4 +15,177 @@ static TURN: Mutex<()> = Mutex::new(());
 pub(crate) fn turn() -> MutexGuard<'static, ()> {
     // A scenario that failed says so itself; the next one starts afresh.
     TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The port at which all backends answer, over TCP and UDP.
+pub(crate) const TARGET: u16 = 8080;
+
+/// A Service's IPv4 address.
+pub(crate) fn v4(host: u8) -> IpAddr {
+    IpAddr::from([10, 96, 0, host])
+}
+
+/// A Service's IPv6 address.
+pub(crate) fn v6(host: u16) -> IpAddr {
+    IpAddr::from([0xfd00, 0x10, 0x96, 0, 0, 0, 0, host])
+}
+
+/// Port 80 of an address.
+pub(crate) fn web(ip: IpAddr) -> SocketAddr {
+    (ip, 80).into()
+}
+
+/// `web`: both families, port 80 over TCP and UDP.
+pub(crate) fn web_service() -> Service {
+    Service::new("web")
+        .at(v4(10))
+        .at(v6(0x10))
+        .tcp(80, TARGET)
+        .udp(80, TARGET)
+}
+
+/// Fields go in this order: the agent first, the turn last.
+pub(crate) struct Scene {
+    pub(crate) agent: Agent,
+    pub(crate) manifests: Manifests,
+    pub(crate) backends: Vec<Pod>,
+    pub(crate) client: Pod,
+    pub(crate) node: Node,
+    pub(crate) lab: Lab,
+    _turn: MutexGuard<'static, ()>,
+}
+
+impl Scene {
+    /// `web` with three backends.
+    pub(crate) fn web() -> Self {
+        Self::new(|manifests, endpoints| {
+            manifests
+                .put("web.yaml", &web_service().with(endpoints))
+                .unwrap();
+        })
+    }
+
+    /// What `prepare` puts into the folder; it is given the addresses of the three
+    /// backends in both families.
+    pub(crate) fn new(prepare: impl FnOnce(&Manifests, &[IpAddr])) -> Self {
+        let turn = turn();
+        let lab = Lab::new("scene").unwrap();
+        let node = lab.node("node1").unwrap();
+        let backends: Vec<Pod> = ["a", "b", "c"]
+            .iter()
+            .map(|name| node.pod(name).unwrap())
+            .collect();
+        for backend in &backends {
+            backend.serve(Transport::Tcp, TARGET).unwrap();
+            backend.serve(Transport::Udp, TARGET).unwrap();
+        }
+        let client = node.pod("client").unwrap();
+        let manifests = Manifests::new(lab.dir().join("manifests")).unwrap();
+        prepare(&manifests, &addresses(&backends));
+        let agent = Agent::start(&node, manifests.dir(), AgentOptions::default()).unwrap();
+        Self {
+            agent,
+            manifests,
+            backends,
+            client,
+            node,
+            lab,
+            _turn: turn,
+        }
+    }
+
+    /// The addresses of all backends, in both families.
+    pub(crate) fn endpoints(&self) -> Vec<IpAddr> {
+        addresses(&self.backends)
+    }
+
+    /// The addresses of some backends, in both families.
+    pub(crate) fn endpoints_of(&self, names: &[&str]) -> Vec<IpAddr> {
+        self.backends
+            .iter()
+            .filter(|pod| names.contains(&pod.name()))
+            .flat_map(both)
+            .collect()
+    }
+
+    /// Who answers the client over TCP, out of many tries.
+    pub(crate) fn answering(&self, to: SocketAddr) -> Vec<String> {
+        let tally = self.client.repeat(Transport::Tcp, to, 60).unwrap();
+        tally.answers.into_keys().collect()
+    }
+
+    /// Waits until exactly these answer the client over TCP.
+    pub(crate) fn wait_for_answers(&self, to: SocketAddr, backends: &[&str]) {
+        let mut last = Vec::new();
+        let settled = wait_until(Duration::from_secs(3), || {
+            last = self.answering(to);
+            last == backends
+        });
+        assert!(
+            settled,
+            "{to} is answered by {last:?} and not by {backends:?}"
+        );
+    }
+}
+
+fn both(pod: &Pod) -> [IpAddr; 2] {
+    [pod.v4().into(), pod.v6().into()]
+}
+
+fn addresses(pods: &[Pod]) -> Vec<IpAddr> {
+    pods.iter().flat_map(both).collect()
+}
+
+/// All three backends answered, each about as often, and nothing went wrong.
+///
+/// Of 600 answers each has 200 on average with a standard deviation of 11.5; 140 to 260
+/// is more than five of them.
+pub(crate) fn assert_even(tally: &Tally) {
+    assert_eq!((tally.failed(), tally.wrong_names), (0, 0), "{tally:?}");
+    assert_eq!(tally.answered(), 600, "{tally:?}");
+    for name in ["a", "b", "c"] {
+        let count = tally.answers.get(name).copied().unwrap_or_default();
+        assert!((140..=260).contains(&count), "{tally:?}");
+    }
+}
+
+/// Whether the kernel has `bpf_set_retval` (Linux 5.18), with which a refusal is the
+/// result of the very call. Without it the call goes to a closed port.
+pub(crate) fn has_set_retval() -> bool {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    let mut numbers = release
+        .split(|c: char| !c.is_ascii_digit())
+        .map(|digits| digits.parse().unwrap_or(0));
+    let version: (u32, u32) = (numbers.next().unwrap(), numbers.next().unwrap());
+    version >= (5, 18)
+}
+
+/// Whether the kernel has no such socket at all; says so if it has not.
+pub(crate) fn lacks(what: &str, result: Result<(), Failure>) -> bool {
+    match result {
+        Ok(()) => false,
+        Err(failure) => {
+            assert!(
+                [
+                    "EPROTONOSUPPORT",
+                    "ENOPROTOOPT",
+                    "ESOCKTNOSUPPORT",
+                    "EINVAL"
+                ]
+                .contains(&failure.errno.as_str())
+                    && failure.during == "socket",
+                "{failure:?}"
+            );
+            println!("LACKS: {what} sockets ({failure})");
+            true
+        }
+    }
+}
+
+/// A dump without what may differ from one moment to the next: counters.
+pub(crate) fn lasting(mut dump: Value) -> Value {
+    if let Some(object) = dump.as_object_mut() {
+        object.remove("counters");
+    }
+    dump
 }

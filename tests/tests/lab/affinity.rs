@@ -1,0 +1,104 @@
+//! `sessionAffinity: ClientIP`.
+
+use std::thread::sleep;
+use std::time::Duration;
+
+use svclb_tests::{Kind, Transport};
+
+use super::scene::{Scene, v4, v6, web, web_service};
+
+fn sticky(seconds: u32) -> Scene {
+    Scene::new(|manifests, endpoints| {
+        manifests
+            .put("web.yaml", &web_service().sticky(seconds).with(endpoints))
+            .unwrap();
+    })
+}
+
+#[test]
+fn a_client_stays_with_the_backend_of_its_first_connection() {
+    let scene = sticky(100);
+    let second = scene.node.pod("second").unwrap();
+    for peer in [&*scene.client, &*second, &*scene.node] {
+        for ip in [v4(10), v6(0x10)] {
+            for kind in [
+                Kind::new(Transport::Tcp),
+                Kind::new(Transport::Udp),
+                Kind::new(Transport::Udp).unconnected(),
+            ] {
+                let tally = peer.repeat(kind, web(ip), 60).unwrap();
+                assert_eq!(tally.failed(), 0, "{tally:?}");
+                assert_eq!(tally.answers.len(), 1, "{tally:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn clients_are_spread_over_the_backends() {
+    let scene = sticky(100);
+    let mut answering = Vec::new();
+    // With three backends, 16 clients that all get the same are one in 14 million.
+    for client in 0..16 {
+        let pod = scene.node.pod(&format!("client{client}")).unwrap();
+        answering.push(pod.ask(Transport::Tcp, web(v4(10))).unwrap().backend);
+    }
+    answering.sort();
+    answering.dedup();
+    assert!(answering.len() > 1, "{answering:?}");
+}
+
+#[test]
+fn a_client_that_was_away_for_longer_than_the_timeout_is_given_any_backend() {
+    let scene = sticky(1);
+    let ask = || {
+        scene
+            .client
+            .ask(Transport::Tcp, web(v4(10)))
+            .unwrap()
+            .backend
+    };
+    let first = ask();
+    // A time-out that never ends passes with 3^-12.
+    let moved = (0..12).any(|_| {
+        sleep(Duration::from_millis(1_050));
+        ask() != first
+    });
+    assert!(moved, "still {first}");
+}
+
+#[test]
+fn connections_within_the_timeout_prolong_it() {
+    let scene = sticky(1);
+    let ask = || {
+        scene
+            .client
+            .ask(Transport::Tcp, web(v4(10)))
+            .unwrap()
+            .backend
+    };
+    let first = ask();
+    for _ in 0..8 {
+        sleep(Duration::from_millis(400));
+        assert_eq!(ask(), first);
+    }
+}
+
+#[test]
+fn a_client_whose_backend_is_gone_is_given_another_and_stays_there() {
+    let scene = sticky(100);
+    let first = scene.answering(web(v4(10))).remove(0);
+    let rest: Vec<&str> = ["a", "b", "c"]
+        .into_iter()
+        .filter(|name| *name != first)
+        .collect();
+    let objects = web_service().sticky(100).with(&scene.endpoints_of(&rest));
+    scene.manifests.put("web.yaml", &objects).unwrap();
+    let moved = svclb_tests::wait_until(Duration::from_secs(3), || {
+        scene.answering(web(v4(10))) != [first.clone()]
+    });
+    assert!(moved, "still {first}");
+    let second = scene.answering(web(v4(10)));
+    assert_eq!(second.len(), 1, "{second:?}");
+    assert!(rest.contains(&second[0].as_str()), "{second:?}");
+}

@@ -1,0 +1,111 @@
+//! Services without usable endpoints.
+
+use svclb_tests::manifests::Service;
+use svclb_tests::{Failure, Kind, Peer, Transport};
+
+use super::scene::{Scene, TARGET, has_set_retval, v4, v6, web, web_service};
+
+fn empty() -> Scene {
+    Scene::new(|manifests, _| {
+        manifests
+            .put("web.yaml", &[web_service().object()])
+            .unwrap();
+    })
+}
+
+fn assert_refused(failure: &Failure) {
+    assert_eq!(failure.to_string(), "connect: ECONNREFUSED");
+    assert!(failure.micros < 50_000, "not at once: {failure:?}");
+}
+
+#[test]
+fn tcp_is_refused_at_once_for_pods_and_the_host_in_both_families() {
+    let scene = empty();
+    let tcp = Kind::new(Transport::Tcp);
+    for peer in [&*scene.client as &Peer, &*scene.node] {
+        for kind in [tcp, tcp.nonblocking()] {
+            for ip in [v4(10), v6(0x10)] {
+                assert_refused(&peer.ask(kind, web(ip)).unwrap_err());
+            }
+            assert_refused(&peer.ask(kind.mapped(), web(v4(10))).unwrap_err());
+        }
+    }
+}
+
+#[test]
+fn a_connected_udp_socket_is_refused() {
+    let scene = empty();
+    for (ip, mapped) in [(v4(10), false), (v4(10), true), (v6(0x10), false)] {
+        let mut kind = Kind::new(Transport::Udp);
+        kind.mapped = mapped;
+        let socket = scene.client.socket(kind, ip.is_ipv6()).unwrap();
+        if has_set_retval() {
+            assert_refused(&socket.connect(web(ip)).unwrap_err());
+        } else {
+            // The first datagram goes to a closed port, whose ICMP error the second meets.
+            socket.connect(web(ip)).unwrap();
+            socket.send("first").unwrap();
+            let failure = socket.send("second").unwrap_err();
+            assert_eq!(failure.to_string(), "send: ECONNREFUSED");
+        }
+    }
+}
+
+#[test]
+fn an_unconnected_udp_socket_is_refused_where_the_kernel_can_say_so() {
+    let scene = empty();
+    for ip in [v4(10), v6(0x10)] {
+        let kind = Kind::new(Transport::Udp).unconnected();
+        let failure = scene.client.ask(kind, web(ip)).unwrap_err();
+        let expected = if has_set_retval() {
+            "send: ECONNREFUSED"
+        } else {
+            "receive: EAGAIN"
+        };
+        assert_eq!(failure.to_string(), expected);
+    }
+}
+
+#[test]
+fn a_service_is_refused_from_its_last_endpoint_on_and_served_from_its_first() {
+    let scene = empty();
+    assert_refused(&scene.client.ask(Transport::Tcp, web(v4(10))).unwrap_err());
+    for _ in 0..3 {
+        let objects = web_service().with(&scene.endpoints_of(&["b"]));
+        scene.manifests.put("web.yaml", &objects).unwrap();
+        scene.wait_for_answers(web(v4(10)), &["b"]);
+        let objects = [web_service().object()];
+        scene.manifests.put("web.yaml", &objects).unwrap();
+        scene.wait_for_answers(web(v4(10)), &[]);
+        assert_refused(&scene.client.ask(Transport::Tcp, web(v4(10))).unwrap_err());
+    }
+}
+
+#[test]
+fn one_family_without_endpoints_is_refused_while_the_other_is_served() {
+    let scene = Scene::new(|manifests, endpoints| {
+        let only_v4: Vec<_> = endpoints
+            .iter()
+            .copied()
+            .filter(|ip| ip.is_ipv4())
+            .collect();
+        manifests
+            .put("web.yaml", &web_service().with(&only_v4))
+            .unwrap();
+    });
+    assert!(scene.client.ask(Transport::Tcp, web(v4(10))).is_ok());
+    assert_refused(&scene.client.ask(Transport::Tcp, web(v6(0x10))).unwrap_err());
+}
+
+#[test]
+fn endpoints_that_are_not_ready_do_not_count() {
+    let scene = Scene::new(|manifests, endpoints| {
+        let service = Service::new("web").at(v4(10)).tcp(80, TARGET);
+        let mut slice = service.slice(&endpoints[..1]);
+        slice["endpoints"][0]["conditions"] = serde_json::json!({ "ready": false });
+        manifests
+            .put("web.yaml", &[service.object(), slice])
+            .unwrap();
+    });
+    assert_refused(&scene.client.ask(Transport::Tcp, web(v4(10))).unwrap_err());
+}
