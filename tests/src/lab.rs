@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use std::{fs, thread};
 
 use anyhow::{Context as _, Result, bail};
+use nix::sys::signal::{SigSet, Signal};
 
 use crate::machine::{Machine, RUN, prepare_machine, require_root};
 use crate::netns::Netns;
@@ -124,6 +125,29 @@ impl Lab {
                 host,
             }),
         })
+    }
+
+    /// Removes the lab and ends the process when SIGINT or SIGTERM arrives. To be called
+    /// once, by the only thread: those started later inherit the blocked signals.
+    ///
+    /// # Errors
+    /// If the signals cannot be blocked.
+    pub fn remove_on_interrupt(&self) -> Result<()> {
+        let mut signals = SigSet::empty();
+        signals.add(Signal::SIGINT);
+        signals.add(Signal::SIGTERM);
+        signals.thread_block().context("cannot block signals")?;
+        let (machine, prefix) = (self.machine.view(), self.prefix.clone());
+        thread::spawn(move || {
+            if let Ok(signal) = signals.wait() {
+                eprintln!("\n{signal}: removing the lab");
+                if let Err(error) = sweep::remove(&machine, &prefix) {
+                    eprintln!("lab: {error:#}");
+                }
+                std::process::exit(128 + signal as i32);
+            }
+        });
+        Ok(())
     }
 
     /// Lets the lab outlive this process; [`Lab::remove_kept`] removes it.

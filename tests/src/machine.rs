@@ -89,6 +89,15 @@ impl Machine {
         Ok(private.to_owned())
     }
 
+    /// The same places, without the duty to unmount them.
+    pub(crate) fn view(&self) -> Self {
+        Self {
+            cgroup_root: self.cgroup_root.clone(),
+            bpffs: self.bpffs.clone(),
+            mounted: Vec::new(),
+        }
+    }
+
     /// Leaves the private mounts in place, for a lab that outlives its process.
     pub(crate) fn keep_mounts(&mut self) {
         self.mounted.clear();

@@ -1,10 +1,13 @@
 //! The process that a lab puts into a pod, and a client to play with: it enters a
 //! namespace and a cgroup and opens sockets there.
 
+use std::ffi::OsString;
 use std::net::SocketAddr;
+use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
+use std::process::Command;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use clap::{Parser, Subcommand, ValueEnum};
 use svclb_tests::Kind;
 use svclb_tests::peer::{Transport, ask, enter_pod, repeat, work};
@@ -28,6 +31,12 @@ enum Verb {
     Work {
         /// What servers call themselves.
         name: String,
+    },
+    /// Runs any program in the pod: curl, dig, a shell.
+    Exec {
+        /// The program and its arguments.
+        #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+        command: Vec<OsString>,
     },
     /// Asks who answers at an address.
     Ask {
@@ -66,6 +75,11 @@ fn main() -> Result<()> {
     enter_pod(&args.netns, &args.cgroup)?;
     match args.verb {
         Verb::Work { name } => work(&name),
+        Verb::Exec { command } => {
+            let program = command.first().context("no program")?;
+            let error = Command::new(program).args(&command[1..]).exec();
+            Err(error).with_context(|| format!("cannot run {}", program.display()))
+        }
         Verb::Ask {
             to,
             protocol,

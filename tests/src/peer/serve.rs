@@ -1,7 +1,7 @@
 //! Servers: each tells who it is, whom it sees and what it heard.
 
 use std::io::{self, BufRead as _, BufReader, Write as _};
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::thread;
 use std::time::Instant;
 
@@ -50,16 +50,33 @@ fn accept(backend: &str, listener: &TcpListener) {
 fn lines(backend: &str, mut stream: TcpStream) -> io::Result<()> {
     let client = stream.peer_addr()?;
     for line in BufReader::new(stream.try_clone()?).lines() {
+        let line = line?;
+        if line.starts_with("GET ") {
+            return http(backend, client, &mut stream);
+        }
         let greeting = Greeting {
             backend: backend.to_owned(),
             client,
-            heard: line?,
+            heard: line,
         };
         let mut answer = serde_json::to_vec(&greeting)?;
         answer.push(b'\n');
         stream.write_all(&answer)?;
     }
     Ok(())
+}
+
+/// For those who come with curl.
+fn http(backend: &str, client: SocketAddr, stream: &mut TcpStream) -> io::Result<()> {
+    let body = format!("{backend} answers {client}\n");
+    write!(
+        stream,
+        "HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
+        body.len()
+    )?;
+    // Closing with unread request headers would reset the connection under the answer.
+    stream.shutdown(Shutdown::Write)?;
+    io::copy(stream, &mut io::sink()).map(drop)
 }
 
 fn datagrams(backend: &str, socket: &UdpSocket) {
