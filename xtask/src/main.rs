@@ -1,2 +1,70 @@
-//! Being written.
-fn main() {}
+//! `cargo xtask`: every chore of this repository, one verb each.
+//!
+//! A verb first runs `setup`, which is silent and takes milliseconds once the tools are there.
+//! Few dependencies on purpose: every command compiles this crate first.
+
+mod bench;
+mod build;
+mod check;
+mod demo;
+mod image;
+mod process;
+mod setup;
+mod steps;
+mod test;
+mod vm;
+mod workspace;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "Builds, checks, tests and shows svclb")]
+struct Args {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Finds or installs the eBPF toolchain, the linker and the static target
+    Setup(setup::Args),
+    /// Builds the eBPF object: target/bpf/svclb-ebpf
+    BuildEbpf(build::ebpf::Args),
+    /// Builds the agent as one static binary: target/release/svclb
+    Build(build::Args),
+    /// Formatting, lints, layering, orphans, documentation; changes nothing
+    Check,
+    /// All tests; the last steps need root
+    Test(test::Args),
+    /// The main job, shown with real traffic in a lab of its own; needs root
+    Demo(demo::Args),
+    /// Measurements; needs root
+    Bench(bench::Args),
+    /// Builds the container image with docker
+    Image(image::Args),
+}
+
+fn main() -> ExitCode {
+    match run(Args::parse().verb) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(verb: Verb) -> Result<()> {
+    match verb {
+        Verb::Setup(args) => setup::run(&args),
+        Verb::BuildEbpf(args) => build::ebpf::run(&args).map(drop),
+        Verb::Build(args) => build::run(&args).map(drop),
+        Verb::Check => check::run(),
+        Verb::Test(args) => test::run(args),
+        Verb::Demo(args) => demo::run(&args),
+        Verb::Bench(args) => bench::run(&args),
+        Verb::Image(args) => image::run(&args),
+    }
+}

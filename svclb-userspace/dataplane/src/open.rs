@@ -4,10 +4,12 @@ use std::fs;
 use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::fs::DirBuilderExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use aya::programs::{Program, ProgramError};
 use aya::{Ebpf, EbpfError, EbpfLoader};
+use nix::sys::statfs::{BPF_FS_MAGIC, CGROUP2_SUPER_MAGIC, FsType, statfs};
+use nix::unistd::geteuid;
 use svclb_common::maps::{self as names, Sizes};
 use svclb_common::{ABI_VERSION, MAGIC, Meta};
 
@@ -70,10 +72,6 @@ pub enum OpenError {
     #[error("the maps cannot be written: {0}; svclb needs the capability to use bpf(2)")]
     Maps(#[source] io::Error),
 }
-
-/// `BPF_FS_MAGIC` and `CGROUP2_SUPER_MAGIC` (include/uapi/linux/magic.h).
-const BPF_FS: i64 = 0xcafe_4a11;
-const CGROUP2: i64 = 0x6367_7270;
 
 /// The programs, loaded and verified, and the maps that they share with us.
 pub struct Dataplane {
@@ -155,7 +153,7 @@ fn check_machine(options: &Options) -> Result<(), OpenError> {
     if OBJECT.is_empty() {
         return Err(OpenError::NoObject);
     }
-    if sys::effective_uid() != 0 {
+    if !geteuid().is_root() {
         return Err(OpenError::NotRoot);
     }
     let release = sys::kernel_release();
@@ -165,14 +163,18 @@ fn check_machine(options: &Options) -> Result<(), OpenError> {
     if !options.sizes.peers.is_power_of_two() {
         return Err(OpenError::PeersNotPowerOfTwo(options.sizes.peers));
     }
-    if sys::filesystem(&options.cgroup).ok() != Some(CGROUP2) {
+    if filesystem(&options.cgroup) != Some(CGROUP2_SUPER_MAGIC) {
         return Err(OpenError::NotCgroup2(options.cgroup.clone()));
     }
     let existing = options.pin_dir.ancestors().find(|path| path.exists());
-    if existing.and_then(|path| sys::filesystem(path).ok()) != Some(BPF_FS) {
+    if existing.and_then(filesystem) != Some(BPF_FS_MAGIC) {
         return Err(OpenError::NotBpffs(options.pin_dir.clone()));
     }
     Ok(())
+}
+
+fn filesystem(path: &Path) -> Option<FsType> {
+    statfs(path).ok().map(|stat| stat.filesystem_type())
 }
 
 /// The first two numbers of a kernel release.

@@ -489,25 +489,6 @@ pub(crate) fn accepts(instructions: &[u64], attach_type: u32) -> io::Result<()> 
     unsafe { bpf_fd(PROG_LOAD, &mut attr).map(drop) }
 }
 
-/// The magic number of the filesystem that a path is on (`statfs(2)`).
-pub(crate) fn filesystem(path: &Path) -> io::Result<i64> {
-    let path = c_path(path)?;
-    // SAFETY: all zero is a valid `statfs`; the path is a C string.
-    unsafe {
-        let mut stat = std::mem::zeroed::<libc::statfs>();
-        if libc::statfs(path.as_ptr(), &raw mut stat) < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        Ok(i64::from(stat.f_type))
-    }
-}
-
-/// The effective user id.
-pub(crate) fn effective_uid() -> u32 {
-    // SAFETY: takes nothing and cannot fail.
-    unsafe { libc::geteuid() }
-}
-
 /// The kernel's release, as `uname -r` prints it.
 pub(crate) fn kernel_release() -> String {
     std::fs::read_to_string("/proc/sys/kernel/osrelease")

@@ -1,0 +1,39 @@
+//! Steps of a longer verb, with how long each took.
+
+use std::time::Instant;
+
+use anyhow::{Result, bail};
+
+/// Runs steps and keeps their outcome.
+#[derive(Default)]
+pub(crate) struct Steps(Vec<(String, u64, bool)>);
+
+impl Steps {
+    /// Runs one; a failure is told at the end, and the other steps run all the same.
+    pub(crate) fn step(&mut self, name: &str, run: impl FnOnce() -> Result<()>) {
+        println!("\n=== {name}");
+        let begun = Instant::now();
+        let result = run();
+        if let Err(error) = &result {
+            eprintln!("xtask: {name}: {error:#}");
+        }
+        self.0
+            .push((name.to_owned(), begun.elapsed().as_secs(), result.is_ok()));
+    }
+
+    /// The summary; an error if any step failed.
+    pub(crate) fn finish(self) -> Result<()> {
+        println!("\n=== summary");
+        for (name, seconds, passed) in &self.0 {
+            println!(
+                "{} {seconds:>5} s  {name}",
+                if *passed { "passed" } else { "FAILED" }
+            );
+        }
+        let failed = self.0.iter().filter(|(_, _, passed)| !passed).count();
+        if failed > 0 {
+            bail!("{failed} of {} steps failed", self.0.len());
+        }
+        Ok(())
+    }
+}
