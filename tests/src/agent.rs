@@ -36,6 +36,8 @@ pub struct Agent {
     log: Arc<Mutex<Vec<String>>>,
     ready_after: Duration,
     kept: bool,
+    /// Whether there may be something to clean up.
+    started: bool,
 }
 
 /// Finds `svclb`: where `SVCLB_BIN` says, or target/release/svclb of this workspace.
@@ -85,6 +87,7 @@ impl Agent {
             log: Arc::default(),
             ready_after: Duration::ZERO,
             kept: false,
+            started: false,
         })
     }
 
@@ -124,6 +127,7 @@ impl Agent {
             child.wait().context("cannot wait for the agent before")?;
         }
         self.log = Arc::default();
+        self.started = true;
         let cgroup = self.node.outer_cgroup("agent")?;
         let node = self.node.clone();
         // A child inherits the namespace of the thread that starts it. `ip netns exec`
@@ -292,6 +296,9 @@ impl Agent {
     /// # Errors
     /// If it fails or leaves something.
     pub fn cleanup(&mut self) -> Result<()> {
+        if self.exit_status().is_some() {
+            self.child = None;
+        }
         if self.child.is_some() {
             self.kill()?;
         }
@@ -305,6 +312,7 @@ impl Agent {
         if self.node.pin_dir().exists() {
             bail!("svclb cleanup left {}", self.node.pin_dir().display())
         }
+        self.started = false;
         Ok(())
     }
 
@@ -316,7 +324,8 @@ impl Agent {
 
 impl Drop for Agent {
     fn drop(&mut self) {
-        if self.kept {
+        // One that was cleaned up before must not take another's pins away.
+        if self.kept || !self.started {
             return;
         }
         if thread::panicking() {

@@ -9,10 +9,11 @@ use std::time::{Duration, Instant};
 use std::{fs, thread};
 
 use anyhow::{Context as _, Result, bail};
-use nix::sys::signal::{SigSet, Signal};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
 
 use crate::machine::{Machine, RUN, prepare_machine, require_root};
-use crate::netns::Netns;
+use crate::netns::{Netns, in_folder};
 use crate::peer::Peer;
 use crate::{cgroup, ip, sweep};
 
@@ -44,7 +45,8 @@ impl Lab {
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let prefix = format!("{}-{}-{number}", sweep::FAMILY, std::process::id());
         let dir = Path::new(RUN).join(&prefix);
-        fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
+        in_folder(Path::new(RUN), || fs::create_dir(&dir))
+            .with_context(|| format!("cannot create {}", dir.display()))?;
         let machine = match prepare_machine(&dir) {
             Ok(machine) => machine,
             Err(error) => {
@@ -127,24 +129,20 @@ impl Lab {
         })
     }
 
-    /// Removes the lab and ends the process when SIGINT or SIGTERM arrives. To be called
-    /// once, by the only thread: those started later inherit the blocked signals.
+    /// Removes the lab and ends the process when SIGINT or SIGTERM arrives.
     ///
     /// # Errors
-    /// If the signals cannot be blocked.
+    /// If the signals cannot be caught.
     pub fn remove_on_interrupt(&self) -> Result<()> {
-        let mut signals = SigSet::empty();
-        signals.add(Signal::SIGINT);
-        signals.add(Signal::SIGTERM);
-        signals.thread_block().context("cannot block signals")?;
+        let mut signals = Signals::new([SIGINT, SIGTERM]).context("cannot catch signals")?;
         let (machine, prefix) = (self.machine.view(), self.prefix.clone());
         thread::spawn(move || {
-            if let Ok(signal) = signals.wait() {
-                eprintln!("\n{signal}: removing the lab");
+            if let Some(signal) = signals.forever().next() {
+                eprintln!("\ninterrupted: removing the lab");
                 if let Err(error) = sweep::remove(&machine, &prefix) {
                     eprintln!("lab: {error:#}");
                 }
-                std::process::exit(128 + signal as i32);
+                std::process::exit(128 + signal);
             }
         });
         Ok(())
@@ -168,7 +166,8 @@ impl Lab {
     pub fn remove_kept() -> Result<Vec<String>> {
         require_root()?;
         let dir = Path::new(RUN).join(format!("{}-{}-kept", sweep::FAMILY, std::process::id()));
-        fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
+        in_folder(Path::new(RUN), || fs::create_dir(&dir))
+            .with_context(|| format!("cannot create {}", dir.display()))?;
         let machine = prepare_machine(&dir)?;
         let mut removed = Vec::new();
         for prefix in sweep::kept() {

@@ -2,6 +2,7 @@
 //! here happens on threads of its own and never changes the caller's.
 
 use std::fs::{self, File};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::thread;
 
@@ -21,9 +22,10 @@ pub(crate) struct Netns {
 impl Netns {
     /// Makes a new, empty namespace.
     pub(crate) fn create(name: &str) -> Result<Self> {
-        fs::create_dir_all(DIR).with_context(|| format!("cannot create {DIR}"))?;
         let path = Path::new(DIR).join(name);
-        File::create_new(&path).with_context(|| format!("cannot create {}", path.display()))?;
+        // The last namespace of another lab may take the folder away in between.
+        in_folder(Path::new(DIR), || File::create_new(&path).map(drop))
+            .with_context(|| format!("cannot create {}", path.display()))?;
         let netns = Self { path };
         let target = netns.path.clone();
         on_thread(move || {
@@ -71,6 +73,25 @@ pub(crate) fn remove(path: &Path) {
     }
     // Fails while others use it, as it should.
     drop(fs::remove_dir(DIR));
+}
+
+/// Makes something in a folder that others remove when it is empty.
+pub(crate) fn in_folder(folder: &Path, mut make: impl FnMut() -> io::Result<()>) -> io::Result<()> {
+    for _ in 0..100 {
+        fs::create_dir_all(folder).or_else(unless_missing)?;
+        match make() {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            result => return result,
+        }
+    }
+    make()
+}
+
+fn unless_missing(error: io::Error) -> io::Result<()> {
+    if error.kind() == io::ErrorKind::NotFound {
+        return Ok(());
+    }
+    Err(error)
 }
 
 fn on_thread<T: Send>(work: impl FnOnce() -> Result<T> + Send) -> Result<T> {

@@ -144,6 +144,16 @@ pub struct Failure {
     pub micros: u64,
 }
 
+impl Failure {
+    /// Whether the lab gave up waiting, so that nothing at all came back.
+    pub fn is_time_out(&self) -> bool {
+        matches!(
+            (self.during.as_str(), self.errno.as_str()),
+            ("connect", "EINPROGRESS") | ("receive", "EAGAIN")
+        )
+    }
+}
+
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.during, self.errno)

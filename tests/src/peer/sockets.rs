@@ -185,11 +185,19 @@ pub fn ask(kind: Kind, to: SocketAddr) -> Result<Answer, Failure> {
     })
 }
 
-/// Many questions, one after the other.
+/// Many questions, one after the other; no more after three that were lost.
 pub fn repeat(kind: Kind, to: SocketAddr, times: u32) -> Tally {
     let mut count = Count::default();
+    let mut lost = 0;
     for _ in 0..times {
-        count.add(kind, to, ask(kind, to));
+        let result = ask(kind, to);
+        if result.as_ref().is_err_and(Failure::is_time_out) {
+            lost += 1;
+        }
+        count.add(kind, to, result);
+        if lost == 3 {
+            break;
+        }
     }
     count.tally()
 }

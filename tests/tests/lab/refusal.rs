@@ -3,7 +3,7 @@
 use svclb_tests::manifests::Service;
 use svclb_tests::{Failure, Kind, Peer, Transport};
 
-use super::scene::{Scene, TARGET, has_set_retval, v4, v6, web, web_service};
+use super::scene::{Scene, TARGET, refuses_by_errno, v4, v6, web, web_service};
 
 fn empty() -> Scene {
     Scene::new(|manifests, _| {
@@ -39,7 +39,7 @@ fn a_connected_udp_socket_is_refused() {
         let mut kind = Kind::new(Transport::Udp);
         kind.mapped = mapped;
         let socket = scene.client.socket(kind, ip.is_ipv6()).unwrap();
-        if has_set_retval() {
+        if refuses_by_errno(&scene) {
             assert_refused(&socket.connect(web(ip)).unwrap_err());
         } else {
             // The first datagram goes to a closed port, whose ICMP error the second meets.
@@ -57,7 +57,7 @@ fn an_unconnected_udp_socket_is_refused_where_the_kernel_can_say_so() {
     for ip in [v4(10), v6(0x10)] {
         let kind = Kind::new(Transport::Udp).unconnected();
         let failure = scene.client.ask(kind, web(ip)).unwrap_err();
-        let expected = if has_set_retval() {
+        let expected = if refuses_by_errno(&scene) {
             "send: ECONNREFUSED"
         } else {
             "receive: EAGAIN"
