@@ -9,7 +9,7 @@ use svclb_common::{
 use crate::counters::count;
 use crate::family::{Endpoint, Family, peer, protocol, set_peer};
 use crate::kernel::{ALLOW, random, socket_cookie};
-use crate::{affinity, maps, peers, refuse, rings};
+use crate::{affinity, maps, peers, refuse, reverse, rings};
 
 /// What a hook is called for.
 pub(crate) trait Call {
@@ -46,6 +46,9 @@ pub(crate) fn forward<F: Family, C: Call>(ctx: &SockAddrContext) -> i32 {
         scope: Scope::ANY,
     };
     let Some(frontend) = maps::frontend(&key) else {
+        if C::CONNECTS {
+            reverse::direct(ctx, wanted);
+        }
         return ALLOW;
     };
     if frontend.internal.count == 0 {

@@ -32,6 +32,28 @@ pub(crate) fn reverse<F: Family>(ctx: &SockAddrContext) -> i32 {
     ALLOW
 }
 
+/// A socket connects to an address that is no Service's. If it used that very backend
+/// behind a Service before, it means the backend itself from now on.
+#[inline(always)]
+pub(crate) fn direct(ctx: &SockAddrContext, peer: Endpoint) {
+    if let Some(known) = peers::find(ctx)
+        && leads_to(known, peer)
+    {
+        peers::claim(ctx, &itself(known));
+    }
+    rings::direct(ctx, peer);
+}
+
+/// The translation of a backend to itself.
+#[inline(always)]
+pub(crate) fn itself(known: &Translation) -> Translation {
+    Translation {
+        frontend_addr: known.backend_addr,
+        frontend_port: known.backend_port,
+        ..*known
+    }
+}
+
 /// Whether the translation's backend is this one.
 #[inline(always)]
 pub(crate) fn leads_to(translation: &Translation, backend: Endpoint) -> bool {

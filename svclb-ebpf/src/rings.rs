@@ -15,7 +15,7 @@ use crate::counters::count;
 use crate::family::Endpoint;
 use crate::kernel::socket_cookie;
 use crate::maps::{PEER_OVERFLOW, PEER_RINGS};
-use crate::reverse::leads_to;
+use crate::reverse::{itself, leads_to};
 
 const MASK: u32 = RING_LEN as u32 - 1;
 
@@ -95,6 +95,18 @@ pub(crate) fn frontend_of(ctx: &SockAddrContext, backend: Endpoint) -> Option<En
         addr: known.translation.frontend_addr,
         port: known.translation.frontend_port,
     })
+}
+
+/// From now on this socket knows a backend under its own address.
+#[inline(always)]
+pub(crate) fn direct(ctx: &SockAddrContext, backend: Endpoint) {
+    if let Some(ring) = ring_of(ctx)
+        && let Some((index, known)) = find(ring, |t| leads_to(t, backend))
+    {
+        let itself = itself(known);
+        // SAFETY: storage memory, valid for the run.
+        unsafe { *entry(ring, index) = itself };
+    }
 }
 
 /// Remembers a translation for as long as the socket lives.

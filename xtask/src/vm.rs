@@ -24,7 +24,7 @@ pub(crate) struct Args {
     #[arg(last = true)]
     filter: Vec<String>,
     /// After how many minutes a kernel is given up
-    #[arg(long, default_value_t = 30)]
+    #[arg(long, default_value_t = 50)]
     minutes: u64,
 }
 
@@ -89,7 +89,11 @@ fn boot(vng: &Path, kernel: &kernel::Kernel, tests: &Path, args: &Args) -> Resul
         .with_context(|| format!("{} can't be written", script.display()))?;
     let mut command = process::foreign("timeout");
     command.args(["--kill-after=10", &format!("{}m", args.minutes)]);
-    command.arg(vng).arg("--run").arg(&kernel.image);
+    // Verbose, since without a serial port the script shares the kernel's console.
+    command
+        .arg(vng)
+        .args(["--verbose", "--run"])
+        .arg(&kernel.image);
     command.args([
         "--disable-kvm",
         "--cpus",

@@ -140,8 +140,8 @@ pub struct Failure {
     /// The error's name as in `errno(3)`. A time-out of the lab's own 2 s is
     /// `EINPROGRESS` at connect and `EAGAIN` at receive.
     pub errno: String,
-    /// How long the call took, in microseconds.
-    pub micros: u64,
+    /// How long the call took, in nanoseconds.
+    pub nanos: u64,
 }
 
 impl Failure {

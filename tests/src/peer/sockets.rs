@@ -31,7 +31,7 @@ pub(super) fn failure(during: &str, start: Instant, error: &io::Error) -> Failur
     Failure {
         during: during.to_owned(),
         errno,
-        micros: u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX),
+        nanos: u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX),
     }
 }
 

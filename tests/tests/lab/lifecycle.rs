@@ -140,6 +140,8 @@ fn without_its_cgroup_or_its_manifests_it_ends_with_one_sentence() {
         agent.spawn().unwrap();
         let ended =
             svclb_tests::wait_until(Duration::from_secs(5), || agent.exit_status().is_some());
+        // Another thread collects what it wrote.
+        svclb_tests::wait_until(Duration::from_secs(2), || !agent.log().is_empty());
         let log = agent.log().join("\n");
         assert!(ended, "{log}");
         assert!(!agent.exit_status().unwrap().success());

@@ -157,11 +157,14 @@ pub(crate) fn refusal(screen: &mut Screen, stage: &Stage) -> Result<()> {
     let mut best = u64::MAX;
     for _ in 0..20 {
         match stage.client.ask(Transport::Tcp, to) {
-            Err(failure) if failure.errno == "ECONNREFUSED" => best = best.min(failure.micros),
+            Err(failure) if failure.errno == "ECONNREFUSED" => best = best.min(failure.nanos),
             other => bail!("{to} should be refused, but: {other:?}"),
         }
     }
-    screen.good(&format!("connect to {to}: ECONNREFUSED in {best} µs"));
+    screen.good(&format!(
+        "connect to {to}: ECONNREFUSED in {}",
+        micros(best)
+    ));
     Ok(())
 }
 
@@ -229,7 +232,8 @@ pub(crate) fn change(screen: &mut Screen, stage: &mut Stage) -> Result<()> {
         (&before, false, "backend-d removed"),
     ] {
         stage.manifests.write("httpd.yaml", text)?;
-        let noticed = settle(stage, there)?;
+        let (noticed, answered) = settle(stage, there)?;
+        total += answered;
         screen.line(&screen.ink(
             Ink::Dim,
             &format!(
@@ -242,19 +246,21 @@ pub(crate) fn change(screen: &mut Screen, stage: &mut Stage) -> Result<()> {
     let last = stage.client.stop_load()?;
     sound("httpd-svc", &last)?;
     total += last.answered();
-    screen.good(&format!("{total} connects and more, none failed"));
+    screen.good(&format!("{total} connects, none failed"));
     Ok(())
 }
 
-/// Waits until backend-d answers, or does not, and says how long it took.
-fn settle(stage: &Stage, there: bool) -> Result<Duration> {
+/// Waits until backend-d answers, or does not: how long it took, and how many answered.
+fn settle(stage: &Stage, there: bool) -> Result<(Duration, u64)> {
     let start = Instant::now();
+    let mut answered = 0;
     while start.elapsed() < Duration::from_secs(5) {
         sleep(Duration::from_millis(10));
         let tally = stage.client.take_load()?;
         sound("httpd-svc", &tally)?;
+        answered += tally.answered();
         if tally.answers.contains_key("backend-d") == there && tally.answered() > 10 {
-            return Ok(start.elapsed());
+            return Ok((start.elapsed(), answered));
         }
     }
     bail!("the change to httpd.yaml took no effect in 5 s")
@@ -262,7 +268,6 @@ fn settle(stage: &Stage, there: bool) -> Result<Duration> {
 
 /// Half a second of load.
 fn watch(screen: &Screen, stage: &Stage, title: &str) -> Result<u64> {
-    stage.client.take_load()?;
     sleep(Duration::from_millis(500));
     let tally = stage.client.take_load()?;
     sound("httpd-svc", &tally)?;
