@@ -6,6 +6,8 @@ mod scenes;
 mod screen;
 mod stage;
 
+use std::process::ExitCode;
+
 use anyhow::Result;
 use clap::Parser;
 use svclb_tests::Lab;
@@ -24,8 +26,17 @@ struct Args {
     clean: bool,
 }
 
-fn main() -> Result<()> {
-    let args = Args::parse();
+fn main() -> ExitCode {
+    match run(&Args::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("demo: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(args: &Args) -> Result<()> {
     let mut screen = Screen::new();
     if args.clean {
         let removed = Lab::remove_kept()?;
