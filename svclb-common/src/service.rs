@@ -31,7 +31,7 @@ impl Label {
             .get_mut(..text.len())
             .ok_or(LabelTooLong)?
             .copy_from_slice(text.as_bytes());
-        let len = u8::try_from(text.len()).map_err(|_| LabelTooLong)?;
+        let len = u8::try_from(text.len()).or(Err(LabelTooLong))?;
         Ok(Self { len, bytes })
     }
 

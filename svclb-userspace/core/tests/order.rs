@@ -1,6 +1,8 @@
 //! The invariant that the project rests on: whatever stops between any two operations, a
 //! reader sees the old set or the new set, whole; and whoever starts again gets there.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 

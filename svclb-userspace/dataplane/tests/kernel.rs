@@ -1,5 +1,7 @@
 //! The data path on this machine's kernel. Needs root; attaches only to a cgroup of its own.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::{fs, process};
