@@ -69,7 +69,7 @@ fn a_client_that_was_away_for_longer_than_the_timeout_is_given_any_backend() {
 
 #[test]
 fn connections_within_the_timeout_prolong_it() {
-    let scene = sticky(1);
+    let scene = sticky(3);
     let ask = || {
         scene
             .client
@@ -78,8 +78,9 @@ fn connections_within_the_timeout_prolong_it() {
             .backend
     };
     let first = ask();
-    for _ in 0..8 {
-        sleep(Duration::from_millis(400));
+    // 4.2 s in all, of which no 3 s pass without a connection.
+    for _ in 0..6 {
+        sleep(Duration::from_millis(700));
         assert_eq!(ask(), first);
     }
 }

@@ -155,20 +155,34 @@ fn a_connected_socket_may_connect_again_and_shows_the_new_address() {
     }
 }
 
-#[test]
-fn a_socket_that_leaves_a_service_for_its_backend_sees_the_backend() {
-    let scene = Scene::new(|manifests, endpoints| {
+fn one_backend() -> Scene {
+    Scene::new(|manifests, endpoints| {
         let objects = web_service().with(&endpoints[..1]);
         manifests.put("web.yaml", &objects).unwrap();
-    });
+    })
+}
+
+#[test]
+fn a_socket_that_connects_to_the_backend_of_its_service_sees_the_backend() {
+    let scene = one_backend();
     let direct = scene.backends[0].v4_at(TARGET);
-    let connected = scene.client.socket(Transport::Udp, false).unwrap();
-    let unconnected = scene.client.socket(UNCONNECTED, false).unwrap();
+    let socket = scene.client.socket(Transport::Udp, false).unwrap();
     for to in [web(v4(10)), direct, web(v4(10)), direct] {
-        connected.connect(to).unwrap();
-        assert_eq!(connected.peer_name().unwrap(), to);
-        unconnected.send_to(to, "hello").unwrap();
-        assert_eq!(unconnected.receive().unwrap().from, Some(to));
+        socket.connect(to).unwrap();
+        assert_eq!(socket.peer_name().unwrap(), to);
+        socket.send("hello").unwrap();
+        assert_eq!(socket.receive().unwrap().from, Some(to));
+    }
+}
+
+#[test]
+fn a_socket_that_sends_to_the_backend_of_its_service_hears_the_backend() {
+    let scene = one_backend();
+    let direct = scene.backends[0].v4_at(TARGET);
+    let socket = scene.client.socket(UNCONNECTED, false).unwrap();
+    for to in [web(v4(10)), direct, web(v4(10)), direct] {
+        socket.send_to(to, "hello").unwrap();
+        assert_eq!(socket.receive().unwrap().from, Some(to));
     }
 }
 
