@@ -13,8 +13,9 @@ use crate::model::{EndpointSlice, Event, Node, Object, ObjectKey, ObjectName, Se
 #[derive(Default)]
 pub struct Cluster {
     services: BTreeMap<ObjectName, Service>,
-    /// Slices by the Service that they belong to, then by their own name.
-    slices: BTreeMap<ObjectName, BTreeMap<Arc<str>, EndpointSlice>>,
+    /// Slices by the Service that they belong to, in the order of their own names. (Nearly
+    /// every Service has one: a map for it would take ten times the room.)
+    slices: BTreeMap<ObjectName, Vec<EndpointSlice>>,
     /// The Service of each slice, so that a deleted or relabelled slice finds it.
     owners: HashMap<ObjectName, Arc<str>>,
     node: Node,
@@ -70,7 +71,9 @@ impl Cluster {
         }
     }
 
-    fn apply_slice(&mut self, slice: EndpointSlice) {
+    fn apply_slice(&mut self, mut slice: EndpointSlice) {
+        slice.endpoints.shrink_to_fit();
+        slice.ports.shrink_to_fit();
         let owner = ObjectName {
             namespace: Arc::clone(&slice.name.namespace),
             name: Arc::clone(&slice.service),
@@ -83,12 +86,23 @@ impl Cluster {
             self.delete_slice(&slice.name);
         }
         let siblings = self.slices.entry(owner.clone()).or_default();
-        if siblings.get(&slice.name.name) == Some(&slice) {
+        let place = siblings.binary_search_by(|known| known.name.name.cmp(&slice.name.name));
+        if place.is_ok_and(|at| siblings.get(at) == Some(&slice)) {
             return;
         }
         self.owners
             .insert(slice.name.clone(), Arc::clone(&slice.service));
-        siblings.insert(Arc::clone(&slice.name.name), slice);
+        match place {
+            Ok(at) => {
+                if let Some(known) = siblings.get_mut(at) {
+                    *known = slice;
+                }
+            }
+            Err(at) => {
+                siblings.reserve_exact(1);
+                siblings.insert(at, slice);
+            }
+        }
         self.dirty.insert(owner);
     }
 
@@ -101,7 +115,9 @@ impl Cluster {
             name: service,
         };
         if let Entry::Occupied(mut siblings) = self.slices.entry(owner.clone()) {
-            siblings.get_mut().remove(&name.name);
+            siblings
+                .get_mut()
+                .retain(|known| known.name.name != name.name);
             if siblings.get().is_empty() {
                 siblings.remove();
             }
@@ -143,10 +159,7 @@ impl Cluster {
 
     /// The slices of a Service, in the order of their names.
     pub fn slices(&self, service: &ObjectName) -> impl Iterator<Item = &EndpointSlice> + Clone {
-        self.slices
-            .get(service)
-            .into_iter()
-            .flat_map(BTreeMap::values)
+        self.slices.get(service).into_iter().flatten()
     }
 
     /// This node.
@@ -163,7 +176,7 @@ impl Cluster {
     pub fn endpoint_count(&self) -> usize {
         self.slices
             .values()
-            .flat_map(BTreeMap::values)
+            .flatten()
             .map(|slice| slice.endpoints.len())
             .sum()
     }

@@ -505,5 +505,8 @@ pub(crate) fn bytes<T: IntoBytes + Immutable>(value: &T) -> &[u8] {
 pub(crate) fn value<T: FromBytes>(bytes: &[u8]) -> io::Result<T> {
     T::read_from_prefix(bytes)
         .map(|(value, _)| value)
-        .or(Err(io::Error::new(io::ErrorKind::InvalidData, "a map element is too short")))
+        .or(Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            "a map element is too short",
+        )))
 }

@@ -212,6 +212,7 @@ impl Folder {
                     self.outbox.send_blocking(std::mem::take(&mut events))?;
                 }
             }
+            document.known.objects.shrink_to_fit();
             known.push(document.known);
         }
         for (key, _) in before.into_iter().flat_map(|known| known.objects) {
