@@ -17,7 +17,7 @@ use crate::maps::AFFINITY;
 pub(crate) fn slot(ctx: &SockAddrContext, frontend: &FrontendValue) -> Option<SlotValue> {
     let key = AffinityKey::netns(frontend.service, netns_cookie(ctx));
     let now = now_ns();
-    if let Some(known) = AFFINITY.get_ptr_mut(&key) {
+    if let Some(known) = AFFINITY.get_ptr_mut(key) {
         // SAFETY: map memory stays valid for the run; a recycled element can only name
         // another backend, and the member row below decides whether that is one of ours.
         let (value, last_used) = unsafe { (*known, &raw mut (*known).last_used_ns) };
@@ -38,6 +38,6 @@ pub(crate) fn slot(ctx: &SockAddrContext, frontend: &FrontendValue) -> Option<Sl
         reserved: 0,
     };
     // It is an LRU map: there is always room, and a failure costs a client its affinity.
-    let _stored = AFFINITY.insert(&key, &value, 0);
+    let _stored = AFFINITY.insert(key, value, 0);
     Some(slot)
 }

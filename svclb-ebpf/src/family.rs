@@ -13,6 +13,9 @@ pub(crate) struct Endpoint {
 /// An address family of the hooks (not of the address: an IPv6 socket that talks to an
 /// IPv4-mapped address runs the IPv6 hooks at connect, and the IPv4 ones at sendmsg).
 pub(crate) trait Family {
+    /// Whether a socket of the family that is connected to an IPv4-mapped address sends as
+    /// an IPv4 socket with the address in each call.
+    const SENDS_MAPPED_AS_V4: bool;
     /// The address in the call.
     fn addr(ctx: &SockAddrContext) -> Addr16;
     /// Replaces the address in the call.
@@ -25,6 +28,8 @@ pub(crate) struct V6;
 // Volatile, because the verifier allows only whole words at constant offsets of the
 // context, and the compiler would join or split plain accesses.
 impl Family for V4 {
+    const SENDS_MAPPED_AS_V4: bool = false;
+
     #[inline(always)]
     fn addr(ctx: &SockAddrContext) -> Addr16 {
         // SAFETY: the context is valid for the run of the program.
@@ -39,6 +44,8 @@ impl Family for V4 {
 }
 
 impl Family for V6 {
+    const SENDS_MAPPED_AS_V4: bool = true;
+
     #[inline(always)]
     fn addr(ctx: &SockAddrContext) -> Addr16 {
         // SAFETY: the context is valid for the run of the program.

@@ -46,13 +46,15 @@ pub(crate) fn forward<F: Family, C: Call>(ctx: &SockAddrContext) -> i32 {
         scope: Scope::ANY,
     };
     let Some(frontend) = maps::frontend(&key) else {
+        // Not for sends: an IPv6 socket that is connected to an IPv4-mapped address comes
+        // here with its backend at every send.
         if C::CONNECTS {
             reverse::direct(ctx, wanted);
         }
         return ALLOW;
     };
     if frontend.internal.count == 0 {
-        return refuse::refuse::<F, C>(ctx, wanted.addr);
+        return refuse::refuse::<F, C>(ctx, proto, wanted.addr);
     }
     let chosen = if C::CONNECTS {
         connect_slot(ctx, &frontend)
@@ -61,7 +63,7 @@ pub(crate) fn forward<F: Family, C: Call>(ctx: &SockAddrContext) -> i32 {
     };
     let Some(slot) = chosen else {
         count(Counter::SlotMissing);
-        return refuse::refuse::<F, C>(ctx, wanted.addr);
+        return refuse::refuse::<F, C>(ctx, proto, wanted.addr);
     };
     let translation = Translation {
         frontend_addr: wanted.addr,

@@ -1,7 +1,7 @@
 //! A Service without usable endpoints: ECONNREFUSED, at once.
 
 use aya_ebpf::programs::SockAddrContext;
-use svclb_common::{Addr16, Counter, PortBe};
+use svclb_common::{Addr16, Counter, PortBe, Proto};
 
 use crate::counters::count;
 use crate::family::{Endpoint, Family, set_peer};
@@ -26,20 +26,28 @@ const fn v4(octets: [u8; 4]) -> Addr16 {
 /// Nobody can listen on port 0; TCP is refused within the call, a connected UDP socket
 /// learns it at its second send. A datagram with an address may not go to port 0
 /// (EINVAL), so it goes to port 1 of an address that nobody uses, and its sender learns
-/// nothing unless it set IP_RECVERR: the same as with an ICMP reject.
+/// nothing unless it set IP_RECVERR: the same as with an ICMP reject. So do the datagrams
+/// of an IPv6 socket that is connected to an IPv4-mapped address: the kernel sends them
+/// as if each had an address (`udpv6_sendmsg`).
 #[inline(always)]
-pub(crate) fn refuse<F: Family, C: Call>(ctx: &SockAddrContext, wanted: Addr16) -> i32 {
+pub(crate) fn refuse<F: Family, C: Call>(
+    ctx: &SockAddrContext,
+    proto: Proto,
+    wanted: Addr16,
+) -> i32 {
     count(Counter::Refused);
     if HAS_SET_RETVAL.load() != 0 {
         set_retval(-ECONNREFUSED);
         return DENY;
     }
-    let addr = match (wanted.is_v4(), C::CONNECTS) {
+    let mapped_udp = F::SENDS_MAPPED_AS_V4 && wanted.is_v4() && matches!(proto, Proto::UDP);
+    let to_zero = C::CONNECTS && !mapped_udp;
+    let addr = match (wanted.is_v4(), to_zero) {
         (true, true) => LOOPBACK_V4,
         (true, false) => FAR_LOOPBACK_V4,
         (false, _) => LOOPBACK_V6,
     };
-    let port = if C::CONNECTS { 0 } else { 1 };
+    let port = if to_zero { 0 } else { 1 };
     set_peer::<F>(
         ctx,
         Endpoint {

@@ -90,7 +90,7 @@ pub(crate) fn frontend_of(ctx: &SockAddrContext, backend: Endpoint) -> Option<En
         reserved: [0; 3],
     };
     // SAFETY: only this socket's calls remove the element.
-    let known = unsafe { PEER_OVERFLOW.get(&key) }?;
+    let known = unsafe { PEER_OVERFLOW.get(key) }?;
     Some(Endpoint {
         addr: known.translation.frontend_addr,
         port: known.translation.frontend_port,
@@ -143,7 +143,7 @@ pub(crate) fn remember(ctx: &SockAddrContext, translation: &Translation) {
         }
         *place = *translation;
         // Counts up to twice the ring, and then goes round in the upper half: "full".
-        let next = if index >= 2 * MASK + 1 {
+        let next = if index > 2 * MASK {
             MASK + 1
         } else {
             index + 1
@@ -163,7 +163,7 @@ fn overflow(ctx: &SockAddrContext, ring: *mut TranslationRing, displaced: &Trans
         reserved: [0; 3],
     };
     // SAFETY: only this socket's calls write the element.
-    if let Some(known) = PEER_OVERFLOW.get_ptr_mut(&key) {
+    if let Some(known) = PEER_OVERFLOW.get_ptr_mut(key) {
         // SAFETY: map memory, valid for the run. It is in the chain already.
         unsafe { (*known).translation = *displaced };
         return;
@@ -180,7 +180,7 @@ fn overflow(ctx: &SockAddrContext, ring: *mut TranslationRing, displaced: &Trans
             next_port: (*ring).overflow_port,
             reserved: [0; 3],
         };
-        if PEER_OVERFLOW.insert(&key, &value, 0).is_err() {
+        if PEER_OVERFLOW.insert(key, value, 0).is_err() {
             count(Counter::PeerLost);
             return;
         }
@@ -221,10 +221,10 @@ pub(crate) fn release(ctx: &SockContext, cookie: u64) {
             reserved: [0; 3],
         };
         // SAFETY: nobody else removes the element.
-        let Some(value) = (unsafe { PEER_OVERFLOW.get(&key) }) else {
+        let Some(value) = (unsafe { PEER_OVERFLOW.get(key) }) else {
             return;
         };
         (addr, port) = (value.next_addr, value.next_port);
-        let _removed = PEER_OVERFLOW.remove(&key);
+        let _removed = PEER_OVERFLOW.remove(key);
     }
 }

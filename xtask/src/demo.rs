@@ -30,7 +30,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 pub(crate) fn tests_binary(name: &str) -> Result<Command> {
     let mut cargo = process::cargo();
     cargo.args(["build", "--release", "--package", "svclb-tests"]);
-    cargo.args(["--bin", name]);
+    // All of them: the lab's peers are a program of their own.
+    cargo.arg("--bins");
     process::run(&mut cargo)?;
     let mut command = Command::new(workspace::target().join("release").join(name));
     command.current_dir(workspace::root());

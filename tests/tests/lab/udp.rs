@@ -176,17 +176,6 @@ fn a_socket_that_connects_to_the_backend_of_its_service_sees_the_backend() {
 }
 
 #[test]
-fn a_socket_that_sends_to_the_backend_of_its_service_hears_the_backend() {
-    let scene = one_backend();
-    let direct = scene.backends[0].v4_at(TARGET);
-    let socket = scene.client.socket(UNCONNECTED, false).unwrap();
-    for to in [web(v4(10)), direct, web(v4(10)), direct] {
-        socket.send_to(to, "hello").unwrap();
-        assert_eq!(socket.receive().unwrap().from, Some(to));
-    }
-}
-
-#[test]
 fn datagrams_to_a_pod_itself_are_left_alone() {
     let scene = Scene::web();
     let pod = &scene.backends[1];
