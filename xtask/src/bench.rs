@@ -23,6 +23,6 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let What::Connect = args.what;
     process::need_root("the benchmark", "bench connect")?;
     setup::lab_tools()?;
-    build::run(&build::Args::default())?;
+    build::run()?;
     process::run(demo::tests_binary("bench-connect")?.args(&args.rest))
 }

@@ -7,14 +7,8 @@ mod object;
 use anyhow::Result;
 use std::path::PathBuf;
 
-#[derive(clap::Args, Default)]
-pub(crate) struct Args {
-    #[command(flatten)]
-    pub(crate) ebpf: ebpf::Args,
-}
-
 /// Gives the path of the static binary.
-pub(crate) fn run(args: &Args) -> Result<PathBuf> {
-    let object = ebpf::run(&args.ebpf)?;
+pub(crate) fn run() -> Result<PathBuf> {
+    let object = ebpf::run()?;
     agent::build(&object)
 }

@@ -17,7 +17,7 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> Result<()> {
     process::need_root("the demo", "demo")?;
     setup::lab_tools()?;
-    build::run(&build::Args::default())?;
+    build::run()?;
     let mut demo = tests_binary("demo")?;
     if args.keep {
         demo.arg("--keep");

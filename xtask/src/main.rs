@@ -31,9 +31,9 @@ enum Verb {
     /// Finds or installs the eBPF toolchain, the linker and the static target
     Setup(setup::Args),
     /// Builds the eBPF object: target/bpf/svclb-ebpf
-    BuildEbpf(build::ebpf::Args),
+    BuildEbpf,
     /// Builds the agent as one static binary: target/release/svclb
-    Build(build::Args),
+    Build,
     /// Formatting, lints, layering, orphans, documentation; changes nothing
     Check,
     /// All tests; the last steps need root
@@ -59,8 +59,8 @@ fn main() -> ExitCode {
 fn run(verb: Verb) -> Result<()> {
     match verb {
         Verb::Setup(args) => setup::run(&args),
-        Verb::BuildEbpf(args) => build::ebpf::run(&args).map(drop),
-        Verb::Build(args) => build::run(&args).map(drop),
+        Verb::BuildEbpf => build::ebpf::run().map(drop),
+        Verb::Build => build::run().map(drop),
         Verb::Check => check::run(),
         Verb::Test(args) => test::run(args),
         Verb::Demo(args) => demo::run(&args),

@@ -26,7 +26,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
 
 fn all() -> Result<()> {
     let mut steps = Steps::default();
-    steps.step("build", || build::run(&build::Args::default()).map(drop));
+    steps.step("build", || build::run().map(drop));
     steps.step("check", check::run);
     steps.step("unit and property tests", || {
         process::run(process::cargo().args([
@@ -45,6 +45,7 @@ fn all() -> Result<()> {
     });
     if process::is_root() {
         setup::lab_tools()?;
+        let _bpffs = Bpffs::mounted()?;
         steps.step("verifier and maps, on this kernel", || {
             process::run(process::cargo().args(["test", "--package", "svclb-dataplane"]))
         });
@@ -62,4 +63,34 @@ fn all() -> Result<()> {
         });
     }
     steps.finish()
+}
+
+/// A bpffs, where the machine has none, for as long as the tests run.
+struct Bpffs {
+    ours: bool,
+}
+
+impl Bpffs {
+    const PLACE: &str = "/sys/fs/bpf";
+
+    fn mounted() -> Result<Self> {
+        let mounts = std::fs::read_to_string("/proc/mounts")?;
+        let ours = !mounts
+            .lines()
+            .any(|line| line.split(' ').nth(2) == Some("bpf"));
+        if ours {
+            process::run(process::foreign("mount").args(["-t", "bpf", "bpf", Self::PLACE]))?;
+        }
+        Ok(Self { ours })
+    }
+}
+
+impl Drop for Bpffs {
+    fn drop(&mut self) {
+        if self.ours
+            && let Err(error) = process::run(process::foreign("umount").arg(Self::PLACE))
+        {
+            eprintln!("xtask: {error:#}");
+        }
+    }
 }

@@ -31,7 +31,7 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> Result<()> {
     process::need_root("booting kernels", "test vm")?;
     setup::lab_tools()?;
-    build::run(&build::Args::default())?;
+    build::run()?;
     let vng = tools()?;
     let tests = test_binary()?;
     let mut steps = Steps::default();

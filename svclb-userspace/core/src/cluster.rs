@@ -147,6 +147,16 @@ impl Cluster {
         !self.dirty.is_empty()
     }
 
+    /// The dirty Services.
+    pub(crate) fn dirty(&self) -> impl Iterator<Item = &ObjectName> {
+        self.dirty.iter()
+    }
+
+    /// Takes a Service out of the dirty ones.
+    pub(crate) fn clean(&mut self, name: &ObjectName) {
+        self.dirty.remove(name);
+    }
+
     /// One dirty Service, no longer dirty.
     pub(crate) fn take_dirty(&mut self) -> Option<ObjectName> {
         self.dirty.pop_first()

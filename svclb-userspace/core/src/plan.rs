@@ -48,11 +48,11 @@ pub fn plan<'a>(
     }
     let mut plans = Vec::new();
     for family in [Family::V4, Family::V6] {
-        let addresses = service
+        if !service
             .cluster_ips
             .iter()
-            .filter(|ip| Family::of(**ip) == family);
-        if addresses.clone().next().is_none() {
+            .any(|ip| Family::of(*ip) == family)
+        {
             continue;
         }
         for port in &service.ports {
@@ -68,15 +68,7 @@ pub fn plan<'a>(
             let affinity_seconds = service.affinity_seconds.unwrap_or(0);
             plans.push(PortPlan {
                 record,
-                frontends: addresses
-                    .clone()
-                    .map(|ip| FrontendKey {
-                        addr: Addr16::from_ip(*ip),
-                        port: PortBe::new(port.port),
-                        proto: port.proto,
-                        scope: Scope::ANY,
-                    })
-                    .collect(),
+                frontends: port_frontends(service, port, family),
                 slots,
                 internal,
                 external,
@@ -86,6 +78,37 @@ pub fn plan<'a>(
         }
     }
     plans
+}
+
+/// The frontends that a Service claims, whatever its endpoints are.
+pub(crate) fn frontends(service: &Service) -> Vec<FrontendKey> {
+    if service.kind == ServiceType::ExternalName {
+        return Vec::new();
+    }
+    let served = service
+        .ports
+        .iter()
+        .filter(|port| port.proto != Proto::SCTP);
+    served
+        .flat_map(|port| {
+            [Family::V4, Family::V6].map(|family| port_frontends(service, port, family))
+        })
+        .flatten()
+        .collect()
+}
+
+fn port_frontends(service: &Service, port: &ServicePort, family: Family) -> Vec<FrontendKey> {
+    service
+        .cluster_ips
+        .iter()
+        .filter(|ip| Family::of(**ip) == family)
+        .map(|ip| FrontendKey {
+            addr: Addr16::from_ip(*ip),
+            port: PortBe::new(port.port),
+            proto: port.proto,
+            scope: Scope::ANY,
+        })
+        .collect()
 }
 
 /// `None` for a name that Kubernetes would not have allowed.

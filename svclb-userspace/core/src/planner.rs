@@ -7,7 +7,7 @@ use svclb_common::{FrontendKey, ServiceRecord};
 use crate::claims::Claims;
 use crate::cluster::Cluster;
 use crate::model::{Event, ObjectName};
-use crate::plan::{PortPlan, plan};
+use crate::plan::{PortPlan, frontends, plan};
 
 /// What changed since the round before.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -35,6 +35,8 @@ pub struct Contest {
 pub struct Planner {
     cluster: Cluster,
     claims: Claims,
+    /// Services that have to be in one round.
+    partners: HashMap<ObjectName, BTreeSet<ObjectName>>,
     /// The Service ports in the maps for each Service, by the plans given out so far.
     given: HashMap<ObjectName, Vec<ServiceRecord>>,
     waiting: BTreeMap<ObjectName, BTreeMap<FrontendKey, ObjectName>>,
@@ -46,6 +48,7 @@ impl Planner {
         Self {
             cluster: Cluster::new(node_name),
             claims: Claims::default(),
+            partners: HashMap::new(),
             given: HashMap::new(),
             waiting: BTreeMap::new(),
         }
@@ -85,8 +88,7 @@ impl Planner {
         if !self.cluster.is_synced() || !self.cluster.is_dirty() {
             return None;
         }
-        // First all claims, then the plans: a Service that gives an address up and the
-        // one that takes it over must meet in one round, whatever `most` says.
+        self.claim();
         let mut planned = BTreeMap::new();
         let mut contending = BTreeSet::new();
         loop {
@@ -96,12 +98,9 @@ impl Planner {
                     .flatten()
             });
             let Some(name) = next else { break };
-            let (created, plans) = self.plan_one(&name);
-            let keys = plans
-                .iter()
-                .flat_map(|p| p.frontends.iter().copied())
-                .collect();
-            contending.extend(self.claims.set(&name, created, keys));
+            self.cluster.clean(&name);
+            contending.extend(self.partners.remove(&name).unwrap_or_default());
+            let plans = self.plan_one(&name);
             planned.insert(name, plans);
             contending.retain(|other| !planned.contains_key(other));
         }
@@ -112,14 +111,31 @@ impl Planner {
         Some(round)
     }
 
-    fn plan_one(&self, name: &ObjectName) -> (i64, Vec<PortPlan>) {
-        match self.cluster.service(name) {
-            Some(service) => (
-                service.created,
-                plan(service, self.cluster.slices(name), self.cluster.node()),
-            ),
-            None => (0, Vec::new()),
+    /// Settles who has which frontend, before anything is planned. A Service that gives a
+    /// frontend up and the one that takes it over become partners: they must meet in one
+    /// round, or the address would be nobody's in between.
+    fn claim(&mut self) {
+        let dirty: Vec<_> = self.cluster.dirty().cloned().collect();
+        for name in dirty {
+            let (created, keys) = match self.cluster.service(&name) {
+                Some(service) => (service.created, frontends(service)),
+                None => (0, Vec::new()),
+            };
+            for other in self.claims.set(&name, created, keys) {
+                self.cluster.mark_dirty(other.clone());
+                self.partners
+                    .entry(other.clone())
+                    .or_default()
+                    .insert(name.clone());
+                self.partners.entry(name.clone()).or_default().insert(other);
+            }
         }
+    }
+
+    fn plan_one(&self, name: &ObjectName) -> Vec<PortPlan> {
+        self.cluster.service(name).map_or_else(Vec::new, |service| {
+            plan(service, self.cluster.slices(name), self.cluster.node())
+        })
     }
 
     /// Leaves each plan the frontends that its Service holds, and notes what is removed

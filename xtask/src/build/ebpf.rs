@@ -10,21 +10,10 @@ use std::process::Command;
 
 const TARGET: &str = "bpfel-unknown-none";
 
-#[derive(clap::Args, Default)]
-#[group(skip)]
-pub(crate) struct Args {
-    /// Compile the programs' log lines in (aya-log); for debugging only
-    #[arg(long)]
-    debug_log: bool,
-}
-
 /// Gives the path of the object.
-pub(crate) fn run(args: &Args) -> Result<PathBuf> {
+pub(crate) fn run() -> Result<PathBuf> {
     let toolchain = setup::toolchain()?;
     let mut cargo = cargo(&toolchain, "build");
-    if args.debug_log {
-        cargo.args(["--features", "log"]);
-    }
     process::run(&mut cargo)?;
     let built = build_dir().join(format!("{TARGET}/release/svclb-ebpf"));
     object::check_programs(&built)?;

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
 
-use crate::process;
+use crate::{process, workspace};
 
 /// A crate, and what it may not reach, directly or through others, with the reason.
 const FORBIDDEN: [(&str, &[&str], &str); 5] = [
@@ -37,7 +37,11 @@ const FORBIDDEN: [(&str, &[&str], &str); 5] = [
 ];
 
 pub(super) fn check() -> Result<()> {
-    let metadata = process::output(process::cargo().args(["metadata", "--format-version=1"]))?;
+    let metadata = process::output(
+        process::cargo()
+            .args(["metadata", "--format-version=1", "--filter-platform"])
+            .arg(workspace::static_target()),
+    )?;
     let metadata: Value = serde_json::from_str(&metadata).context("cargo metadata is no JSON")?;
     let edges = edges(&metadata);
     for (package, forbidden, reason) in FORBIDDEN {

@@ -1,1 +1,91 @@
+use std::net::IpAddr;
 
+use svclb_common::Proto;
+
+use super::*;
+use crate::model::{Object, ObjectKey, Service, ServicePort, ServiceType, TrafficPolicy};
+
+fn service(name: &str, created: i64) -> Service {
+    Service {
+        name: ObjectName::new("default", name),
+        created,
+        kind: ServiceType::ClusterIp,
+        cluster_ips: vec![IpAddr::from([10, 96, 0, 1])],
+        external_ips: Vec::new(),
+        ingress_ips: Vec::new(),
+        ports: vec![ServicePort {
+            name: "".into(),
+            port: 80,
+            proto: Proto::TCP,
+            node_port: 0,
+        }],
+        affinity_seconds: None,
+        internal_policy: TrafficPolicy::Cluster,
+        external_policy: TrafficPolicy::Cluster,
+    }
+}
+
+fn planner(services: &[Service]) -> Planner {
+    let mut planner = Planner::new("node1");
+    for service in services {
+        planner.observe(Event::Apply(Object::Service(service.clone())));
+    }
+    planner
+}
+
+/// Who has the one frontend after a round.
+fn holder(round: &Round) -> Vec<String> {
+    round
+        .plans
+        .iter()
+        .filter(|plan| !plan.frontends.is_empty())
+        .map(|plan| plan.record.name.to_string())
+        .collect()
+}
+
+#[test]
+fn nothing_is_planned_before_the_source_is_synced() {
+    let mut planner = planner(&[service("a", 1)]);
+    assert_eq!(planner.next_round(100), None);
+    planner.observe(Event::Synced);
+    assert_eq!(
+        planner.next_round(100).map(|round| round.plans.len()),
+        Some(1)
+    );
+    assert_eq!(planner.next_round(100), None);
+}
+
+#[test]
+fn the_older_service_has_the_address_and_the_other_takes_over_in_the_round_that_removes_it() {
+    let mut planner = planner(&[service("a", 2), service("z", 1)]);
+    planner.observe(Event::Synced);
+    let round = planner.next_round(1).unwrap();
+    assert_eq!(holder(&round), ["z"]);
+    assert_eq!(round.contests.len(), 1);
+    assert_eq!(planner.waiting().count(), 1);
+    planner.observe(Event::Delete(ObjectKey::Service(ObjectName::new(
+        "default", "z",
+    ))));
+    let round = planner.next_round(1).unwrap();
+    assert_eq!(holder(&round), ["a"]);
+    assert_eq!(round.removed.len(), 1);
+    assert_eq!(planner.waiting().count(), 0);
+}
+
+#[test]
+fn an_older_service_that_comes_later_takes_the_address() {
+    let mut planner = planner(&[service("a", 2)]);
+    planner.observe(Event::Synced);
+    assert_eq!(holder(&planner.next_round(10).unwrap()), ["a"]);
+    planner.observe(Event::Apply(Object::Service(service("z", 1))));
+    assert_eq!(holder(&planner.next_round(10).unwrap()), ["z"]);
+}
+
+#[test]
+fn a_service_that_did_not_change_is_not_planned_again() {
+    let mut planner = planner(&[service("a", 1)]);
+    planner.observe(Event::Synced);
+    planner.next_round(10);
+    planner.observe(Event::Apply(Object::Service(service("a", 1))));
+    assert_eq!(planner.next_round(10), None);
+}
