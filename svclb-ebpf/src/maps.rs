@@ -76,7 +76,8 @@ pub(crate) static PEERS_MASK: Global<u32> = Global::new(SIZES.peers - 1);
 /// Copies a frontend out of its map.
 #[inline(always)]
 pub(crate) fn frontend(key: &FrontendKey) -> Option<FrontendValue> {
-    // SAFETY: elements outlive the program's run; the agent replaces them, never edits.
+    // SAFETY: the memory outlives the program's run, and any bytes are a valid value. (Of
+    // another frontend, in the case that docs/map-contract.md names.)
     unsafe { FRONTENDS.get(key) }.copied()
 }
 

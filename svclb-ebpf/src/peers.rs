@@ -73,9 +73,9 @@ pub(crate) fn find(ctx: &impl EbpfContext) -> Option<&'static Translation> {
 
 /// Gives a socket's slot back.
 ///
-/// Runs once for a socket, after its last call. The cookie is cleared before the claim is
-/// withdrawn; on a machine that reorders the two, a new owner's cookie may be cleared
-/// instead. So it is not cleared but left: no later socket has it.
+/// Runs once for a socket, after its last call. The cookie is left where it is: no later
+/// socket has it, and on a machine that reorders writes, clearing it could clear the cookie
+/// of the slot's next owner.
 #[inline(always)]
 pub(crate) fn release(cookie: u64) {
     if let Some(slot) = slot_of(cookie) {
