@@ -1,12 +1,14 @@
 //! svclb: a Kubernetes service proxy that replaces kube-proxy with eBPF.
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 mod agent;
 mod cli;
+mod memory;
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    memory::give_back_at_once();
     match cli::main() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -104,11 +104,14 @@ impl Manifests {
     }
 }
 
-/// Objects as documents of one YAML text. (JSON is YAML.)
+/// Objects as documents of one YAML text, their fields sorted as kubectl does.
 pub fn documents(objects: &[Value]) -> String {
     objects
         .iter()
-        .map(|object| format!("---\n{object:#}\n"))
+        .map(|object| {
+            let yaml = serde_saphyr::to_string(object).expect("a JSON value is no less than YAML");
+            format!("---\n{yaml}\n")
+        })
         .collect()
 }
 

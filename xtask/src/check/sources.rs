@@ -8,11 +8,12 @@ use anyhow::{Context as _, Result, bail};
 use crate::workspace;
 
 /// The only files with `unsafe`, and why.
-const UNSAFE: [(&str, &str); 11] = [
+const UNSAFE: [(&str, &str); 12] = [
     (
         "svclb-userspace/dataplane/src/sys.rs",
         "the wrappers over bpf(2)",
     ),
+    ("svclb-userspace/src/memory.rs", "mimalloc's options"),
     (
         "svclb-ebpf/src/main.rs",
         "attributes of the licence section",

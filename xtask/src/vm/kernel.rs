@@ -15,53 +15,53 @@ pub(super) struct Kernel {
     pub(super) release: String,
 }
 
-/// Where Debian keeps each kernel: the version, the suite, and the archive (of those in
-/// the machine's own apt configuration) that has it.
-const SUITES: [(&str, &str, bool); 3] = [
-    ("5.10", "bullseye-security", true),
-    ("6.1", "bookworm", false),
-    ("6.12", "bookworm-backports", false),
-];
+/// What can be asked for.
+pub(super) const NAMES: [&str; 4] = ["5.10", "6.1", "6.12", "newest"];
 
-/// The newest kernel that is packaged, where another version is asked for.
-const NEWEST: (&str, bool) = ("sid", false);
+/// Where Debian keeps a kernel.
+struct Place {
+    suite: &'static str,
+    /// In the archive of security updates, not in the main one.
+    security: bool,
+    /// How the names of its packages go on after `linux-image-`.
+    version: &'static str,
+}
+
+fn place(name: &str) -> Result<Place> {
+    let (suite, security, version) = match name {
+        "5.10" => ("bullseye-security", true, "5.10."),
+        "6.1" => ("bookworm", false, "6.1."),
+        "6.12" => ("bookworm-backports", false, "6.12."),
+        "newest" => ("sid", false, ""),
+        other => bail!("Linux {other} is none of {}", NAMES.join(", ")),
+    };
+    Ok(Place {
+        suite,
+        security,
+        version,
+    })
+}
+
+/// Written when a kernel is there whole.
+const COMPLETE: &str = "complete";
 
 /// Downloads and unpacks a kernel, once.
-pub(super) fn fetch(version: &str) -> Result<Kernel> {
-    let dir = workspace::target().join("vm").join(version);
-    if let Ok(kernel) = find(&dir) {
-        return Ok(kernel);
+pub(super) fn fetch(name: &str) -> Result<Kernel> {
+    let place = place(name)?;
+    let dir = workspace::target().join("vm").join(name);
+    if dir.join(COMPLETE).exists() {
+        return find(&dir);
     }
-    let (suite, security) = SUITES
-        .iter()
-        .find(|(known, ..)| *known == version)
-        .map_or(NEWEST, |(_, suite, security)| (*suite, *security));
     println!(
-        "vm: Linux {version}, from Debian's {suite}, into {}",
+        "vm: Linux {name}, from Debian's {}, into {}",
+        place.suite,
         dir.display()
     );
+    if dir.exists() {
+        fs::remove_dir_all(&dir).with_context(|| format!("{} can't be cleared", dir.display()))?;
+    }
     fs::create_dir_all(&dir)?;
-    let apt = configure(&dir, suite, security)?;
-    let with = |program: &str| {
-        let mut command = process::foreign(program);
-        command.env("APT_CONFIG", &apt).current_dir(&dir);
-        command
-    };
-    process::run(with("apt-get").args(["-qq", "update"]))?;
-    let names = process::output(with("apt-cache").args([
-        "search",
-        "--names-only",
-        "^linux-image-.*-amd64$",
-    ]))?;
-    let package = newest(&names, version)
-        .with_context(|| format!("Debian's {suite} has no Linux {version} for this machine"))?;
-    process::run(with("apt-get").args(["-qq", "download", &package]))?;
-    let deb = fs::read_dir(&dir)?
-        .filter_map(|entry| Some(entry.ok()?.path()))
-        .find(|path| path.extension().is_some_and(|extension| extension == "deb"))
-        .context("apt-get downloaded nothing")?;
-    process::run(process::foreign("dpkg").arg("-x").arg(&deb).arg(&dir))?;
-    fs::remove_file(deb)?;
+    download(&place, &dir)?;
     let kernel = find(&dir)?;
     let modules = if dir.join("usr/lib/modules").exists() {
         dir.join("usr")
@@ -74,7 +74,37 @@ pub(super) fn fetch(version: &str) -> Result<Kernel> {
             .arg(&modules)
             .arg(&kernel.release),
     )?;
+    fs::write(dir.join(COMPLETE), "")?;
     Ok(kernel)
+}
+
+fn download(place: &Place, dir: &Path) -> Result<()> {
+    let apt = configure(dir, place)?;
+    let with = |program: &str| {
+        let mut command = process::foreign(program);
+        command.env("APT_CONFIG", &apt).current_dir(dir);
+        command
+    };
+    process::run(with("apt-get").args(["-qq", "update"]))?;
+    let names = process::output(with("apt-cache").args([
+        "search",
+        "--names-only",
+        "^linux-image-.*-amd64$",
+    ]))?;
+    let package = newest(&names, place.version).with_context(|| {
+        format!(
+            "Debian's {} has no such kernel for this machine",
+            place.suite
+        )
+    })?;
+    process::run(with("apt-get").args(["-qq", "download", &package]))?;
+    let deb = fs::read_dir(dir)?
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .find(|path| path.extension().is_some_and(|extension| extension == "deb"))
+        .context("apt-get downloaded nothing")?;
+    process::run(process::foreign("dpkg").arg("-x").arg(&deb).arg(dir))?;
+    fs::remove_file(deb)?;
+    Ok(())
 }
 
 fn find(dir: &Path) -> Result<Kernel> {
@@ -95,18 +125,15 @@ fn find(dir: &Path) -> Result<Kernel> {
     bail!("no kernel image in {}", dir.display())
 }
 
-/// The generic flavour of the highest ABI number: it has what the lab needs as modules.
+/// The generic flavour of the highest number: it has what the lab needs as modules.
 fn newest(names: &str, version: &str) -> Option<String> {
-    let wanted = format!("linux-image-{version}.");
-    let any = !SUITES.iter().any(|(known, ..)| *known == version);
     names
         .lines()
         .filter_map(|line| line.split_whitespace().next())
         .filter(|name| {
-            name.starts_with(&wanted)
-                || (any
-                    && name.starts_with("linux-image-")
-                    && name.as_bytes().get(12).is_some_and(u8::is_ascii_digit))
+            name.strip_prefix("linux-image-").is_some_and(|rest| {
+                rest.starts_with(version) && rest.starts_with(|c: char| c.is_ascii_digit())
+            })
         })
         .filter(|name| {
             !["-cloud-", "-rt-", "unsigned", "dbg"]
@@ -121,8 +148,11 @@ fn newest(names: &str, version: &str) -> Option<String> {
         .map(str::to_owned)
 }
 
+/// With what Debian signs its archives, of every suite.
+const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
+
 /// An apt of its own, that reads the archives which the machine reads, in another suite.
-fn configure(dir: &Path, suite: &str, security: bool) -> Result<PathBuf> {
+fn configure(dir: &Path, place: &Place) -> Result<PathBuf> {
     for sub in [
         "apt/lists/partial",
         "apt/cache/archives/partial",
@@ -130,12 +160,16 @@ fn configure(dir: &Path, suite: &str, security: bool) -> Result<PathBuf> {
     ] {
         fs::create_dir_all(dir.join(sub))?;
     }
-    let mirror = mirror(security)?;
+    if !Path::new(KEYRING).exists() {
+        bail!("{KEYRING} is missing: install the package debian-archive-keyring");
+    }
+    let mirror = mirror(place.security)?;
     fs::write(
         dir.join("apt/sources.list"),
-        format!("deb [trusted=yes] {mirror} {suite} main\n"),
+        format!("deb [signed-by={KEYRING}] {mirror} {} main\n", place.suite),
     )?;
     let config = dir.join("apt/apt.conf");
+    // Nobody signs the lists of a suite anew when its support has ended.
     fs::write(
         &config,
         format!(
@@ -167,5 +201,26 @@ fn mirror(security: bool) -> Result<String> {
         .filter(|word| word.contains("://") && word.contains("debian"))
         .find(|word| word.contains("security") == security)
         .map(str::to_owned)
-        .context("no Debian archive in this machine's apt configuration: run this on Debian, or put a kernel's vmlinuz and modules into target/vm/<version>")
+        .context("no Debian archive in this machine's apt configuration: run this on Debian, or put a kernel's boot and lib folders and an empty file `complete` into target/vm/<version>")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::newest;
+
+    #[test]
+    fn the_highest_generic_kernel_of_a_version_is_taken() {
+        let names = "linux-image-5.10.0-9-amd64 - Linux\n\
+                     linux-image-5.10.0-46-amd64 - Linux\n\
+                     linux-image-5.10.0-47-cloud-amd64 - Linux\n\
+                     linux-image-6.1.0-1-amd64 - Linux\n\
+                     linux-image-amd64 - meta\n";
+        let chosen = |version| newest(names, version);
+        assert_eq!(
+            chosen("5.10.").as_deref(),
+            Some("linux-image-5.10.0-46-amd64")
+        );
+        assert_eq!(chosen("").as_deref(), Some("linux-image-6.1.0-1-amd64"));
+        assert_eq!(chosen("5.1."), None);
+    }
 }

@@ -1,9 +1,11 @@
-//! One document: which kind it is, and its object, in a single pass.
+//! One document: which kind it is, and its object.
 //!
-//! `apiVersion` and `kind` stand first in nearly every manifest, so the rest of the
-//! mapping is read straight into the type of that kind. Where they come later, what stands
-//! before them is kept aside.
+//! The kind is looked for first, cheaply, so that the document is then read straight into
+//! the type of that kind, wherever its `kind` stands: `kubectl get -o yaml` sorts the
+//! fields, and an EndpointSlice's endpoints come before it. Where the cheap look finds
+//! nothing (in a list, in unusual notations), what stands before the kind is kept aside.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use k8s_openapi::api::core::v1::{Endpoints, Node, Service};
@@ -11,6 +13,95 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserialize, DeserializeOwned, Deserializer, Error, MapAccess, Visitor};
 use serde_json::{Map, Value};
+
+/// Reads a document. The text is JSON, or YAML (of which JSON is a part).
+///
+/// # Errors
+/// One line that says what is wrong and where.
+pub(super) fn parse(text: &str, json: bool) -> Result<Document, String> {
+    let braced = text.trim_start().starts_with('{');
+    if json || braced {
+        let read = parse_json(text);
+        // Braces alone make no JSON: YAML's own notation has them, too.
+        if json || read.is_ok() {
+            return read;
+        }
+    }
+    match kind_of_yaml(text) {
+        Some((api_version, kind)) => parse_as(api_version, kind, &Yaml(text)),
+        None => Yaml(text).read(),
+    }
+}
+
+fn parse_json(text: &str) -> Result<Document, String> {
+    #[derive(serde::Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Kind<'a> {
+        #[serde(borrow)]
+        api_version: Cow<'a, str>,
+        #[serde(borrow)]
+        kind: Cow<'a, str>,
+    }
+    match serde_json::from_str::<Kind<'_>>(text) {
+        Ok(kind) => parse_as(&kind.api_version, &kind.kind, &Json(text)),
+        Err(_) => Json(text).read(),
+    }
+}
+
+/// The version and kind of a document in YAML's block notation: two lines that are not
+/// indented. Only a guess, which reading the document confirms.
+fn kind_of_yaml(text: &str) -> Option<(&str, &str)> {
+    let field = |name: &str| {
+        let line = text
+            .lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
+        let value = line.trim();
+        (!value.is_empty()).then_some(value)
+    };
+    Some((field("apiVersion")?, field("kind")?))
+}
+
+/// Reads a document that is likely of a kind.
+fn parse_as(api_version: &str, kind: &str, text: &impl Text) -> Result<Document, String> {
+    // These types refuse a document of another version or kind.
+    match (api_version, kind) {
+        ("v1", "Service") => text.read().map(Document::Service),
+        ("discovery.k8s.io/v1", "EndpointSlice") => text.read().map(Document::EndpointSlice),
+        ("v1", "Endpoints") => text.read().map(Document::Endpoints),
+        ("v1", "Node") => text.read().map(Document::Node),
+        _ => text.read(),
+    }
+}
+
+/// Text in one of the notations.
+trait Text {
+    fn read<T: DeserializeOwned>(&self) -> Result<T, String>;
+}
+
+struct Json<'a>(&'a str);
+struct Yaml<'a>(&'a str);
+
+impl Text for Json<'_> {
+    fn read<T: DeserializeOwned>(&self) -> Result<T, String> {
+        let mut deserializer = serde_json::Deserializer::from_str(self.0);
+        let read = serde_path_to_error::deserialize(&mut deserializer);
+        let read = read.map_err(|error| one_line(&error))?;
+        deserializer.end().map_err(|error| one_line(&error))?;
+        Ok(read)
+    }
+}
+
+impl Text for Yaml<'_> {
+    fn read<T: DeserializeOwned>(&self) -> Result<T, String> {
+        serde_saphyr::from_str(self.0).map_err(|error| one_line(&error))
+    }
+}
+
+/// An error's message without the picture of the text around it.
+fn one_line(error: &dyn fmt::Display) -> String {
+    let text = error.to_string();
+    text.lines().next().unwrap_or_default().trim().to_owned()
+}
 
 /// A document of a manifest.
 #[derive(Debug)]

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use svclb_core::model::{Object, ObjectKey, ObjectName, ServiceType};
 
-use super::document::{Document, Head};
+use super::document::{self, Document, Head};
 use crate::convert::{self, Names, Problem};
 use crate::fingerprint::fingerprint;
 
@@ -142,7 +142,7 @@ impl Reader {
             ..Known::default()
         };
         let place = format!("document {number}");
-        match parse(text, json) {
+        match document::parse(text, json) {
             Ok(document) => self.convert(document, &place, &mut fresh, &mut known.problems),
             Err(error) => {
                 // Is it the text, or what it says?
@@ -260,26 +260,11 @@ impl Reader {
 /// The fingerprint of an object whose document is not as it should be: it stays as it was.
 pub(super) const STAYS: u64 = 0;
 
-fn parse(text: &str, json: bool) -> Result<Document, String> {
-    if json {
-        let mut deserializer = serde_json::Deserializer::from_str(text);
-        return serde_path_to_error::deserialize(&mut deserializer)
-            .map_err(|error| one_line(&error));
-    }
-    serde_saphyr::from_str(text).map_err(|error| one_line(&error))
-}
-
 fn head(text: &str, json: bool) -> Option<Head> {
     if json {
         return serde_json::from_str(text).ok();
     }
     serde_saphyr::from_str(text).ok()
-}
-
-/// An error's message without the picture of the text around it.
-fn one_line(error: &dyn std::fmt::Display) -> String {
-    let text = error.to_string();
-    text.lines().next().unwrap_or_default().trim().to_owned()
 }
 
 fn describe(head: &Head, place: &str) -> String {

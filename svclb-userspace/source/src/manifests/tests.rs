@@ -120,6 +120,44 @@ fn several_documents_a_list_and_json_are_read() {
 }
 
 #[test]
+fn a_kind_may_stand_anywhere_and_in_any_notation() {
+    let fields = |port: u32| {
+        format!(
+            "metadata: {{name: web}}\nspec: {{clusterIP: 10.96.0.1, ports: [{{port: {port}}}]}}\n"
+        )
+    };
+    let notations = [
+        format!("{}kind: Service\napiVersion: v1\n", fields(1)),
+        format!("kind: Service # ours\napiVersion: v1\n{}", fields(2)),
+        format!("\"kind\": \"Service\"\n'apiVersion': 'v1'\n{}", fields(3)),
+        "{apiVersion: v1, kind: Service, metadata: {name: web}, \
+          spec: {clusterIP: 10.96.0.1, ports: [{port: 4}]}}\n"
+            .to_owned(),
+        r#"{"spec": {"clusterIP": "10.96.0.1", "ports": [{"port": 5}]}, "kind": "Service",
+            "metadata": {"name": "web"}, "apiVersion": "v1"}"#
+            .to_owned(),
+    ];
+    let mut scanned = Scanned::new(&[]);
+    for (port, text) in (1..).zip(notations) {
+        scanned.write("web.yaml", &text);
+        assert_eq!(
+            scanned.scan(),
+            said(&[("default/web", Some(port))]),
+            "{text}"
+        );
+        assert_eq!(scanned.status.problems(), 0, "{text}");
+    }
+}
+
+#[test]
+fn json_with_more_behind_it_is_broken() {
+    let text = r#"{"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web"}} }"#;
+    let mut scanned = Scanned::new(&[("web.json", text)]);
+    assert_eq!(scanned.scan(), said(&[]));
+    assert_eq!(scanned.status.problems(), 1);
+}
+
+#[test]
 fn only_what_changed_is_said_again() {
     let mut folder = Scanned::new(&[(
         "a.yaml",
