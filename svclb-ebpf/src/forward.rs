@@ -73,7 +73,10 @@ pub(crate) fn forward<F: Family, C: Call>(ctx: &SockAddrContext) -> i32 {
         backend: slot.backend,
     };
     // A TCP socket has one peer for its life, and there are many of them: the cheap way.
-    if !(C::CONNECTS && matches!(proto, Proto::TCP) && peers::claim(ctx, &translation)) {
+    let remembered = C::CONNECTS
+        && matches!(proto, Proto::TCP)
+        && (rings::remember_mptcp(ctx, &translation) || peers::claim(ctx, &translation));
+    if !remembered {
         rings::remember(ctx, &translation);
     }
     set_peer::<F>(

@@ -1,11 +1,15 @@
 //! The kernel's helpers, made safe to call.
 
 use aya_ebpf::EbpfContext;
+use aya_ebpf::cty::c_void;
+use aya_ebpf::helpers::generated::bpf_skc_to_mptcp_sock;
 use aya_ebpf::helpers::{
     bpf_get_netns_cookie, bpf_get_prandom_u32, bpf_get_socket_cookie, bpf_ktime_get_ns,
     bpf_set_retval,
 };
 use aya_ebpf::programs::SockAddrContext;
+
+use crate::maps::HAS_SKC_TO_MPTCP_SOCK;
 
 /// Allow the call to go on, with the address as it now is.
 pub(crate) const ALLOW: i32 = 1;
@@ -17,6 +21,24 @@ pub(crate) const DENY: i32 = 0;
 pub(crate) fn socket_cookie(ctx: &impl EbpfContext) -> u64 {
     // SAFETY: the context is the one that this program was given.
     unsafe { bpf_get_socket_cookie(ctx.as_ptr()) }
+}
+
+/// The socket of a call.
+#[inline(always)]
+pub(crate) fn socket(ctx: &SockAddrContext) -> *mut c_void {
+    // SAFETY: the context is valid for the run of the program.
+    unsafe { (*ctx.sock_addr).__bindgen_anon_1.sk }.cast()
+}
+
+/// The MPTCP socket that the socket of a call is a subflow of (Linux 5.19).
+#[inline(always)]
+pub(crate) fn mptcp_socket(ctx: &SockAddrContext) -> Option<*mut c_void> {
+    if HAS_SKC_TO_MPTCP_SOCK.load() == 0 {
+        return None;
+    }
+    // SAFETY: the socket lives as long as the call.
+    let mptcp = unsafe { bpf_skc_to_mptcp_sock(socket(ctx)) };
+    (!mptcp.is_null()).then_some(mptcp.cast())
 }
 
 /// The cookie of the socket's network namespace (Linux 5.7).

@@ -69,21 +69,46 @@ pub(crate) static COUNTERS: PerCpuArray<u64> =
 #[unsafe(no_mangle)]
 pub(crate) static HAS_SET_RETVAL: Global<u32> = Global::new(0);
 
+/// Not zero where the kernel has `bpf_skc_to_mptcp_sock` (Linux 5.19, with MPTCP).
+#[unsafe(no_mangle)]
+pub(crate) static HAS_SKC_TO_MPTCP_SOCK: Global<u32> = Global::new(0);
+
 /// The length of `PEERS`, a power of two, less one.
 #[unsafe(no_mangle)]
 pub(crate) static PEERS_MASK: Global<u32> = Global::new(SIZES.peers - 1);
 
-/// Copies a frontend out of its map.
+/// How often a frontend is read again while it changes under the reader.
+const TRIES: u32 = 4;
+
+/// Copies a frontend out of its map, whole.
+///
+/// The agent replaces an element to change it, and from Linux 6.1 on (commit fba1a1c6c912)
+/// the memory of the replaced one may at once become another element. A reader that was
+/// preempted between its lookup and its copy would then hold another frontend's value, or
+/// parts of two. So what was copied counts only if a second lookup finds the same.
 #[inline(always)]
 pub(crate) fn frontend(key: &FrontendKey) -> Option<FrontendValue> {
-    // SAFETY: the memory outlives the program's run, and any bytes are a valid value. (Of
-    // another frontend, in the case that docs/map-contract.md names.)
+    let mut known = frontend_once(key)?;
+    for _ in 0..TRIES {
+        let again = frontend_once(key)?;
+        if again == known {
+            break;
+        }
+        known = again;
+    }
+    Some(known)
+}
+
+#[inline(always)]
+fn frontend_once(key: &FrontendKey) -> Option<FrontendValue> {
+    // SAFETY: the memory outlives the program's run, and any bytes are a valid value.
     unsafe { FRONTENDS.get(key) }.copied()
 }
 
 /// Copies a slot out of its map.
 #[inline(always)]
 pub(crate) fn slot(key: &SlotKey) -> Option<SlotValue> {
-    // SAFETY: as above; and a slot is deleted only after a grace period.
+    // SAFETY: as above. It is whole: a slot is never replaced, and deleted only after every
+    // program that could have found its generation has finished.
     unsafe { SLOTS.get(key) }.copied()
 }

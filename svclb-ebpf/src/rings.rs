@@ -4,6 +4,8 @@
 //! Nothing here evicts: a forgotten translation would show a program the answer of a
 //! backend that it never spoke to.
 
+use aya_ebpf::bindings::BPF_SK_STORAGE_GET_F_CREATE;
+use aya_ebpf::cty::c_void;
 use aya_ebpf::helpers::generated::bpf_sk_storage_get;
 use aya_ebpf::programs::{SockAddrContext, SockContext};
 use svclb_common::{
@@ -13,17 +15,32 @@ use svclb_common::{
 
 use crate::counters::count;
 use crate::family::Endpoint;
-use crate::kernel::socket_cookie;
+use crate::kernel::{mptcp_socket, socket, socket_cookie};
 use crate::maps::{PEER_OVERFLOW, PEER_RINGS};
 use crate::reverse::{itself, leads_to};
 
 const MASK: u32 = RING_LEN as u32 - 1;
 
+/// The ring of a socket, made with `BPF_SK_STORAGE_GET_F_CREATE` in the flags.
+#[inline(always)]
+fn storage(sk: *mut c_void, flags: u32) -> Option<*mut TranslationRing> {
+    // SAFETY: the sockets that a hook is given, or gets from a helper, live as long as its run.
+    // (A socket as the argument, from a cgroup socket program: Linux 5.9, commit
+    // f7c6cb1d9728.)
+    let ring = unsafe {
+        bpf_sk_storage_get(
+            (&raw const PEER_RINGS).cast_mut().cast(),
+            sk,
+            core::ptr::null_mut(),
+            u64::from(flags),
+        )
+    };
+    (!ring.is_null()).then_some(ring.cast())
+}
+
 #[inline(always)]
 fn ring_of(ctx: &SockAddrContext) -> Option<*mut TranslationRing> {
-    // SAFETY: the context's socket lives at least as long as the call.
-    let ring = unsafe { PEER_RINGS.get_ptr_mut(ctx) };
-    (!ring.is_null()).then_some(ring)
+    storage(socket(ctx), 0)
 }
 
 #[inline(always)]
@@ -112,36 +129,72 @@ pub(crate) fn direct(ctx: &SockAddrContext, backend: Endpoint) {
 /// Remembers a translation for as long as the socket lives.
 #[inline(always)]
 pub(crate) fn remember(ctx: &SockAddrContext, translation: &Translation) {
-    // SAFETY: the context's socket lives at least as long as the call.
-    let ring = unsafe { PEER_RINGS.get_or_insert_ptr_mut(ctx, None) };
-    if ring.is_null() {
+    let Some(ring) = storage(socket(ctx), BPF_SK_STORAGE_GET_F_CREATE) else {
         count(Counter::PeerLost);
         return;
+    };
+    if known_again(ring, translation) {
+        return;
     }
+    // SAFETY: storage memory, valid for the run.
+    unsafe {
+        let written = (&raw const (*ring).written).read_volatile();
+        if written > MASK {
+            overflow(ctx, ring, &*entry(ring, written));
+        }
+    }
+    write(ring, translation);
+}
+
+/// Remembers the translation of an MPTCP connection, at the socket that the program holds:
+/// the hook at connect runs for its first subflow, a socket of the kernel's own. `false`
+/// for any other socket, and where the kernel has no helper for it (Linux 5.19).
+///
+/// It has one peer at a time, so what a full ring loses is of connections that are over.
+#[inline(always)]
+pub(crate) fn remember_mptcp(ctx: &SockAddrContext, translation: &Translation) -> bool {
+    let Some(mptcp) = mptcp_socket(ctx) else {
+        return false;
+    };
+    match storage(mptcp, BPF_SK_STORAGE_GET_F_CREATE) {
+        Some(ring) => {
+            if !known_again(ring, translation) {
+                write(ring, translation);
+            }
+        }
+        None => count(Counter::PeerLost),
+    }
+    true
+}
+
+/// Whether a backend's entry is there, and now holds this translation. One backend may
+/// stand behind two Services: the latest one is shown, as the latest datagram went there.
+#[inline(always)]
+fn known_again(ring: *mut TranslationRing, translation: &Translation) -> bool {
     let backend = Endpoint {
         addr: translation.backend_addr,
         port: translation.backend_port,
     };
-    // One backend may stand behind two Services: the latest one is shown, as the latest
-    // datagram went there.
-    if let Some((index, known)) = find(ring, |t| leads_to(t, backend)) {
-        // SAFETY: storage memory, valid for the run.
-        unsafe {
-            if known != translation {
-                *entry(ring, index) = *translation;
-            }
-            (&raw mut (*ring).latest).write_volatile(index);
+    let Some((index, known)) = find(ring, |t| leads_to(t, backend)) else {
+        return false;
+    };
+    // SAFETY: storage memory, valid for the run.
+    unsafe {
+        if known != translation {
+            *entry(ring, index) = *translation;
         }
-        return;
+        (&raw mut (*ring).latest).write_volatile(index);
     }
-    // SAFETY: as above.
+    true
+}
+
+/// Writes the next entry.
+#[inline(always)]
+fn write(ring: *mut TranslationRing, translation: &Translation) {
+    // SAFETY: storage memory, valid for the run.
     unsafe {
         let index = (&raw const (*ring).written).read_volatile();
-        let place = entry(ring, index);
-        if index > MASK {
-            overflow(ctx, ring, &*place);
-        }
-        *place = *translation;
+        *entry(ring, index) = *translation;
         // Counts up to twice the ring, and then goes round in the upper half: "full".
         let next = if index > 2 * MASK {
             MASK + 1
@@ -194,20 +247,9 @@ fn overflow(ctx: &SockAddrContext, ring: *mut TranslationRing, displaced: &Trans
 /// Removes what a released socket left in the hash.
 #[inline(always)]
 pub(crate) fn release(ctx: &SockContext, cookie: u64) {
-    // SAFETY: the socket is being released and lives until this returns. (A socket as
-    // the argument, from a cgroup socket program: Linux 5.9, commit f7c6cb1d9728.)
-    let ring = unsafe {
-        bpf_sk_storage_get(
-            (&raw const PEER_RINGS).cast_mut().cast(),
-            ctx.sock.cast(),
-            core::ptr::null_mut(),
-            0,
-        )
-    }
-    .cast::<TranslationRing>();
-    if ring.is_null() {
+    let Some(ring) = storage(ctx.sock.cast(), 0) else {
         return;
-    }
+    };
     // SAFETY: storage memory, valid for the run.
     let (mut addr, mut port) = unsafe { ((*ring).overflow_addr, (*ring).overflow_port) };
     for _ in 0..OVERFLOW_LEN {

@@ -8,12 +8,16 @@ pub struct Features {
     /// `bpf_set_retval` in a cgroup hook (Linux 5.18): a refused call returns ECONNREFUSED
     /// of itself. Without it a refused call is sent to a closed loopback port.
     pub set_retval: bool,
+    /// `bpf_skc_to_mptcp_sock` (Linux 5.19, where MPTCP is built in): `getpeername` on an
+    /// MPTCP socket shows the Service address.
+    pub skc_to_mptcp_sock: bool,
 }
 
 /// Asks the kernel.
 pub fn features() -> Features {
     Features {
         set_retval: sys::accepts(&SET_RETVAL, CONNECT4).is_ok(),
+        skc_to_mptcp_sock: sys::accepts(&SKC_TO_MPTCP_SOCK, CONNECT4).is_ok(),
     }
 }
 
@@ -25,6 +29,16 @@ const SET_RETVAL: [u64; 4] = [
     instruction(0xb7, 1, -111),
     instruction(0x85, 0, 187),
     instruction(0xb7, 0, 0),
+    instruction(0x95, 0, 0),
+];
+
+/// `r1 = ctx->sk; if r1 == 0 goto +1; call bpf_skc_to_mptcp_sock; r0 = 1; exit`
+const SKC_TO_MPTCP_SOCK: [u64; 5] = [
+    // The socket is at offset 64 of `struct bpf_sock_addr`.
+    0x79 | 1 << 8 | 1 << 12 | 64 << 16,
+    0x15 | 1 << 8 | 1 << 16,
+    instruction(0x85, 0, 196),
+    instruction(0xb7, 0, 1),
     instruction(0x95, 0, 0),
 ];
 

@@ -255,9 +255,12 @@ fn load_object(pins: &Pins, mut sizes: Sizes, features: Features) -> Result<Ebpf
     for (name, size) in sizeable(&mut sizes) {
         loader.map_max_entries(name, *size);
     }
-    let (set_retval, peers_mask) = (u32::from(features.set_retval), sizes.peers - 1);
+    let set_retval = u32::from(features.set_retval);
+    let skc_to_mptcp_sock = u32::from(features.skc_to_mptcp_sock);
+    let peers_mask = sizes.peers - 1;
     loader
         .override_global("HAS_SET_RETVAL", &set_retval, true)
+        .override_global("HAS_SKC_TO_MPTCP_SOCK", &skc_to_mptcp_sock, true)
         .override_global("PEERS_MASK", &peers_mask, true)
         .load(OBJECT)
         .map_err(|error| OpenError::Object(Box::new(error)))

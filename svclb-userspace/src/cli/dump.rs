@@ -79,6 +79,7 @@ struct Socket {
 struct Node {
     programs: Vec<&'static str>,
     set_retval: bool,
+    skc_to_mptcp_sock: bool,
     counters: BTreeMap<&'static str, u64>,
     maps: BTreeMap<&'static str, Fill>,
 }
@@ -243,6 +244,7 @@ fn node(pinned: &Pinned, maps: &Snapshot, features: Features) -> anyhow::Result<
     Ok(Node {
         programs: pinned.attached(),
         set_retval: features.set_retval,
+        skc_to_mptcp_sock: features.skc_to_mptcp_sock,
         counters: pinned
             .counters()?
             .into_iter()
