@@ -42,6 +42,12 @@ impl Addr16 {
         self.0
     }
 
+    /// The sixteen bytes, network order.
+    #[inline(always)]
+    pub const fn octets(self) -> [u8; 16] {
+        zerocopy::transmute!(self.0)
+    }
+
     /// The last word: the whole address where [`is_v4`](Self::is_v4).
     #[inline(always)]
     pub const fn v4_word(self) -> u32 {
@@ -75,11 +81,7 @@ impl Addr16 {
         if self.is_v4() {
             return IpAddr::V4(Ipv4Addr::from(self.0[3].to_ne_bytes()));
         }
-        let mut octets = [0; 16];
-        for (chunk, word) in octets.chunks_exact_mut(4).zip(self.0) {
-            chunk.copy_from_slice(&word.to_ne_bytes());
-        }
-        IpAddr::V6(Ipv6Addr::from(octets))
+        IpAddr::V6(Ipv6Addr::from(self.octets()))
     }
 }
 

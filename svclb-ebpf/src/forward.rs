@@ -9,7 +9,7 @@ use svclb_common::{
 use crate::counters::count;
 use crate::family::{Endpoint, Family, peer, protocol, set_peer};
 use crate::kernel::{ALLOW, random, socket_cookie};
-use crate::{affinity, maps, peers, refuse, reverse, rings};
+use crate::{affinity, log, maps, peers, refuse, reverse, rings};
 
 /// What a hook is called for.
 pub(crate) trait Call {
@@ -54,7 +54,7 @@ pub(crate) fn forward<F: Family, C: Call>(ctx: &SockAddrContext) -> i32 {
         return ALLOW;
     };
     if frontend.internal.count == 0 {
-        return refuse::refuse::<F, C>(ctx, proto, wanted.addr);
+        return refuse::refuse::<F, C>(ctx, proto, wanted);
     }
     let chosen = if C::CONNECTS {
         connect_slot(ctx, &frontend)
@@ -63,7 +63,7 @@ pub(crate) fn forward<F: Family, C: Call>(ctx: &SockAddrContext) -> i32 {
     };
     let Some(slot) = chosen else {
         count(Counter::SlotMissing);
-        return refuse::refuse::<F, C>(ctx, proto, wanted.addr);
+        return refuse::refuse::<F, C>(ctx, proto, wanted);
     };
     let translation = Translation {
         frontend_addr: wanted.addr,
@@ -87,6 +87,7 @@ pub(crate) fn forward<F: Family, C: Call>(ctx: &SockAddrContext) -> i32 {
         },
     );
     count(C::COUNTER);
+    log::forwarded(ctx, &translation);
     ALLOW
 }
 

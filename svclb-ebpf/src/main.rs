@@ -19,6 +19,7 @@ mod counters;
 mod family;
 mod forward;
 mod kernel;
+mod log;
 mod maps;
 mod peers;
 mod refuse;

@@ -7,6 +7,7 @@ use crate::counters::count;
 use crate::family::{Endpoint, Family, set_peer};
 use crate::forward::Call;
 use crate::kernel::{ALLOW, DENY, set_retval};
+use crate::log;
 use crate::maps::HAS_SET_RETVAL;
 
 const ECONNREFUSED: i32 = 111;
@@ -33,16 +34,17 @@ const fn v4(octets: [u8; 4]) -> Addr16 {
 pub(crate) fn refuse<F: Family, C: Call>(
     ctx: &SockAddrContext,
     proto: Proto,
-    wanted: Addr16,
+    wanted: Endpoint,
 ) -> i32 {
     count(Counter::Refused);
+    log::refused(ctx, wanted);
     if HAS_SET_RETVAL.load() != 0 {
         set_retval(-ECONNREFUSED);
         return DENY;
     }
-    let mapped_udp = F::SENDS_MAPPED_AS_V4 && wanted.is_v4() && matches!(proto, Proto::UDP);
+    let mapped_udp = F::SENDS_MAPPED_AS_V4 && wanted.addr.is_v4() && matches!(proto, Proto::UDP);
     let to_zero = C::CONNECTS && !mapped_udp;
-    let addr = match (wanted.is_v4(), to_zero) {
+    let addr = match (wanted.addr.is_v4(), to_zero) {
         (true, true) => LOOPBACK_V4,
         (true, false) => FAR_LOOPBACK_V4,
         (false, _) => LOOPBACK_V6,

@@ -15,6 +15,7 @@ pub(crate) fn run() -> Result<()> {
         "--exclude",
         "svclb-ebpf",
         "--all-targets",
+        "--all-features",
         "--",
         "-D",
         "warnings",

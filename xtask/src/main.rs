@@ -33,7 +33,7 @@ enum Verb {
     /// Builds the eBPF object: target/bpf/svclb-ebpf
     BuildEbpf,
     /// Builds the agent as one static binary: target/release/svclb
-    Build,
+    Build(build::Args),
     /// Formatting, lints, layering, orphans, documentation; changes nothing
     Check,
     /// All tests; the last steps need root
@@ -59,8 +59,8 @@ fn main() -> ExitCode {
 fn run(verb: Verb) -> Result<()> {
     match verb {
         Verb::Setup(args) => setup::run(&args),
-        Verb::BuildEbpf => build::ebpf::run().map(drop),
-        Verb::Build => build::run().map(drop),
+        Verb::BuildEbpf => build::ebpf::run(build::Profile::Release).map(drop),
+        Verb::Build(args) => build::verb(&args),
         Verb::Check => check::run(),
         Verb::Test(args) => test::run(args),
         Verb::Demo(args) => demo::run(&args),

@@ -10,6 +10,8 @@
 mod attach;
 mod cleanup;
 mod features;
+#[cfg(feature = "kernel-log")]
+mod kernel_log;
 mod kernel_maps;
 mod mounts;
 mod open;

@@ -100,6 +100,8 @@ impl Dataplane {
             load_program(&mut ebpf, program.name)?;
         }
         write_meta(&pins)?;
+        #[cfg(feature = "kernel-log")]
+        crate::kernel_log::follow(&mut ebpf);
         Ok(Self {
             ebpf,
             pins,

@@ -74,7 +74,9 @@ pub(crate) fn run(args: Run) -> anyhow::Result<()> {
 }
 
 fn init_log(args: &Run) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_new(&args.log).with_context(|| {
+    // What the libraries say at `debug` is for their developers; it can be asked for by name.
+    let directives = format!("aya=info,aya_obj=info,hyper_util=info,{}", args.log);
+    let filter = EnvFilter::try_new(directives).with_context(|| {
         format!(
             "--log {} is no log level; give error, warn, info or debug",
             args.log

@@ -1,16 +1,26 @@
 //! The agent: a release build against musl, so that it runs on any distribution and on none.
 
-use super::object;
+use super::{Profile, object};
 use crate::{process, setup, workspace};
 use anyhow::{Context as _, Result};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-pub(super) fn build(ebpf: &Path) -> Result<PathBuf> {
+pub(super) fn build(ebpf: &Path, profile: Profile) -> Result<PathBuf> {
     setup::static_target()?;
     let target = workspace::static_target();
     let mut cargo = process::cargo();
-    cargo.args(["build", "--release", "--package", "svclb"]);
+    cargo.args(["build", "--package", "svclb"]);
+    let folder = match profile {
+        Profile::Release => {
+            cargo.arg("--release");
+            "release"
+        }
+        Profile::Debug => {
+            cargo.args(["--features", "kernel-log"]);
+            "debug"
+        }
+    };
     cargo.args(["--target", &target]);
     cargo.env("SVCLB_EBPF_OBJECT", ebpf);
     // ring has some C: the host's compiler serves, as it includes nothing of the C library that
@@ -23,8 +33,11 @@ pub(super) fn build(ebpf: &Path) -> Result<PathBuf> {
         }
     }
     process::run(&mut cargo)?;
-    let built = workspace::target().join(target).join("release/svclb");
+    let built = workspace::target().join(target).join(folder).join("svclb");
     object::check_static(&built)?;
+    if profile == Profile::Debug {
+        return Ok(built);
+    }
     let agent = workspace::agent();
     install(&built, &agent).with_context(|| format!("{} can't be written", agent.display()))?;
     Ok(agent)

@@ -1,6 +1,6 @@
 //! `build-ebpf`: the kernel half, for the BPF virtual machine.
 
-use super::object;
+use super::{Profile, object};
 use crate::setup::{self, Route, Toolchain};
 use crate::{process, workspace};
 use anyhow::{Context as _, Result};
@@ -11,12 +11,15 @@ use std::process::Command;
 const TARGET: &str = "bpfel-unknown-none";
 
 /// Gives the path of the object.
-pub(crate) fn run() -> Result<PathBuf> {
+pub(crate) fn run(profile: Profile) -> Result<PathBuf> {
     let toolchain = setup::toolchain()?;
-    let mut cargo = cargo(&toolchain, "build");
+    let mut cargo = cargo(&toolchain, "build", profile);
     process::run(&mut cargo)?;
-    let built = build_dir().join(format!("{TARGET}/release/svclb-ebpf"));
+    let built = build_dir(profile).join(format!("{TARGET}/release/svclb-ebpf"));
     object::check_programs(&built)?;
+    if profile == Profile::Debug {
+        return Ok(built);
+    }
     let object = workspace::ebpf_object();
     keep(&built, &object)?;
     Ok(object)
@@ -27,12 +30,14 @@ pub(crate) fn lint() -> Result<()> {
     let toolchain = setup::toolchain()?;
     let clippy = toolchain.rustc.with_file_name("cargo-clippy").exists();
     if clippy {
-        let mut cargo = cargo(&toolchain, "clippy");
-        cargo.args(["--", "-D", "warnings"]);
-        return process::run(&mut cargo);
+        for profile in [Profile::Release, Profile::Debug] {
+            let mut cargo = cargo(&toolchain, "clippy", profile);
+            process::run(cargo.args(["--", "-D", "warnings"]))?;
+        }
+        return Ok(());
     }
     println!("check: this nightly has no clippy: svclb-ebpf is only built with warnings denied");
-    let mut cargo = cargo(&toolchain, "check");
+    let mut cargo = cargo(&toolchain, "check", Profile::Debug);
     cargo.env("CARGO_BUILD_WARNINGS", "deny");
     let encoded = format!("{}\u{1f}-Dwarnings", rustflags(&toolchain));
     cargo.env("CARGO_ENCODED_RUSTFLAGS", encoded);
@@ -42,8 +47,11 @@ pub(crate) fn lint() -> Result<()> {
     process::run(&mut cargo)
 }
 
-fn build_dir() -> PathBuf {
-    workspace::target().join("bpf-build")
+fn build_dir(profile: Profile) -> PathBuf {
+    workspace::target().join(match profile {
+        Profile::Release => "bpf-build",
+        Profile::Debug => "bpf-build-debug",
+    })
 }
 
 /// Flags as `CARGO_ENCODED_RUSTFLAGS` wants them: separated by the unit separator, so that a
@@ -54,7 +62,7 @@ fn rustflags(toolchain: &Toolchain) -> String {
     [&linker, "-Clink-arg=--btf", "-Cdebuginfo=2"].join("\u{1f}")
 }
 
-fn cargo(toolchain: &Toolchain, verb: &str) -> Command {
+fn cargo(toolchain: &Toolchain, verb: &str, profile: Profile) -> Command {
     let mut cargo = match toolchain.route {
         Route::Nightly => {
             let mut rustup = process::foreign("rustup");
@@ -71,11 +79,15 @@ fn cargo(toolchain: &Toolchain, verb: &str) -> Command {
             cargo
         }
     };
+    // Optimised in both: without that no program passes the verifier.
     cargo.args(["--release", "--package", "svclb-ebpf"]);
+    if profile == Profile::Debug {
+        cargo.args(["--features", "log"]);
+    }
     cargo.args(["--target", TARGET]);
     // A target directory of its own: the host's builds hold the lock of theirs.
     if verb != "check" {
-        cargo.arg("--target-dir").arg(build_dir());
+        cargo.arg("--target-dir").arg(build_dir(profile));
     }
     cargo.env("CARGO_ENCODED_RUSTFLAGS", rustflags(toolchain));
     cargo

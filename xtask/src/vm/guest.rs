@@ -86,7 +86,8 @@ impl VirtmeNg {
             command.arg("--disable-kvm");
         }
         command.args(["--cpus", "2", "--memory", "3G", "--user", "root"]);
-        command.args(["--overlay-rwdir", "/run"]);
+        // A virtiofsd that is there may be unable to start; 9p is a part of qemu.
+        command.args(["--force-9p", "--overlay-rwdir", "/run"]);
         command.arg("--cwd").arg(workspace::root());
         command.arg("--exec");
         command.arg(format!("bash {}", script.display()));
