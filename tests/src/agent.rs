@@ -58,6 +58,8 @@ pub fn svclb_binary() -> Result<PathBuf> {
 }
 
 impl Agent {
+    /// Longer than any start takes, also under emulation on a busy machine.
+    pub const STARTS_IN: Duration = Duration::from_secs(60);
     /// Where `/metrics` answers in the node's namespace.
     pub const METRICS: &str = "127.0.0.1:10249";
     /// Where `/healthz` and `/livez` answer in the node's namespace.
@@ -98,7 +100,7 @@ impl Agent {
     pub fn run(&mut self) -> Result<()> {
         let start = Instant::now();
         self.spawn()?;
-        let limit = Duration::from_secs(20);
+        let limit = Self::STARTS_IN;
         let mut ended = None;
         let ready = wait_until(limit, || {
             ended = self.exit_status();

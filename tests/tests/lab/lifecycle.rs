@@ -138,8 +138,7 @@ fn without_its_cgroup_or_its_manifests_it_ends_with_one_sentence() {
         Agent::prepare(&scene.node, scene.manifests.dir(), options).unwrap(),
     ] {
         agent.spawn().unwrap();
-        let ended =
-            svclb_tests::wait_until(Duration::from_secs(5), || agent.exit_status().is_some());
+        let ended = svclb_tests::wait_until(Agent::STARTS_IN, || agent.exit_status().is_some());
         // Another thread collects what it wrote.
         svclb_tests::wait_until(Duration::from_secs(2), || !agent.log().is_empty());
         let log = agent.log().join("\n");

@@ -1,0 +1,197 @@
+//! An API server that lists and watches three kinds, and misbehaves when it is told to.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::{Path, Query, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use serde_json::{Value, json};
+use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
+
+use super::SELECTOR;
+
+/// How the API server behaves.
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Mood {
+    #[default]
+    Well,
+    /// Every request is answered with 500.
+    Broken,
+}
+
+#[derive(Default)]
+pub(crate) struct Inner {
+    pub(crate) mood: Mood,
+    version: u64,
+    /// By resource, then by name.
+    objects: BTreeMap<String, BTreeMap<String, Value>>,
+    pub(crate) watches: BTreeMap<String, Vec<UnboundedSender<String>>>,
+    /// What a watch that begins at an earlier version is told: version, resource, line.
+    history: Vec<(u64, String, String)>,
+    pub(crate) selectors: Vec<(String, String)>,
+    pub(crate) listings: usize,
+}
+
+/// A handle to it.
+#[derive(Clone, Default)]
+pub(crate) struct Double(Arc<Mutex<Inner>>);
+
+impl Double {
+    pub(crate) fn with<T>(&self, act: impl FnOnce(&mut Inner) -> T) -> T {
+        act(&mut self.0.lock().unwrap())
+    }
+
+    /// Adds or replaces an object. One that the selector leaves out is as good as gone for
+    /// who watches.
+    pub(crate) fn put(&self, resource: &str, mut object: Value) {
+        if is_left_out(&object) {
+            self.remove(resource, object["metadata"]["name"].as_str().unwrap());
+            return;
+        }
+        self.with(|inner| {
+            inner.version += 1;
+            object["metadata"]["resourceVersion"] = json!(inner.version.to_string());
+            let name = object["metadata"]["name"].as_str().unwrap().to_owned();
+            let objects = inner.objects.entry(resource.to_owned()).or_default();
+            let kind = if objects.insert(name, object.clone()).is_some() {
+                "MODIFIED"
+            } else {
+                "ADDED"
+            };
+            inner.record(
+                resource,
+                &json!({"type": kind, "object": object}).to_string(),
+            );
+        });
+    }
+
+    pub(crate) fn remove(&self, resource: &str, name: &str) {
+        self.with(|inner| {
+            let gone = inner
+                .objects
+                .get_mut(resource)
+                .and_then(|all| all.remove(name))
+                .unwrap();
+            inner.version += 1;
+            inner.record(
+                resource,
+                &json!({"type": "DELETED", "object": gone}).to_string(),
+            );
+        });
+    }
+
+    /// What happens while nobody watches.
+    pub(crate) fn quietly(&self, act: impl FnOnce(&Self)) {
+        self.drop_watches();
+        act(self);
+    }
+
+    pub(crate) fn drop_watches(&self) {
+        self.with(|inner| inner.watches.clear());
+    }
+
+    /// As etcd does when the history that a watch asks for is compacted.
+    pub(crate) fn gone(&self) {
+        let status = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure",
+            "code": 410, "reason": "Expired", "message": "too old resource version"});
+        self.with(|inner| {
+            for resource in ["services", "endpointslices", "nodes"] {
+                inner.say(
+                    resource,
+                    &json!({"type": "ERROR", "object": status}).to_string(),
+                );
+            }
+        });
+        self.drop_watches();
+    }
+
+    pub(crate) async fn start(&self) -> String {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let routes = Router::new()
+            .route("/api/v1/{resource}", get(answer))
+            .route("/apis/discovery.k8s.io/v1/{resource}", get(answer))
+            .with_state(self.clone());
+        tokio::spawn(async move { axum::serve(listener, routes).await });
+        format!("http://{address}")
+    }
+}
+
+impl Inner {
+    /// Something that belongs to the history.
+    fn record(&mut self, resource: &str, line: &str) {
+        self.history
+            .push((self.version, resource.to_owned(), format!("{line}\n")));
+        self.say(resource, line);
+    }
+
+    fn say(&mut self, resource: &str, line: &str) {
+        if let Some(watches) = self.watches.get_mut(resource) {
+            watches.retain(|watch| watch.send(format!("{line}\n")).is_ok());
+        }
+    }
+}
+
+/// Whether [`SELECTOR`] leaves an object out.
+fn is_left_out(object: &Value) -> bool {
+    let labels = object["metadata"]["labels"].as_object();
+    SELECTOR
+        .split(",!")
+        .map(|label| label.trim_start_matches('!'))
+        .any(|label| labels.is_some_and(|labels| labels.contains_key(label)))
+}
+
+async fn answer(
+    State(double): State<Double>,
+    Path(resource): Path<String>,
+    Query(query): Query<BTreeMap<String, String>>,
+) -> Response {
+    double.with(|inner| {
+        if inner.mood == Mood::Broken {
+            return StatusCode::INTERNAL_SERVER_ERROR.into_response();
+        }
+        let selector = query.get("labelSelector").or(query.get("fieldSelector"));
+        inner
+            .selectors
+            .push((resource.clone(), selector.cloned().unwrap_or_default()));
+        if query.get("watch").is_some_and(|watch| watch != "false") {
+            let (sender, receiver) = unbounded_channel::<String>();
+            let from: u64 = query["resourceVersion"].parse().unwrap();
+            for (version, of, line) in &inner.history {
+                if *version > from && *of == resource {
+                    sender.send(line.clone()).unwrap();
+                }
+            }
+            inner.watches.entry(resource).or_default().push(sender);
+            let lines = futures_util::stream::unfold(receiver, async |mut receiver| {
+                let line = receiver.recv().await?;
+                Some((Ok::<_, std::io::Error>(Bytes::from(line)), receiver))
+            });
+            return Body::from_stream(lines).into_response();
+        }
+        inner.listings += 1;
+        let (kind, version) = match resource.as_str() {
+            "services" => ("ServiceList", "v1"),
+            "nodes" => ("NodeList", "v1"),
+            _ => ("EndpointSliceList", "discovery.k8s.io/v1"),
+        };
+        let items: Vec<_> = inner
+            .objects
+            .get(&resource)
+            .into_iter()
+            .flat_map(BTreeMap::values)
+            .collect();
+        axum::http::Response::builder()
+            .header("content-type", "application/json")
+            .body(Body::from(
+                json!({"kind": kind, "apiVersion": version,
+                    "metadata": {"resourceVersion": inner.version.to_string()}, "items": items})
+                .to_string(),
+            ))
+            .unwrap()
+    })
+}

@@ -1,0 +1,169 @@
+//! The Kubernetes source against an API server: a double that misbehaves, and a real one.
+//!
+//! The scenarios of [`both`] run against the double, and, where `KUBEBUILDER_ASSETS` names a
+//! folder with `etcd` and `kube-apiserver`, against those, too.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod both;
+mod double;
+mod only_double;
+mod real;
+
+use std::time::Duration;
+
+use double::Double;
+use real::Real;
+use serde_json::{Value, json};
+use svclb_core::model::{Event, Object, ObjectKey};
+use svclb_source::{KubeOptions, Status, kubernetes};
+use tempfile::TempDir;
+use tokio::sync::mpsc::{Receiver, channel};
+use tokio::time::timeout;
+
+/// What the source asks the API server for, of Services and EndpointSlices.
+const SELECTOR: &str = "!service.kubernetes.io/service-proxy-name,!service.kubernetes.io/headless";
+
+fn service(name: &str, port: u16) -> Value {
+    // A number of its own for each, as a real API server insists.
+    let last = 10 + name.len();
+    json!({"apiVersion": "v1", "kind": "Service",
+        "metadata": {"name": name, "namespace": "default"},
+        "spec": {"clusterIP": format!("10.96.0.{last}"), "ports": [{"port": port}]}})
+}
+
+fn slice(name: &str) -> Value {
+    json!({"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
+        "metadata": {"name": name, "namespace": "default",
+            "labels": {"kubernetes.io/service-name": "web"}},
+        "addressType": "IPv4", "endpoints": [{"addresses": ["10.0.0.1"]}],
+        "ports": [{"name": "", "port": 8080}]})
+}
+
+/// An API server.
+enum Server {
+    Double(Double),
+    Real(Box<Real>),
+}
+
+impl Server {
+    async fn put(&self, resource: &str, object: Value) {
+        match self {
+            Self::Double(double) => double.put(resource, object),
+            Self::Real(real) => real.put(object).await,
+        }
+    }
+
+    async fn remove(&self, resource: &str, name: &str) {
+        match self {
+            Self::Double(double) => double.remove(resource, name),
+            Self::Real(real) => real.remove(resource, name).await,
+        }
+    }
+
+    /// Everybody loses their watches, and has to make up for what they miss.
+    async fn restart(&mut self) {
+        match self {
+            Self::Double(double) => double.drop_watches(),
+            Self::Real(real) => real.restart().await,
+        }
+    }
+}
+
+/// A source, and the API server that it follows.
+struct Run<S> {
+    server: S,
+    events: Receiver<Vec<Event>>,
+    status: Status,
+    _dir: TempDir,
+}
+
+impl Run<Server> {
+    /// Follows a server, which is given one Service and one slice first.
+    async fn follow(server: Server) -> Self {
+        server.put("services", service("web", 80)).await;
+        server.put("endpointslices", slice("web-1")).await;
+        let dir = TempDir::new().unwrap();
+        let kubeconfig = dir.path().join("config");
+        let (url, user) = match &server {
+            Server::Double(double) => (double.start().await, json!({})),
+            Server::Real(real) => (real.url(), json!({"token": Real::TOKEN})),
+        };
+        // The address that the kubeconfig names is not the one that counts.
+        let cluster = json!({"server": "https://127.0.0.1:1", "insecure-skip-tls-verify": true});
+        std::fs::write(
+            &kubeconfig,
+            json!({"apiVersion": "v1", "kind": "Config", "current-context": "c",
+                "clusters": [{"name": "k", "cluster": cluster}],
+                "users": [{"name": "u", "user": user}],
+                "contexts": [{"name": "c", "context": {"cluster": "k", "user": "u"}}]})
+            .to_string(),
+        )
+        .unwrap();
+        let (sender, events) = channel(64);
+        let status = Status::default();
+        let options = KubeOptions {
+            kubeconfig: Some(kubeconfig),
+            apiserver: Some(url),
+            node_name: "node1".into(),
+        };
+        tokio::spawn(kubernetes(options, sender, status.clone()));
+        Self {
+            server,
+            events,
+            status,
+            _dir: dir,
+        }
+    }
+}
+
+impl<S> Run<S> {
+    /// What is said next, in words.
+    async fn next(&mut self) -> Vec<String> {
+        let batch = self.events.recv().await.expect("the source ended");
+        batch
+            .into_iter()
+            .map(in_words)
+            // A real API server has a Service of its own.
+            .filter(|said| !said.contains("kubernetes"))
+            .collect()
+    }
+
+    /// Exactly these are said, in any order.
+    async fn expect(&mut self, expected: &[&str]) {
+        let mut said = Vec::new();
+        while said.len() < expected.len() {
+            let more = timeout(Duration::from_secs(60), self.next()).await;
+            said.extend(more.unwrap_or_else(|_| panic!("only {said:?} was said in 60 s")));
+        }
+        let mut expected: Vec<_> = expected.iter().map(ToString::to_string).collect();
+        expected.sort();
+        said.sort();
+        assert_eq!(said, expected);
+    }
+
+    /// Nothing more is said for some time.
+    async fn silence(&mut self, time: Duration) {
+        let said = timeout(time, async {
+            loop {
+                let said = self.next().await;
+                if !said.is_empty() {
+                    return said;
+                }
+            }
+        });
+        assert_eq!(said.await.ok(), None);
+    }
+}
+
+fn in_words(event: Event) -> String {
+    match event {
+        Event::Apply(Object::Service(s)) => format!("{} {}", s.name.name, s.ports[0].port),
+        Event::Apply(Object::EndpointSlice(s)) => s.name.name.to_string(),
+        Event::Apply(Object::Node(n)) => n.name.to_string(),
+        Event::Delete(ObjectKey::Service(n) | ObjectKey::EndpointSlice(n)) => {
+            format!("no {}", n.name)
+        }
+        Event::Delete(ObjectKey::Node) => "no node".to_owned(),
+        Event::Synced => "synced".to_owned(),
+    }
+}
