@@ -1,8 +1,10 @@
 //! `svclb` on a node of a lab, started and watched as an operator would.
 
 use std::env;
+use std::fs;
 use std::io::{BufRead as _, BufReader, Read};
 use std::net::SocketAddr;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -266,6 +268,44 @@ impl Agent {
                 .env("NO_COLOR", "1")
                 .output()
                 .with_context(|| format!("cannot run {}", self.binary.display()))
+        })
+    }
+
+    /// `svclb run <args>`, in the node's namespace: as this agent would run, but for the
+    /// flags that are given.
+    ///
+    /// # Errors
+    /// If it cannot be run; its own failure is in the output.
+    pub fn run_once(&self, args: &[&str], uid: u32) -> Result<Output> {
+        let ours = [
+            ("--manifests", self.manifests.clone()),
+            ("--cgroup", self.node.cgroup().to_owned()),
+            ("--pin-dir", self.node.pin_dir().to_owned()),
+        ];
+        self.node.run(|| {
+            // A copy, which any user may run.
+            let binary = self.manifests.with_file_name("svclb");
+            fs::copy(&self.binary, &binary).context("the binary cannot be copied")?;
+            let mut command = Command::new(&binary);
+            command
+                .args(["run", "--node-name", self.node.name()])
+                .args([
+                    "--metrics-addr",
+                    "127.0.0.1:0",
+                    "--healthz-addr",
+                    "127.0.0.1:0",
+                ])
+                .args(args)
+                .env("NO_COLOR", "1")
+                .uid(uid);
+            for (flag, value) in &ours {
+                if !args.contains(flag) {
+                    command.arg(flag).arg(value);
+                }
+            }
+            command
+                .output()
+                .with_context(|| format!("cannot run {}", binary.display()))
         })
     }
 

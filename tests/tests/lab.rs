@@ -15,6 +15,7 @@ mod lab {
     mod affinity;
     mod change;
     mod examples;
+    mod faults;
     mod itself;
     mod lifecycle;
     mod refusal;

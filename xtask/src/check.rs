@@ -2,6 +2,8 @@
 
 mod layers;
 mod sources;
+#[cfg(test)]
+mod tests;
 
 use anyhow::Result;
 
@@ -21,6 +23,12 @@ pub(crate) fn run() -> Result<()> {
         "warnings",
     ]))?;
     build::ebpf::lint()?;
+    process::run(
+        process::cargo()
+            .args(["doc", "--workspace", "--exclude", "svclb-ebpf"])
+            .args(["--no-deps", "--document-private-items", "--quiet"])
+            .env("RUSTDOCFLAGS", "-D warnings"),
+    )?;
     layers::check()?;
     sources::check()?;
     println!("check: layers, unsafe blocks and orphans are as they should be");

@@ -6,10 +6,12 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::{fs, process};
 
+use aya::maps::{Array, Map, MapData};
 use svclb_common::maps::Sizes;
 use svclb_common::{
-    Addr16, BackendId, BackendValue, FrontendKey, FrontendValue, Generation, Label, PortBe, Proto,
-    Scope, ServiceFamily, ServiceId, ServiceRecord, SlotIndex, SlotKey, SlotValue,
+    ABI_VERSION, Addr16, BackendId, BackendValue, FrontendKey, FrontendValue, Generation, Label,
+    Meta, PortBe, Proto, Scope, ServiceFamily, ServiceId, ServiceRecord, SlotIndex, SlotKey,
+    SlotValue,
 };
 use svclb_core::apply::Maps;
 use svclb_core::op::Op;
@@ -192,6 +194,29 @@ fn a_pinned_size_is_kept_and_told() {
         warnings.contains("SLOTS holds 1000 entries and 2000"),
         "{warnings}"
     );
+}
+
+#[test]
+fn maps_of_another_layout_are_refused_with_what_to_do() {
+    let place = Place::new();
+    drop(place.open());
+    let pinned = MapData::from_pin(place.pin_dir().join("maps/META")).unwrap();
+    let mut meta = Array::<_, u64>::try_from(Map::Array(pinned)).unwrap();
+    let other: u64 = zerocopy::transmute!(Meta {
+        abi_version: ABI_VERSION + 1,
+        ..Meta::CURRENT
+    });
+    meta.set(0, other, 0).unwrap();
+    let error = Dataplane::open(&place.0).err().unwrap().to_string();
+    for word in [
+        format!("layout version {}", ABI_VERSION + 1),
+        format!("has {ABI_VERSION}"),
+        "svclb cleanup".to_owned(),
+    ] {
+        assert!(error.contains(&word), "{error}");
+    }
+    let error = Pinned::open(place.pin_dir()).err().unwrap().to_string();
+    assert!(error.contains("layout"), "{error}");
 }
 
 #[test]

@@ -40,7 +40,7 @@ enum Verb {
     },
     /// Asks who answers at an address.
     Ask {
-        /// Address and port: 10.96.0.10:80 or [fd00::1]:80.
+        /// Address and port: `10.96.0.10:80` or `[fd00::1]:80`.
         to: SocketAddr,
         /// The protocol.
         #[arg(long, value_enum, default_value_t = Protocol::Tcp)]

@@ -3,7 +3,7 @@
 use std::fs;
 use std::time::Duration;
 
-use svclb_tests::{Agent, AgentOptions, Transport};
+use svclb_tests::{Agent, Transport};
 
 use super::scene::{Scene, lasting, v4, v6, web, web_service};
 
@@ -121,31 +121,4 @@ fn the_dump_names_the_service_its_address_and_its_backends() {
     let table = scene.agent.svclb("dump", &["services"]).unwrap();
     let table = String::from_utf8(table.stdout).unwrap();
     assert!(table.contains("10.96.0.10:80"), "{table}");
-}
-
-#[test]
-fn without_its_cgroup_or_its_manifests_it_ends_with_one_sentence() {
-    let mut scene = Scene::web();
-    scene.agent.cleanup().unwrap();
-    let nowhere = scene.lab.dir().join("nowhere");
-    let cgroup = scene.lab.dir().join("not-a-cgroup");
-    fs::create_dir(&cgroup).unwrap();
-    let options = AgentOptions {
-        args: vec![format!("--cgroup={}", cgroup.display())],
-    };
-    for mut agent in [
-        Agent::prepare(&scene.node, &nowhere, AgentOptions::default()).unwrap(),
-        Agent::prepare(&scene.node, scene.manifests.dir(), options).unwrap(),
-    ] {
-        agent.spawn().unwrap();
-        let ended = svclb_tests::wait_until(Agent::STARTS_IN, || agent.exit_status().is_some());
-        // Another thread collects what it wrote.
-        svclb_tests::wait_until(Duration::from_secs(2), || !agent.log().is_empty());
-        let log = agent.log().join("\n");
-        assert!(ended, "{log}");
-        assert!(!agent.exit_status().unwrap().success());
-        assert!(!log.is_empty());
-        assert!(!log.contains("panicked"), "{log}");
-        assert!(!log.contains("backtrace"), "{log}");
-    }
 }
