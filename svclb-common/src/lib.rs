@@ -12,7 +12,7 @@
 //!   undefined, and the kernel may hand us any.
 //! * Byte order is a type: [`Addr16`] and [`PortBe`] are network order, everything else
 //!   is host order.
-//! * Changing a layout means a new [`ABI_VERSION`]; `tests/layout.rs` notices.
+//! * Changing a layout means a new [`ABI_VERSION`]; the assertions beside each layout notice.
 #![no_std]
 #![forbid(unsafe_code)]
 

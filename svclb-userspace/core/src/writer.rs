@@ -68,6 +68,8 @@ pub struct Writer<M> {
     backend_ids: Ids,
     /// Services that may have something to retire.
     touched: BTreeSet<ServiceId>,
+    /// Retired rows that could not be deleted.
+    left: Vec<SlotKey>,
 }
 
 impl<M: Maps> Writer<M> {
@@ -84,6 +86,7 @@ impl<M: Maps> Writer<M> {
             backend_ids: Ids::after(backend.get()),
             touched: image.records().map(|(id, _)| id).collect(),
             image,
+            left: Vec::new(),
         })
     }
 
@@ -268,7 +271,8 @@ impl<M: Maps> Writer<M> {
 
     /// Hands out what no new reader can find. Everything committed before this call counts.
     pub fn retire(&mut self) -> Retired {
-        let mut keys: Vec<_> = self.image.orphans().collect();
+        let mut keys = std::mem::take(&mut self.left);
+        keys.extend(self.image.orphans());
         for id in std::mem::take(&mut self.touched) {
             keys.append(&mut self.image.retire(id));
         }
@@ -279,11 +283,17 @@ impl<M: Maps> Writer<M> {
     /// have ended.
     ///
     /// # Errors
-    /// [`Failure`]; the rest is retired again with the next change of its service or at
-    /// the next start.
+    /// [`Failure`]; the next [`retire`](Self::retire) hands out the rest again.
     pub fn collect(&mut self, retired: Retired) -> Result<usize, Failure> {
-        let ops: Vec<_> = retired.0.into_iter().map(Op::DeleteSlot).collect();
-        self.delete(&ops)
+        let ops: Vec<_> = retired.0.iter().copied().map(Op::DeleteSlot).collect();
+        let (done, result) = self.delete(&ops);
+        self.left.extend(retired.0.into_iter().skip(done));
+        result.map(|()| done)
+    }
+
+    /// Takes back what was retired, where no grace period could pass.
+    pub fn keep(&mut self, retired: Retired) {
+        self.left.extend(retired.0);
     }
 
     /// Frees ids that have rested for `rest`. Call it now and then: an id begins its rest
@@ -295,10 +305,16 @@ impl<M: Maps> Writer<M> {
         let (backends, services) = self.image.rested(now, rest);
         let backends: Vec<_> = backends.into_iter().map(Op::DeleteBackend).collect();
         let services: Vec<_> = services.into_iter().map(Op::DeleteService).collect();
-        Ok(self.delete(&backends)? + self.delete(&services)?)
+        let (backends, result) = self.delete(&backends);
+        result?;
+        let (services, result) = self.delete(&services);
+        result?;
+        Ok(backends + services)
     }
 
-    fn delete(&mut self, ops: &[Op]) -> Result<usize, Failure> {
+    /// How many were deleted, and what kept the rest.
+    fn delete(&mut self, ops: &[Op]) -> (usize, Result<(), Failure>) {
+        let mut all = 0;
         for chunk in ops.chunks(CHUNK) {
             let result = self.maps.perform(chunk);
             let done = result
@@ -308,9 +324,12 @@ impl<M: Maps> Writer<M> {
             for op in chunk.iter().take(done) {
                 self.image.note(op);
             }
-            result?;
+            all += done;
+            if result.is_err() {
+                return (all, result);
+            }
         }
-        Ok(ops.len())
+        (all, Ok(()))
     }
 
     /// Waits for a grace period and collects, in one go: for callers that have nothing

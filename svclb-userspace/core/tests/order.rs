@@ -311,6 +311,20 @@ proptest! {
 }
 
 #[test]
+fn what_could_not_be_deleted_is_retired_again() {
+    let one = State::from([(1, ([0].into(), [1].into(), false))]);
+    let other = State::from([(1, ([0].into(), [2].into(), false))]);
+    let mut writer = bring(FakeMaps::default(), &State::new(), &one);
+    let _report = writer.commit(&round(&one, &other));
+    let retired = writer.retire();
+    writer.maps().stop_after = Some(0);
+    assert!(writer.collect(retired).is_err());
+    writer.maps().stop_after = None;
+    assert_eq!(writer.settle().unwrap(), 1);
+    assert_eq!(writer.maps().contents.slots.len(), 1);
+}
+
+#[test]
 fn ids_are_stable_while_endpoints_come_and_go() {
     let one = State::from([(1, ([0].into(), [1, 2, 3].into(), true))]);
     let other = State::from([(1, ([0].into(), [2, 3, 4].into(), true))]);

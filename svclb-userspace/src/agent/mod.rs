@@ -126,6 +126,8 @@ struct Agent {
     dataplane: Dataplane,
     grace: GracePeriod,
     passing: Option<Passing>,
+    /// Whether the last deletion of old slots succeeded.
+    collects: bool,
     failing: Failing,
     started: Instant,
     ready: bool,
@@ -158,6 +160,7 @@ impl Agent {
             dataplane,
             grace,
             passing: None,
+            collects: true,
             failing: Failing::default(),
             started,
             ready: false,
@@ -261,12 +264,21 @@ impl Agent {
         let Some(passing) = self.passing.take() else {
             return;
         };
-        let result = waited
-            .map_err(anyhow::Error::from)
-            .and_then(|()| Ok(self.writer.collect(passing.retired)?));
-        if let Err(error) = result {
-            // They stay in the maps, unreachable, until the next start collects them.
-            warn!("old slots cannot be deleted now: {error:#}");
+        let result = match waited {
+            Ok(()) => self.writer.collect(passing.retired).map_err(Into::into),
+            Err(error) => {
+                self.writer.keep(passing.retired);
+                Err(anyhow::Error::from(error))
+            }
+        };
+        match result {
+            Ok(_) => self.collects = true,
+            Err(error) => {
+                // They stay in the maps, unreachable, and are tried again.
+                if std::mem::replace(&mut self.collects, false) {
+                    warn!("old slots cannot be deleted now: {error:#}");
+                }
+            }
         }
     }
 
