@@ -192,6 +192,8 @@ impl fmt::Debug for PortBe {
 pub struct Proto(u8);
 
 impl Proto {
+    /// All of them (0): of the frontend that refuses what no other one serves.
+    pub const ANY: Self = Self(0);
     /// TCP (6).
     pub const TCP: Self = Self(6);
     /// UDP (17).
@@ -225,6 +227,7 @@ impl Proto {
     /// The name as Kubernetes writes it (`Service.spec.ports[].protocol`).
     pub const fn name(self) -> &'static str {
         match self {
+            Self::ANY => "any",
             Self::TCP => "TCP",
             Self::UDP => "UDP",
             Self::SCTP => "SCTP",

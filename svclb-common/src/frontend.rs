@@ -116,6 +116,23 @@ pub struct FrontendKey {
 }
 
 impl FrontendKey {
+    /// The frontend of every port and protocol of an address that no other frontend of it
+    /// serves. It leads nowhere: a port that a Service doesn't have is refused.
+    #[inline(always)]
+    pub const fn other_ports(addr: Addr16, scope: Scope) -> Self {
+        Self {
+            addr,
+            port: PortBe::new(0),
+            proto: Proto::ANY,
+            scope,
+        }
+    }
+
+    /// Whether this is the frontend of an address's other ports.
+    pub const fn is_other_ports(&self) -> bool {
+        self.proto.number() == Proto::ANY.number()
+    }
+
     /// The address and port together.
     pub fn socket_addr(&self) -> SocketAddr {
         socket_addr(self.addr, self.port)
@@ -124,6 +141,9 @@ impl FrontendKey {
 
 impl fmt::Display for FrontendKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.is_other_ports() {
+            return write!(f, "other ports of {}", self.addr);
+        }
         write!(f, "{}/{}", self.socket_addr(), self.proto)
     }
 }

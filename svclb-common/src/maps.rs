@@ -25,7 +25,7 @@ pub const COUNTERS: &str = "COUNTERS";
 /// How many entries each sizeable map holds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Sizes {
-    /// `FRONTENDS`: one for each address, port and protocol.
+    /// `FRONTENDS`: one for each address, port and protocol, and one for each cluster IP.
     pub frontends: u32,
     /// `SLOTS`: one for each endpoint of each Service port (two with affinity or UDP), and as many again
     /// for the Services that are being changed at one moment.
@@ -43,10 +43,10 @@ pub struct Sizes {
 }
 
 impl Sizes {
-    /// Enough for 65,536 Service ports and half a million slots; about 35 MiB of kernel
+    /// Enough for 65,536 Services of one port and half a million slots; about 36 MiB of kernel
     /// memory before the first entry.
     pub const DEFAULT: Self = Self {
-        frontends: 1 << 16,
+        frontends: 1 << 17,
         slots: 1 << 19,
         backends: 1 << 18,
         services: 1 << 16,

@@ -45,7 +45,8 @@ pub(crate) fn forward<F: Family, C: Call>(ctx: &SockAddrContext) -> i32 {
         proto,
         scope: Scope::ANY,
     };
-    let Some(frontend) = maps::frontend(&key) else {
+    let served = maps::frontend(&key);
+    let Some(frontend) = served.or_else(|| other_ports(&key)) else {
         // Not for sends: an IPv6 socket that is connected to an IPv4-mapped address comes
         // here with its backend at every send.
         if C::CONNECTS {
@@ -89,6 +90,12 @@ pub(crate) fn forward<F: Family, C: Call>(ctx: &SockAddrContext) -> i32 {
     count(C::COUNTER);
     log::forwarded(ctx, &translation);
     ALLOW
+}
+
+/// The frontend that refuses the ports of a Service's address that nobody serves.
+#[inline(always)]
+fn other_ports(key: &FrontendKey) -> Option<FrontendValue> {
+    maps::frontend(&FrontendKey::other_ports(key.addr, key.scope))
 }
 
 /// A new connection: where session affinity sends it, or anywhere.

@@ -157,14 +157,24 @@ impl Differ<'_> {
                 FrontendFlags::NONE
             },
         };
+        let refusal = FrontendValue {
+            service: id,
+            ..FrontendValue::default()
+        };
         let flip: Vec<_> = plan
             .frontends
             .iter()
-            .filter(|key| self.image.frontend(key) != Some(&value))
-            .map(|key| (*key, value))
+            .map(|key| {
+                if key.is_other_ports() {
+                    return (*key, refusal);
+                }
+                (*key, value)
+            })
+            .filter(|(key, value)| self.image.frontend(key) != Some(value))
             .collect();
+        let leads_anywhere = flip.iter().any(|(key, _)| !key.is_other_ports());
         let fill =
-            (in_use.is_none() && !flip.is_empty() && !set.backends.is_empty()).then(|| NewSet {
+            (in_use.is_none() && leads_anywhere && !set.backends.is_empty()).then(|| NewSet {
                 generation,
                 set,
                 values: plan.slots.clone(),

@@ -165,6 +165,17 @@ pub struct Endpoint {
     pub conditions: Conditions,
     /// `nodeName`. Shared between endpoints: a source hands out one string for each node.
     pub node: Option<Arc<str>>,
+    /// `hints`; `None` where there are none.
+    pub hints: Option<Box<Hints>>,
+}
+
+/// `EndpointSlice.endpoints[].hints`: for whom the endpoint is meant.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
+pub struct Hints {
+    /// `forZones[].name`.
+    pub zones: Vec<Arc<str>>,
+    /// `forNodes[].name` (Kubernetes 1.33, KEP-3015).
+    pub nodes: Vec<Arc<str>>,
 }
 
 /// An EndpointSlice of a Service.

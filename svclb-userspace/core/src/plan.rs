@@ -3,14 +3,15 @@
 //! A pure function. Nothing outside this file knows what a traffic policy or a
 //! terminating endpoint means.
 
-use std::collections::BTreeMap;
+mod endpoints;
 
 use svclb_common::{
     Addr16, BackendValue, FrontendKey, Label, PortBe, Proto, Scope, ServiceFamily, ServiceRecord,
     SlotRange,
 };
 
-use crate::model::{EndpointSlice, Family, Node, Service, ServicePort, ServiceType, TrafficPolicy};
+use crate::model::{EndpointSlice, Family, Node, Service, ServicePort, ServiceType};
+use endpoints::Endpoints;
 
 /// What one port of a Service should be in the maps, in one address family.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -48,23 +49,16 @@ pub fn plan<'a>(
     }
     let mut plans = Vec::new();
     for family in [Family::V4, Family::V6] {
-        if !service
-            .cluster_ips
-            .iter()
-            .any(|ip| Family::of(*ip) == family)
-        {
+        if cluster_addresses(service, family).next().is_none() {
             continue;
         }
-        for port in &service.ports {
-            // SCTP has no socket hook that could serve it.
-            if port.proto == Proto::SCTP {
-                continue;
-            }
+        let first = plans.len();
+        for port in served_ports(service) {
             let Some(record) = record(service, port, family) else {
                 continue;
             };
-            let endpoints = Endpoints::of(port, slices.clone(), family, node);
-            let (slots, internal, external) = endpoints.arrange(service);
+            let endpoints = Endpoints::of(port, slices.clone(), family);
+            let (slots, internal, external) = endpoints.arrange(service, node);
             let affinity_seconds = service.affinity_seconds.unwrap_or(0);
             plans.push(PortPlan {
                 record,
@@ -76,8 +70,38 @@ pub fn plan<'a>(
                 members: affinity_seconds > 0 || port.proto == Proto::UDP,
             });
         }
+        // It needs an owner; which port's plan that is makes no difference.
+        if let Some(plan) = plans.get_mut(first) {
+            plan.frontends.extend(other_ports(service, family));
+        }
     }
     plans
+}
+
+/// Whether one of a Service's endpoints serves at an address and port, whatever policies,
+/// topology or termination say: established flows to it stay where they are, as TCP's do.
+pub(crate) fn serves<'a>(
+    service: &Service,
+    mut slices: impl Iterator<Item = &'a EndpointSlice>,
+    frontend: &FrontendKey,
+    backend: &BackendValue,
+) -> bool {
+    let names: Vec<_> = served_ports(service)
+        .filter(|port| PortBe::new(port.port) == frontend.port && port.proto == frontend.proto)
+        .map(|port| &port.name)
+        .collect();
+    slices.any(|slice| {
+        let port = slice.ports.iter().any(|port| {
+            names.contains(&&port.name)
+                && port.proto == frontend.proto
+                && PortBe::new(port.port) == backend.port
+        });
+        port && slice.endpoints.iter().any(|endpoint| {
+            let conditions = endpoint.conditions;
+            (conditions.ready || conditions.serving)
+                && Addr16::from_ip(endpoint.addr) == backend.addr
+        })
+    })
 }
 
 /// The frontends that a Service claims, whatever its endpoints are.
@@ -85,25 +109,41 @@ pub(crate) fn frontends(service: &Service) -> Vec<FrontendKey> {
     if service.kind == ServiceType::ExternalName {
         return Vec::new();
     }
-    let served = service
-        .ports
-        .iter()
-        .filter(|port| port.proto != Proto::SCTP);
-    served
-        .flat_map(|port| {
-            [Family::V4, Family::V6].map(|family| port_frontends(service, port, family))
+    let families = [Family::V4, Family::V6].into_iter().filter(|family| {
+        cluster_addresses(service, *family).next().is_some()
+            && served_ports(service).next().is_some()
+    });
+    families
+        .flat_map(|family| {
+            let ports =
+                served_ports(service).flat_map(move |port| port_frontends(service, port, family));
+            ports.chain(other_ports(service, family))
         })
-        .flatten()
         .collect()
 }
 
+/// SCTP has no socket hook that could serve it.
+fn served_ports(service: &Service) -> impl Iterator<Item = &ServicePort> {
+    let ports = service.ports.iter();
+    ports.filter(|port| port.proto != Proto::SCTP)
+}
+
+fn cluster_addresses(service: &Service, family: Family) -> impl Iterator<Item = Addr16> {
+    let ips = service.cluster_ips.iter();
+    ips.filter(move |ip| Family::of(**ip) == family)
+        .map(|ip| Addr16::from_ip(*ip))
+}
+
+/// A cluster IP is the Service's alone: what it has no port for is refused, as kube-proxy's
+/// nftables mode does.
+fn other_ports(service: &Service, family: Family) -> impl Iterator<Item = FrontendKey> {
+    cluster_addresses(service, family).map(|addr| FrontendKey::other_ports(addr, Scope::ANY))
+}
+
 fn port_frontends(service: &Service, port: &ServicePort, family: Family) -> Vec<FrontendKey> {
-    service
-        .cluster_ips
-        .iter()
-        .filter(|ip| Family::of(**ip) == family)
-        .map(|ip| FrontendKey {
-            addr: Addr16::from_ip(*ip),
+    cluster_addresses(service, family)
+        .map(|addr| FrontendKey {
+            addr,
             port: PortBe::new(port.port),
             proto: port.proto,
             scope: Scope::ANY,
@@ -124,137 +164,6 @@ fn record(service: &Service, port: &ServicePort, family: Family) -> Option<Servi
         },
         reserved: [0; 2],
     })
-}
-
-/// The usable endpoints of one Service port, in the four groups that policies tell apart.
-/// The order of the groups makes each policy's choice one range.
-#[derive(Default)]
-struct Endpoints {
-    terminating_local: Vec<BackendValue>,
-    ready_local: Vec<BackendValue>,
-    ready_remote: Vec<BackendValue>,
-    terminating_remote: Vec<BackendValue>,
-}
-
-#[derive(Clone, Copy)]
-struct Found {
-    ready: bool,
-    local: bool,
-    terminating: bool,
-}
-
-impl Endpoints {
-    fn of<'a>(
-        port: &ServicePort,
-        slices: impl Iterator<Item = &'a EndpointSlice>,
-        family: Family,
-        node: &Node,
-    ) -> Self {
-        // Sorted by address and port, so that the same endpoints always give the same slots.
-        let mut found = BTreeMap::<BackendValue, Found>::new();
-        for slice in slices.filter(|slice| slice.family == family) {
-            let ports = slice
-                .ports
-                .iter()
-                .filter(|p| p.name == port.name && p.proto == port.proto);
-            for endpoint_port in ports {
-                for endpoint in &slice.endpoints {
-                    let conditions = endpoint.conditions;
-                    let usable = conditions.ready || (conditions.serving && conditions.terminating);
-                    if !usable || Family::of(endpoint.addr) != family {
-                        continue;
-                    }
-                    let backend = BackendValue::new(
-                        Addr16::from_ip(endpoint.addr),
-                        PortBe::new(endpoint_port.port),
-                        port.proto,
-                    );
-                    let this = Found {
-                        ready: conditions.ready,
-                        local: endpoint.node.as_deref() == Some(&*node.name),
-                        terminating: conditions.terminating,
-                    };
-                    // One pod's address may be in two slices for a moment, or be reused by
-                    // another pod: the record that is not terminating wins.
-                    found
-                        .entry(backend)
-                        .and_modify(|known| {
-                            if known.terminating || !this.terminating {
-                                *known = this;
-                            }
-                        })
-                        .or_insert(this);
-                }
-            }
-        }
-        let mut endpoints = Self::default();
-        for (backend, found) in found {
-            match (found.ready, found.local) {
-                (true, true) => &mut endpoints.ready_local,
-                (true, false) => &mut endpoints.ready_remote,
-                (false, true) => &mut endpoints.terminating_local,
-                (false, false) => &mut endpoints.terminating_remote,
-            }
-            .push(backend);
-        }
-        endpoints
-    }
-
-    /// The slots, and the ranges of internal and external clients.
-    ///
-    /// In each scope Ready endpoints are used; if it has none, those that terminate but
-    /// still serve (KEP-1669). `Local` looks at this node's endpoints only.
-    fn arrange(mut self, service: &Service) -> (Vec<BackendValue>, SlotRange, SlotRange) {
-        let any_ready = !self.ready_local.is_empty() || !self.ready_remote.is_empty();
-        let local_wanted = service.internal_policy == TrafficPolicy::Local
-            || service.external_policy == TrafficPolicy::Local;
-        if any_ready {
-            self.terminating_remote.clear();
-            if !self.ready_local.is_empty() || !local_wanted {
-                self.terminating_local.clear();
-            }
-        }
-        let fallback = length(&self.terminating_local);
-        let ready_local = length(&self.ready_local);
-        let all_ready = ready_local + length(&self.ready_remote);
-
-        let cluster = if any_ready {
-            range(fallback, all_ready)
-        } else {
-            range(0, fallback + length(&self.terminating_remote))
-        };
-        let local = if ready_local > 0 {
-            range(fallback, ready_local)
-        } else {
-            range(0, fallback)
-        };
-        let choice = |policy| match policy {
-            TrafficPolicy::Cluster => cluster,
-            TrafficPolicy::Local => local,
-        };
-        let (internal, external) = (
-            choice(service.internal_policy),
-            choice(service.external_policy),
-        );
-
-        let mut slots = self.terminating_local;
-        slots.append(&mut self.ready_local);
-        slots.append(&mut self.ready_remote);
-        slots.append(&mut self.terminating_remote);
-        (slots, internal, external)
-    }
-}
-
-/// An empty range starts at zero, so that equal plans are equal values.
-const fn range(first: u32, count: u32) -> SlotRange {
-    SlotRange {
-        first: if count == 0 { 0 } else { first },
-        count,
-    }
-}
-
-fn length(backends: &[BackendValue]) -> u32 {
-    u32::try_from(backends.len()).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]

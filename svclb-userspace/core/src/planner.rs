@@ -2,12 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use svclb_common::{FrontendKey, ServiceRecord};
+use svclb_common::{BackendValue, FrontendKey, ServiceRecord};
 
 use crate::claims::Claims;
 use crate::cluster::Cluster;
 use crate::model::{Event, ObjectName};
-use crate::plan::{PortPlan, frontends, plan};
+use crate::plan::{PortPlan, frontends, plan, serves};
 
 /// What changed since the round before.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -67,6 +67,18 @@ impl Planner {
     /// Plans a Service again in the next round, after its writes failed.
     pub fn retry(&mut self, service: ObjectName) {
         self.cluster.mark_dirty(service);
+    }
+
+    /// Whether a flow from a frontend to a backend may go on: the Service that has the
+    /// frontend still has a serving endpoint there.
+    pub fn serves(&self, frontend: &FrontendKey, backend: &BackendValue) -> bool {
+        let Some(name) = self.claims.holder(frontend) else {
+            return false;
+        };
+        let slices = self.cluster.slices(name);
+        self.cluster
+            .service(name)
+            .is_some_and(|service| serves(service, slices, frontend, backend))
     }
 
     /// Which frontends wait for another Service to give them up: who waits, for what, and
@@ -149,7 +161,10 @@ impl Planner {
                     return false;
                 };
                 if *holder != name {
-                    waits.insert(*key, holder.clone());
+                    // Who refuses an address's other ports is all the same.
+                    if !key.is_other_ports() {
+                        waits.insert(*key, holder.clone());
+                    }
                     return false;
                 }
                 // Two ports of one Service that claim the same number: the first has it.

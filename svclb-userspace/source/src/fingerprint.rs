@@ -60,7 +60,7 @@ fn hash_slice(slice: &EndpointSlice, hasher: &mut DefaultHasher) {
     }
     for endpoint in endpoints {
         let conditions = endpoint.conditions;
-        (endpoint.addr, &endpoint.node).hash(hasher);
+        (endpoint.addr, &endpoint.node, &endpoint.hints).hash(hasher);
         (conditions.ready, conditions.serving, conditions.terminating).hash(hasher);
     }
 }

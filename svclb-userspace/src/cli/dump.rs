@@ -119,16 +119,24 @@ pub(crate) fn dump(args: &Dump) -> anyhow::Result<()> {
 
 fn services(maps: &Snapshot) -> Vec<Service> {
     let slots: BTreeMap<_, _> = maps.slots.iter().copied().collect();
+    let mut frontends_of = BTreeMap::<_, Vec<_>>::new();
+    // That a cluster IP refuses its other ports goes without saying.
+    for frontend in maps
+        .frontends
+        .iter()
+        .filter(|(key, _)| !key.is_other_ports())
+    {
+        frontends_of
+            .entry(frontend.1.service)
+            .or_default()
+            .push(frontend);
+    }
     let mut services: Vec<_> = maps
         .services
         .iter()
         .filter_map(|(id, record)| {
-            let mut frontends = maps
-                .frontends
-                .iter()
-                .filter(|(_, v)| v.service == *id)
-                .peekable();
-            let value = *frontends.peek()?.1;
+            let frontends = frontends_of.get(id)?;
+            let value = *frontends.first()?.1;
             let backends = (0..)
                 .map_while(|position| {
                     let slot = slots.get(&SlotKey {
@@ -153,6 +161,7 @@ fn services(maps: &Snapshot) -> Vec<Service> {
                 protocol: record.proto.name(),
                 family: record.family.name(),
                 frontends: frontends
+                    .iter()
                     .map(|(key, _)| key.socket_addr().to_string())
                     .collect(),
                 generation: value.generation.get(),

@@ -77,10 +77,11 @@ fn a_log_level_that_is_none_is_named() {
 #[test]
 fn a_full_map_keeps_out_one_service_and_is_told_until_there_is_room() {
     let mut scene = Scene::web();
-    // As many frontends as `web` has, and no more.
+    // As many frontends as `web` has, and no more: two ports of two addresses, and what
+    // refuses the other ports of each.
     scene.agent.cleanup().unwrap();
     let options = AgentOptions {
-        args: vec!["--max-frontends=4".to_owned()],
+        args: vec!["--max-frontends=6".to_owned()],
     };
     scene.agent = Agent::start(&scene.node, scene.manifests.dir(), options).unwrap();
     assert_eq!(scene.agent.get(Agent::HEALTHZ, "/healthz").unwrap().0, 200);

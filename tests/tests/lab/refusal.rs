@@ -109,3 +109,27 @@ fn endpoints_that_are_not_ready_do_not_count() {
     });
     assert_refused(&scene.client.ask(Transport::Tcp, web(v4(10))).unwrap_err());
 }
+
+#[test]
+fn a_port_that_a_service_does_not_have_is_refused_at_its_address() {
+    let scene = Scene::web();
+    for ip in [v4(10), v6(0x10)] {
+        assert_refused(
+            &scene
+                .client
+                .ask(Transport::Tcp, (ip, 81).into())
+                .unwrap_err(),
+        );
+        if refuses_by_errno(&scene) {
+            assert_refused(
+                &scene
+                    .client
+                    .ask(Transport::Udp, (ip, 81).into())
+                    .unwrap_err(),
+            );
+        }
+    }
+    // An address of nobody is left alone, whatever its port.
+    let failure = scene.client.ask(Transport::Tcp, (v4(99), 81).into());
+    assert_eq!(failure.unwrap_err().errno, "EHOSTUNREACH");
+}

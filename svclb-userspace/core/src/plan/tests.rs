@@ -2,7 +2,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::*;
-use crate::model::{Conditions, Endpoint, EndpointPort, ObjectName};
+use crate::model::{Conditions, Endpoint, EndpointPort, Hints, ObjectName, TrafficPolicy};
 
 fn service() -> Service {
     Service {
@@ -48,6 +48,7 @@ fn slice(port: u16, endpoints: &[(&str, &str, (bool, bool, bool))]) -> EndpointS
                     terminating: *terminating,
                 },
                 node: Some(Arc::from(*node)),
+                hints: None,
             })
             .collect(),
     }
@@ -154,12 +155,8 @@ fn of_two_records_of_one_address_the_one_that_does_not_terminate_wins() {
             ..Node::default()
         };
         let plans = plan(&service(), slices.iter(), &node);
+        assert_eq!(plans[0].slots.len(), 1);
         assert_eq!(plans[0].internal.count, 1);
-        assert!(
-            Endpoints::of(&service().ports[0], slices.iter(), Family::V4, &node)
-                .terminating_local
-                .is_empty()
-        );
     }
 }
 
@@ -197,4 +194,280 @@ fn ports_are_matched_by_name_and_protocol() {
     other.ports[0].name = "https".into();
     let slices = [slice(1, &[("10.0.0.1", "here", READY)])];
     assert!(internal(&other, &slices).is_empty());
+}
+
+#[test]
+fn two_slices_may_define_different_port_numbers_for_one_port_name() {
+    let slices = [
+        slice(8080, &[("10.0.0.1", "here", READY)]),
+        slice(9090, &[("10.0.0.2", "there", READY)]),
+    ];
+    assert_eq!(
+        internal(&service(), &slices),
+        ["10.0.0.1:8080", "10.0.0.2:9090"]
+    );
+}
+
+#[test]
+fn an_endpoint_on_another_node_than_before_is_no_longer_local() {
+    let local = Service {
+        internal_policy: TrafficPolicy::Local,
+        ..service()
+    };
+    let before = [slice(1, &[("10.0.0.1", "here", READY)])];
+    let after = [slice(1, &[("10.0.0.1", "there", READY)])];
+    assert_eq!(internal(&local, &before), ["10.0.0.1:1"]);
+    assert!(internal(&local, &after).is_empty());
+}
+
+#[test]
+fn a_terminating_endpoint_that_no_longer_serves_is_never_used() {
+    let failed = (false, false, true);
+    let slices = [slice(1, &[("10.0.0.1", "here", failed)])];
+    assert!(internal(&service(), &slices).is_empty());
+}
+
+#[test]
+fn publish_not_ready_addresses_comes_as_ready_from_upstream_and_needs_no_rule() {
+    let published = (true, false, true);
+    let slices = [slice(1, &[("10.0.0.1", "here", published)])];
+    assert_eq!(internal(&service(), &slices), ["10.0.0.1:1"]);
+}
+
+#[test]
+fn internal_and_external_policy_are_independent() {
+    let service = Service {
+        external_policy: TrafficPolicy::Local,
+        ..service()
+    };
+    let slices = [slice(
+        1,
+        &[("10.0.0.1", "here", READY), ("10.0.0.2", "there", READY)],
+    )];
+    assert_eq!(internal(&service, &slices), ["10.0.0.1:1", "10.0.0.2:1"]);
+    let plan = &plan(&service, slices.iter(), &here(None))[0];
+    assert_eq!(plan.external, SlotRange { first: 0, count: 1 });
+}
+
+#[test]
+fn with_external_policy_local_this_nodes_terminating_endpoints_serve_outside_clients_only() {
+    let service = Service {
+        external_policy: TrafficPolicy::Local,
+        ..service()
+    };
+    let slices = [slice(
+        1,
+        &[
+            ("10.0.0.1", "here", TERMINATING),
+            ("10.0.0.2", "there", READY),
+        ],
+    )];
+    let plan = &plan(&service, slices.iter(), &here(None))[0];
+    assert_eq!(chosen(plan, plan.internal), ["10.0.0.2:1"]);
+    assert_eq!(chosen(plan, plan.external), ["10.0.0.1:1"]);
+}
+
+fn here(zone: Option<&str>) -> Node {
+    Node {
+        name: "here".into(),
+        zone: zone.map(Into::into),
+        ..Node::default()
+    }
+}
+
+fn chosen(plan: &PortPlan, range: SlotRange) -> Vec<String> {
+    plan.slots[range.first as usize..(range.first + range.count) as usize]
+        .iter()
+        .map(|backend| backend.socket_addr().to_string())
+        .collect()
+}
+
+/// A slice whose endpoints have hints: address, node, for which zones, for which nodes.
+fn hinted(endpoints: &[(&str, &str, &[&str], &[&str])]) -> EndpointSlice {
+    let plain: Vec<_> = endpoints
+        .iter()
+        .map(|(addr, node, ..)| (*addr, *node, READY))
+        .collect();
+    let mut slice = slice(1, &plain);
+    for (endpoint, (.., zones, nodes)) in slice.endpoints.iter_mut().zip(endpoints) {
+        let names = |names: &[&str]| names.iter().map(|name| Arc::from(*name)).collect();
+        endpoint.hints = Some(Box::new(Hints {
+            zones: names(zones),
+            nodes: names(nodes),
+        }));
+    }
+    slice
+}
+
+fn in_zone(zone: Option<&str>, slices: &[EndpointSlice]) -> Vec<String> {
+    let plan = &plan(&service(), slices.iter(), &here(zone))[0];
+    chosen(plan, plan.internal)
+}
+
+#[test]
+fn zone_hints_choose_the_endpoints_for_this_nodes_zone() {
+    let slices = [hinted(&[
+        ("10.0.0.1", "there", &["east"], &[]),
+        ("10.0.0.2", "there", &["west"], &[]),
+        ("10.0.0.3", "there", &["west", "east"], &[]),
+    ])];
+    assert_eq!(in_zone(Some("west"), &slices), ["10.0.0.2:1", "10.0.0.3:1"]);
+}
+
+#[test]
+fn one_endpoint_without_a_zone_hint_disables_them_all() {
+    let slices = [hinted(&[
+        ("10.0.0.1", "there", &["east"], &[]),
+        ("10.0.0.2", "there", &[], &[]),
+    ])];
+    assert_eq!(in_zone(Some("east"), &slices), ["10.0.0.1:1", "10.0.0.2:1"]);
+    let none = [
+        hinted(&[("10.0.0.1", "there", &["east"], &[])]),
+        slice(1, &[("10.0.0.2", "there", READY)]),
+    ];
+    assert_eq!(in_zone(Some("east"), &none), ["10.0.0.1:1", "10.0.0.2:1"]);
+}
+
+#[test]
+fn hints_that_name_no_endpoint_for_this_zone_or_unknown_zones_are_ignored() {
+    let slices = [hinted(&[("10.0.0.1", "there", &["mars"], &[])])];
+    assert_eq!(in_zone(Some("west"), &slices), ["10.0.0.1:1"]);
+    assert_eq!(in_zone(None, &slices), ["10.0.0.1:1"]);
+}
+
+#[test]
+fn node_hints_come_before_zone_hints() {
+    let slices = [hinted(&[
+        ("10.0.0.1", "here", &["west"], &["here"]),
+        ("10.0.0.2", "there", &["west"], &["there"]),
+    ])];
+    assert_eq!(in_zone(Some("west"), &slices), ["10.0.0.1:1"]);
+}
+
+#[test]
+fn without_an_endpoint_for_this_node_the_zones_hints_count() {
+    let slices = [hinted(&[
+        ("10.0.0.1", "there", &["east"], &["there"]),
+        ("10.0.0.2", "there", &["west"], &["there"]),
+    ])];
+    assert_eq!(in_zone(Some("west"), &slices), ["10.0.0.2:1"]);
+}
+
+#[test]
+fn a_terminating_endpoint_without_hints_disables_nothing_and_falls_back_without_topology() {
+    let ready = hinted(&[
+        ("10.0.0.1", "there", &["east"], &[]),
+        ("10.0.0.2", "there", &["west"], &[]),
+    ]);
+    let terminating = slice(1, &[("10.0.0.3", "there", TERMINATING)]);
+    let both = [ready, terminating.clone()];
+    assert_eq!(in_zone(Some("west"), &both), ["10.0.0.2:1"]);
+    let mut leaving = hinted(&[("10.0.0.1", "there", &["east"], &[])]);
+    leaving.endpoints[0].conditions.ready = false;
+    leaving.endpoints[0].conditions.terminating = true;
+    let only = [leaving, terminating];
+    assert_eq!(in_zone(Some("west"), &only), ["10.0.0.1:1", "10.0.0.3:1"]);
+}
+
+#[test]
+fn topology_is_never_combined_with_local() {
+    let slices = [hinted(&[
+        ("10.0.0.1", "here", &["east"], &[]),
+        ("10.0.0.2", "there", &["west"], &[]),
+    ])];
+    let service = Service {
+        internal_policy: TrafficPolicy::Local,
+        ..service()
+    };
+    let plan = &plan(&service, slices.iter(), &here(Some("west")))[0];
+    assert_eq!(chosen(plan, plan.internal), ["10.0.0.1:1"]);
+    assert_eq!(chosen(plan, plan.external), ["10.0.0.2:1"]);
+}
+
+#[test]
+fn local_and_topology_may_share_endpoints_and_each_is_one_range() {
+    let slices = [hinted(&[
+        ("10.0.0.1", "here", &["east"], &[]),
+        ("10.0.0.2", "here", &["west"], &[]),
+        ("10.0.0.3", "there", &["west"], &[]),
+    ])];
+    let service = Service {
+        internal_policy: TrafficPolicy::Local,
+        ..service()
+    };
+    let plan = &plan(&service, slices.iter(), &here(Some("west")))[0];
+    assert_eq!(chosen(plan, plan.internal), ["10.0.0.1:1", "10.0.0.2:1"]);
+    assert_eq!(chosen(plan, plan.external), ["10.0.0.2:1", "10.0.0.3:1"]);
+    assert_eq!(plan.slots.len(), 3);
+}
+
+#[test]
+fn a_cluster_ip_refuses_the_ports_that_its_service_does_not_have() {
+    let plans = plan(&service(), [].iter(), &here(None));
+    let other = FrontendKey::other_ports(Addr16::from_ip([10, 96, 0, 1].into()), Scope::ANY);
+    assert!(plans[0].frontends.contains(&other));
+    assert!(frontends(&service()).contains(&other));
+}
+
+#[test]
+fn a_service_of_sctp_ports_alone_has_no_frontend_at_all() {
+    let mut sctp = service();
+    sctp.ports[0].proto = Proto::SCTP;
+    assert!(plan(&sctp, [].iter(), &here(None)).is_empty());
+    assert!(frontends(&sctp).is_empty());
+}
+
+#[test]
+fn what_is_claimed_is_what_is_planned() {
+    let dual = Service {
+        cluster_ips: vec!["10.96.0.1".parse().unwrap(), "fd00::1".parse().unwrap()],
+        ..service()
+    };
+    for service in [service(), dual] {
+        let planned = plan(&service, [].iter(), &here(None));
+        let mut planned: Vec<_> = planned.into_iter().flat_map(|p| p.frontends).collect();
+        let mut claimed = frontends(&service);
+        planned.sort();
+        claimed.sort();
+        assert_eq!(planned, claimed);
+    }
+}
+
+#[test]
+fn cluster_ips_may_come_from_any_range() {
+    let two = Service {
+        cluster_ips: vec!["192.0.2.7".parse().unwrap()],
+        ..service()
+    };
+    let slices = [slice(1, &[("10.0.0.1", "here", READY)])];
+    assert_eq!(internal(&two, &slices), ["10.0.0.1:1"]);
+}
+
+#[test]
+fn a_flow_to_a_serving_endpoint_goes_on_whatever_policy_and_topology_say() {
+    let local = Service {
+        internal_policy: TrafficPolicy::Local,
+        ..service()
+    };
+    let slices = [
+        hinted(&[("10.0.0.1", "there", &["mars"], &[])]),
+        slice(1, &[("10.0.0.2", "there", TERMINATING)]),
+        slice(1, &[("10.0.0.3", "here", UNREADY)]),
+    ];
+    let serves = |addr: [u8; 4], port: u16| {
+        let frontend = FrontendKey {
+            addr: Addr16::from_ip([10, 96, 0, 1].into()),
+            port: PortBe::new(80),
+            proto: Proto::TCP,
+            scope: Scope::ANY,
+        };
+        let backend =
+            BackendValue::new(Addr16::from_ip(addr.into()), PortBe::new(port), Proto::TCP);
+        serves(&local, slices.iter(), &frontend, &backend)
+    };
+    assert!(serves([10, 0, 0, 1], 1), "another zone's");
+    assert!(serves([10, 0, 0, 2], 1), "a terminating one");
+    assert!(!serves([10, 0, 0, 3], 1), "one that does not serve");
+    assert!(!serves([10, 0, 0, 1], 2), "another port");
+    assert!(!serves([10, 0, 0, 4], 1), "one that is gone");
 }

@@ -87,6 +87,7 @@ fn addresses(
                 terminating: false,
             },
             node: entry.node_name.map(|node| names.get(&node)),
+            hints: None,
         });
     }
     endpoints

@@ -1,5 +1,7 @@
 use k8s_openapi::api::discovery::v1 as discovery;
-use svclb_core::model::{Conditions, Endpoint, EndpointPort, EndpointSlice, Family, ObjectName};
+use svclb_core::model::{
+    Conditions, Endpoint, EndpointPort, EndpointSlice, Family, Hints, ObjectName,
+};
 
 use super::{Names, Problem, address, port, protocol};
 
@@ -84,7 +86,18 @@ fn one(
             terminating: conditions.terminating.unwrap_or(false),
         },
         node: from.node_name.map(|node| names.get(&node)),
+        hints: from.hints.and_then(|from| hints(from, names)),
     })
+}
+
+fn hints(from: discovery::EndpointHints, names: &Names) -> Option<Box<Hints>> {
+    let zones = from.for_zones.into_iter().flatten();
+    let nodes = from.for_nodes.into_iter().flatten();
+    let hints = Hints {
+        zones: zones.map(|zone| names.get(&zone.name)).collect(),
+        nodes: nodes.map(|node| names.get(&node.name)).collect(),
+    };
+    (hints != Hints::default()).then(|| Box::new(hints))
 }
 
 /// Ports without a name, without a number or with 0 are left to others: kube-proxy skips
