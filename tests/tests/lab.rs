@@ -14,8 +14,10 @@
 mod lab {
     mod affinity;
     mod change;
+    mod dns;
     mod examples;
     mod faults;
+    mod follow;
     mod itself;
     mod lifecycle;
     mod refusal;

@@ -69,8 +69,10 @@ pub(crate) fn static_target() -> Result<()> {
     static_target::ensure()
 }
 
-/// What labs are made with.
+/// What labs are made with, and the DNS server and client of one scenario.
 pub(crate) fn lab_tools() -> Result<()> {
     need("ip", "iproute2")?;
-    need("nsenter", "util-linux")
+    need("nsenter", "util-linux")?;
+    need("dnsmasq", "dnsmasq-base")?;
+    need("dig", "bind9-dnsutils")
 }

@@ -83,7 +83,7 @@ fn lab_script(tests: &std::path::Path, filter: &[String], minutes: u64) -> Strin
          export SVCLB_BIN={agent}\n\
          dmesg -n 1\n\
          echo \"vm: Linux $(uname -r)\"\n\
-         for module in veth bridge 8021q mptcp; do modprobe $module 2>/dev/null; done\n\
+         for module in veth bridge 8021q mptcp udp_diag; do modprobe $module 2>/dev/null; done\n\
          mountpoint -q /sys/fs/bpf || mount -t bpf bpf /sys/fs/bpf\n\
          grep -q ' cgroup2 ' /proc/mounts || {{ mkdir -p /run/cgroup2; mount -t cgroup2 none /run/cgroup2; }}\n\
          ip link set lo up\n\

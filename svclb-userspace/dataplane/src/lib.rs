@@ -3,6 +3,7 @@
 //! * [`Dataplane`]: makes or adopts the pinned maps, loads the programs, attaches them;
 //! * [`KernelMaps`]: the only writer of the planned maps;
 //! * [`Pinned`]: reads what is pinned, with or without an agent;
+//! * [`UdpSockets`]: finds and destroys the UDP sockets of a backend that is gone;
 //! * [`cleanup()`]: takes everything away again.
 //!
 //! All `unsafe` of the agent is in `sys`, the wrappers over `bpf(2)`.
@@ -17,6 +18,7 @@ mod mounts;
 mod open;
 mod pinned;
 mod pins;
+mod sockets;
 mod sys;
 
 pub use attach::{AttachError, Attachment, PROGRAMS};
@@ -26,6 +28,7 @@ pub use kernel_maps::{GracePeriod, KernelMaps};
 pub use mounts::{MountError, find_bpffs, find_cgroup2};
 pub use open::{Dataplane, OpenError, Options};
 pub use pinned::{Affinity, Pinned, PinnedError};
+pub use sockets::{Destroyed, ScanError, UdpSocket, UdpSockets, UdpSocketsError, can_destroy};
 
 /// The eBPF object; empty in a binary that was built without it.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/svclb-ebpf"));

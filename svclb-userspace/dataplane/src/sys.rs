@@ -27,6 +27,7 @@ const MAP_UPDATE_BATCH: libc::c_int = 26;
 const MAP_DELETE_BATCH: libc::c_int = 27;
 const LINK_CREATE: libc::c_int = 28;
 const LINK_UPDATE: libc::c_int = 29;
+const ITER_CREATE: libc::c_int = 33;
 const LINK_DETACH: libc::c_int = 34;
 
 /// `attr` must be laid out as the command's part of `union bpf_attr`, and every address
@@ -452,6 +453,7 @@ impl WaitingMap {
 }
 
 #[repr(C)]
+#[derive(Default)]
 struct ProgLoad {
     prog_type: u32,
     insn_count: u32,
@@ -465,28 +467,85 @@ struct ProgLoad {
     prog_name: [u8; 16],
     prog_ifindex: u32,
     expected_attach_type: u32,
+    prog_btf_fd: u32,
+    func_info_rec_size: u32,
+    func_info: u64,
+    func_info_cnt: u32,
+    line_info_rec_size: u32,
+    line_info: u64,
+    line_info_cnt: u32,
+    attach_btf_id: u32,
+}
+
+/// Loads a program of these instructions; the rest is in `attr`.
+fn load(instructions: &[u64], mut attr: ProgLoad) -> io::Result<OwnedFd> {
+    let license = b"GPL\0";
+    attr.insn_count = u32::try_from(instructions.len()).unwrap_or(u32::MAX);
+    attr.insns = address(instructions);
+    attr.license = address(license.as_slice());
+    // SAFETY: the instructions and the licence live through the call.
+    unsafe { bpf_fd(PROG_LOAD, &mut attr) }
 }
 
 /// Whether the kernel accepts a cgroup socket-address program of these instructions.
 pub(crate) fn accepts(instructions: &[u64], attach_type: u32) -> io::Result<()> {
     const CGROUP_SOCK_ADDR: u32 = 18;
-    let license = b"GPL\0";
-    let mut attr = ProgLoad {
+    let attr = ProgLoad {
         prog_type: CGROUP_SOCK_ADDR,
-        insn_count: u32::try_from(instructions.len()).unwrap_or(u32::MAX),
-        insns: address(instructions),
-        license: address(license.as_slice()),
-        log_level: 0,
-        log_size: 0,
-        log_buf: 0,
-        kern_version: 0,
-        prog_flags: 0,
-        prog_name: [0; 16],
-        prog_ifindex: 0,
         expected_attach_type: attach_type,
+        ..ProgLoad::default()
     };
-    // SAFETY: the instructions and the licence live through the call.
-    unsafe { bpf_fd(PROG_LOAD, &mut attr).map(drop) }
+    load(instructions, attr).map(drop)
+}
+
+/// `BPF_TRACE_ITER`.
+const TRACE_ITER: u32 = 28;
+
+/// Loads an iterator program; `target` is the id of its `bpf_iter_` function in the kernel's
+/// BTF (Linux 5.8).
+pub(crate) fn load_iterator(instructions: &[u64], target: u32) -> io::Result<OwnedFd> {
+    const TRACING: u32 = 26;
+    let attr = ProgLoad {
+        prog_type: TRACING,
+        expected_attach_type: TRACE_ITER,
+        attach_btf_id: target,
+        ..ProgLoad::default()
+    };
+    load(instructions, attr)
+}
+
+#[repr(C)]
+struct IteratorLink {
+    link: LinkCreate,
+    info: u64,
+    info_len: u32,
+    reserved: u32,
+}
+
+/// Ties an iterator program to the map whose elements it is run for (Linux 5.9).
+pub(crate) fn link_iterator(program: BorrowedFd<'_>, map: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    // `union bpf_iter_link_info`.
+    let info = number(map);
+    let mut attr = IteratorLink {
+        link: LinkCreate {
+            program: number(program),
+            target: 0,
+            attach_type: TRACE_ITER,
+            flags: 0,
+        },
+        info: address(&info),
+        info_len: 4,
+        reserved: 0,
+    };
+    // SAFETY: the information is four bytes and lives through the call.
+    unsafe { bpf_fd(LINK_CREATE, &mut attr) }
+}
+
+/// A file that runs the iterator as it is read (Linux 5.8).
+pub(crate) fn start_iterator(link: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    let mut attr = [number(link), 0];
+    // SAFETY: no addresses.
+    unsafe { bpf_fd(ITER_CREATE, &mut attr) }
 }
 
 /// The kernel's release, as `uname -r` prints it.

@@ -25,6 +25,7 @@ pub(crate) struct Metrics {
     sync_seconds: Histogram,
     last_sync: Gauge<f64, AtomicU64>,
     writes: Counter,
+    destroyed: Counter,
     ready_seconds: Gauge<f64, AtomicU64>,
     services: Gauge,
     failing: Gauge,
@@ -54,6 +55,12 @@ impl Metrics {
             "svclb_map_writes",
             "Operations performed on the planned maps",
             writes.clone(),
+        );
+        let destroyed = Counter::default();
+        registry.register(
+            "svclb_udp_sockets_destroyed",
+            "Connected UDP sockets whose backend was gone",
+            destroyed.clone(),
         );
         let ready_seconds = Gauge::default();
         registry.register(
@@ -91,6 +98,7 @@ impl Metrics {
             sync_seconds,
             last_sync,
             writes,
+            destroyed,
             ready_seconds,
             services,
             failing,
@@ -107,6 +115,11 @@ impl Metrics {
         self.last_sync
             .set(Timestamp::now().as_duration().as_secs_f64());
         self.writes.inc_by(writes as u64);
+    }
+
+    /// Sockets were destroyed.
+    pub(crate) fn destroyed(&self, sockets: usize) {
+        self.destroyed.inc_by(sockets as u64);
     }
 
     /// The first full sync is done.

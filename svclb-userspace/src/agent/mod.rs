@@ -1,6 +1,7 @@
 //! The agent: `source → planner → writer`, and nothing between them but this loop.
 
 mod failing;
+mod follow;
 mod health;
 mod http;
 mod metrics;
@@ -13,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use failing::Failing;
+use follow::Follow;
 use health::Health;
 use metrics::Metrics;
 use svclb_core::model::Event;
@@ -76,6 +78,7 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
         config.started,
         health,
         metrics,
+        Follow::new(&config.pin_dir)?,
     )?;
     let mut tick = tokio::time::interval(Duration::from_secs(1));
     loop {
@@ -89,7 +92,7 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
                     agent.observe(batch);
                 }
             }
-            waited = agent.grace_over() => agent.collect(waited),
+            happened = agent.happens() => agent.take(happened),
             _ = tick.tick() => agent.tick(&status),
             ended = &mut source => {
                 return ended.context("the source stopped by a defect of its own")?;
@@ -129,6 +132,7 @@ struct Agent {
     /// Whether the last deletion of old slots succeeded.
     collects: bool,
     failing: Failing,
+    follow: Follow,
     started: Instant,
     ready: bool,
     health: Health,
@@ -142,6 +146,7 @@ impl Agent {
         started: Instant,
         health: Health,
         metrics: Arc<Metrics>,
+        follow: Follow,
     ) -> anyhow::Result<Self> {
         let maps = dataplane.maps()?;
         let grace = maps.grace();
@@ -162,6 +167,7 @@ impl Agent {
             passing: None,
             collects: true,
             failing: Failing::default(),
+            follow,
             started,
             ready: false,
             health,
@@ -193,6 +199,7 @@ impl Agent {
                 );
             }
             round.contests.iter().for_each(log_contest);
+            self.follow.written(&round);
             self.failing.update(&round, report.failed);
         }
         if let Some(wanted) = wanted
@@ -202,6 +209,7 @@ impl Agent {
         }
         self.health.synced(self.ready, self.failing.sentence());
         self.begin_grace();
+        self.follow.start();
         Ok(())
     }
 
@@ -234,6 +242,7 @@ impl Agent {
             "ready"
         );
         self.metrics.ready(self.started.elapsed());
+        self.follow.ready();
         Ok(())
     }
 
@@ -243,6 +252,7 @@ impl Agent {
             return;
         }
         let retired = self.writer.retire();
+        self.follow.grace(!retired.is_empty());
         if !retired.is_empty() {
             let grace = self.grace.clone();
             self.passing = Some(Passing {
@@ -252,11 +262,21 @@ impl Agent {
         }
     }
 
-    /// Resolves when the grace period that is passing is over.
-    async fn grace_over(&mut self) -> std::io::Result<()> {
-        match &mut self.passing {
-            Some(passing) => (&mut passing.wait).await.map_err(std::io::Error::other)?,
-            None => std::future::pending().await,
+    /// Resolves when something that runs on another thread is done.
+    async fn happens(&mut self) -> Happened {
+        tokio::select! {
+            waited = grace_over(&mut self.passing) => Happened::GraceOver(waited),
+            worked = self.follow.happens() => Happened::Worked(worked),
+        }
+    }
+
+    fn take(&mut self, happened: Happened) {
+        match happened {
+            Happened::GraceOver(waited) => self.collect(waited),
+            Happened::Worked(worked) => {
+                let destroyed = self.follow.take(worked, &self.planner);
+                self.metrics.destroyed(destroyed);
+            }
         }
     }
 
@@ -271,6 +291,7 @@ impl Agent {
                 Err(anyhow::Error::from(error))
             }
         };
+        self.follow.grace_over();
         match result {
             Ok(_) => self.collects = true,
             Err(error) => {
@@ -299,6 +320,20 @@ impl Agent {
             self.planner.waiting().count(),
             status,
         );
+    }
+}
+
+/// What was waited for.
+enum Happened {
+    GraceOver(std::io::Result<()>),
+    Worked(follow::Worked),
+}
+
+/// Resolves when the grace period that is passing is over.
+async fn grace_over(passing: &mut Option<Passing>) -> std::io::Result<()> {
+    match passing {
+        Some(passing) => (&mut passing.wait).await.map_err(std::io::Error::other)?,
+        None => std::future::pending().await,
     }
 }
 

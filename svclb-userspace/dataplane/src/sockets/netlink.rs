@@ -1,0 +1,130 @@
+//! A sock_diag socket (netlink(7), sock_diag(7)) of the network namespace in which it is
+//! opened.
+
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, connect, recv, send,
+    setsockopt, socket, sockopt,
+};
+use nix::sys::time::{TimeVal, TimeValLike};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use super::answer::{Answer, malformed};
+
+/// `NLM_F_REQUEST`, `NLM_F_ACK` and `NLM_F_DUMP` (include/uapi/linux/netlink.h).
+const REQUEST: u16 = 0x01;
+const ACK: u16 = 0x04;
+const DUMP: u16 = 0x300;
+
+/// `struct nlmsghdr`, in host order. The length is with the header.
+#[repr(C)]
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub(super) struct Header {
+    pub(super) len: u32,
+    pub(super) kind: u16,
+    pub(super) flags: u16,
+    pub(super) sequence: u32,
+    pub(super) port: u32,
+}
+
+/// The kernel answers at once; this is for a kernel that does not.
+const TIMEOUT_SECONDS: i64 = 5;
+/// A list comes in pieces of at most 32 KiB, except where one socket alone needs more.
+const BUFFER: usize = 128 << 10;
+
+/// An open sock_diag socket.
+pub(super) struct Netlink {
+    socket: OwnedFd,
+    sequence: u32,
+    buffer: Vec<u8>,
+}
+
+impl Netlink {
+    pub(super) fn open() -> io::Result<Self> {
+        let socket = socket(
+            AddressFamily::Netlink,
+            SockType::Raw,
+            SockFlag::SOCK_CLOEXEC,
+            SockProtocol::NetlinkSockDiag,
+        )?;
+        let timeout = TimeVal::seconds(TIMEOUT_SECONDS);
+        setsockopt(&socket, sockopt::ReceiveTimeout, &timeout)?;
+        // Connected to the kernel, so that no process in the namespace can answer for it.
+        connect(socket.as_raw_fd(), &NetlinkAddr::new(0, 0))?;
+        Ok(Self {
+            socket,
+            sequence: 0,
+            buffer: vec![0; BUFFER],
+        })
+    }
+
+    /// Asks for a list and hands out the payload of each of its messages. The error is
+    /// `Interrupted` where the list changed meanwhile: what was handed out is then void.
+    pub(super) fn dump(
+        &mut self,
+        kind: u16,
+        payload: &[u8],
+        each: impl FnMut(&[u8]),
+    ) -> io::Result<()> {
+        self.send(kind, DUMP, payload)?;
+        self.receive(each)
+    }
+
+    /// Asks for something to be done and waits until it is.
+    pub(super) fn command(&mut self, kind: u16, payload: &[u8]) -> io::Result<()> {
+        self.send(kind, ACK, payload)?;
+        self.receive(|_| {})
+    }
+
+    fn send(&mut self, kind: u16, flags: u16, payload: &[u8]) -> io::Result<()> {
+        self.sequence = self.sequence.wrapping_add(1);
+        let header = Header {
+            len: u32::try_from(size_of::<Header>() + payload.len()).map_err(io::Error::other)?,
+            kind,
+            flags: REQUEST | flags,
+            sequence: self.sequence,
+            port: 0,
+        };
+        // A netlink socket takes a message whole or not at all.
+        let message = [header.as_bytes(), payload].concat();
+        send(self.socket.as_raw_fd(), &message, MsgFlags::empty())?;
+        Ok(())
+    }
+
+    /// Reads until the answer's end.
+    fn receive(&mut self, mut each: impl FnMut(&[u8])) -> io::Result<()> {
+        let mut answer = Answer::new(self.sequence);
+        loop {
+            let datagram = self.receive_datagram()?;
+            if answer.read(datagram, &mut each)? {
+                return Ok(());
+            }
+        }
+    }
+
+    fn receive_datagram(&mut self) -> io::Result<&[u8]> {
+        let len = loop {
+            // With this flag the length is the datagram's own, also where it was cut.
+            match recv(
+                self.socket.as_raw_fd(),
+                &mut self.buffer,
+                MsgFlags::MSG_TRUNC,
+            ) {
+                Err(Errno::EINTR) => {}
+                Err(Errno::EAGAIN) => {
+                    return Err(io::Error::new(
+                        io::ErrorKind::TimedOut,
+                        format!("the kernel did not answer for {TIMEOUT_SECONDS} seconds"),
+                    ));
+                }
+                other => break other?,
+            }
+        };
+        self.buffer
+            .get(..len)
+            .ok_or_else(|| malformed("an answer of the kernel is too long"))
+    }
+}

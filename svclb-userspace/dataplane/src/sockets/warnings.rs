@@ -1,0 +1,32 @@
+//! What fails in single namespaces, told once each while it lasts.
+
+use std::collections::BTreeSet;
+use std::sync::{Mutex, PoisonError};
+
+use super::namespace_id::NamespaceId;
+use super::visit::Failures;
+
+/// What was told already.
+#[derive(Default, Debug)]
+pub(super) struct Warnings(Mutex<BTreeSet<Option<NamespaceId>>>);
+
+impl Warnings {
+    /// Tells what failed in this scan and did not in the one before.
+    pub(super) fn tell(&self, failures: &Failures) {
+        let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        for (namespace, error) in failures {
+            match namespace {
+                _ if told.contains(namespace) => {}
+                Some(id) => tracing::warn!(
+                    "the UDP sockets of the network namespace {id} cannot be listed: {error}; those of a backend that is gone stay there"
+                ),
+                // Often only those of a sandbox around this one, which have no business with
+                // its Services.
+                None => tracing::info!(
+                    "the network namespaces of some processes cannot be looked at: {error}; UDP sockets in them are not followed (CAP_SYS_PTRACE is needed)"
+                ),
+            }
+        }
+        *told = failures.iter().map(|(namespace, _)| *namespace).collect();
+    }
+}

@@ -1,0 +1,223 @@
+//! UDP sockets follow their backends: one that is connected to a backend that no longer
+//! serves is destroyed, so that its program connects again.
+//!
+//! What is looked for are sockets that must not be, and not what an event did: a scan sees
+//! endpoints that went, Services that went, ports that changed, and what happened while no
+//! agent ran, all alike. A socket that talks to a pod directly is never touched.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use svclb_common::{Addr16, BackendValue, FrontendKey, PortBe, Proto, Scope};
+use svclb_core::planner::{Planner, Round};
+use svclb_dataplane::{Destroyed, ScanError, UdpSocket, UdpSockets, UdpSocketsError, can_destroy};
+use tokio::task::{JoinHandle, spawn_blocking};
+use tracing::{debug, info, warn};
+
+/// At most so often the sockets of all namespaces are listed.
+const PAUSE: Duration = Duration::from_millis(200);
+/// And so often they are without a reason: one may have connected to a backend just as it
+/// went, or have been passed over.
+const AUDIT: Duration = Duration::from_secs(30);
+
+/// What runs on another thread.
+enum Working {
+    Scan(JoinHandle<Result<Vec<UdpSocket>, ScanError>>),
+    Destroy(JoinHandle<Destroyed>),
+}
+
+/// What it came to.
+pub(super) enum Worked {
+    Scanned(Result<Vec<UdpSocket>, ScanError>),
+    Destroyed(Destroyed),
+    /// Nothing; a scan may start.
+    Rested,
+}
+
+/// The follower.
+pub(super) struct Follow {
+    /// None where the kernel cannot destroy sockets.
+    sockets: Option<Arc<UdpSockets>>,
+    /// The first full sync is done: before, nobody knows what serves.
+    ready: bool,
+    working: Option<Working>,
+    /// A round changed UDP backends: to be looked at when its grace period is over, and no
+    /// connect can still be given what went.
+    changed: bool,
+    /// The grace period that passes is that of such a round.
+    armed: bool,
+    due: bool,
+    looked: Option<Instant>,
+    /// Whether the last scan failed, and that was told.
+    failing: bool,
+}
+
+impl Follow {
+    /// Asks the kernel whether it can destroy sockets, and says so if it can't.
+    pub(super) fn new(pin_dir: &Path) -> anyhow::Result<Self> {
+        let sockets = match UdpSockets::open(pin_dir) {
+            Ok(sockets) if can_destroy() => Some(Arc::new(sockets)),
+            Ok(_) => {
+                warn_of_staying("it has no CONFIG_INET_DIAG_DESTROY or CONFIG_INET_UDP_DIAG");
+                None
+            }
+            Err(UdpSocketsError::Iterator(error)) => {
+                warn_of_staying(&error.to_string());
+                None
+            }
+            Err(error) => return Err(error).context("the pinned maps cannot be read back"),
+        };
+        Ok(Self {
+            sockets,
+            ready: false,
+            working: None,
+            changed: false,
+            armed: false,
+            due: false,
+            looked: None,
+            failing: false,
+        })
+    }
+
+    /// A round was written.
+    pub(super) fn written(&mut self, round: &Round) {
+        let plans = round.plans.iter().map(|plan| plan.record.proto);
+        let removed = round.removed.iter().map(|record| record.proto);
+        self.changed |= plans.chain(removed).any(|proto| proto == Proto::UDP);
+    }
+
+    /// A grace period begins, or there is nothing to wait for.
+    pub(super) fn grace(&mut self, begins: bool) {
+        let changed = std::mem::take(&mut self.changed);
+        if begins {
+            self.armed |= changed;
+        } else {
+            self.due |= changed;
+        }
+    }
+
+    /// The grace period is over.
+    pub(super) fn grace_over(&mut self) {
+        self.due |= std::mem::take(&mut self.armed);
+    }
+
+    /// The first full sync is done: what went while no agent ran is found now.
+    pub(super) fn ready(&mut self) {
+        self.ready = true;
+        self.due = true;
+    }
+
+    /// Starts a scan if one is due. Call it at least every second.
+    pub(super) fn start(&mut self) {
+        let Some(sockets) = self.sockets.as_ref().filter(|_| self.ready) else {
+            return;
+        };
+        let since = self.looked.map(|looked| looked.elapsed());
+        let rested = since.is_none_or(|since| since >= PAUSE);
+        let old = since.is_some_and(|since| since >= AUDIT);
+        if self.working.is_some() || !(self.due && rested || old) {
+            return;
+        }
+        self.due = false;
+        self.looked = Some(Instant::now());
+        let sockets = Arc::clone(sockets);
+        self.working = Some(Working::Scan(spawn_blocking(move || sockets.scan())));
+    }
+
+    /// Resolves when what runs is done, or a scan that is due may start.
+    pub(super) async fn happens(&mut self) -> Worked {
+        let worked = match &mut self.working {
+            Some(Working::Scan(scan)) => scan.await.map(Worked::Scanned),
+            Some(Working::Destroy(destroy)) => destroy.await.map(Worked::Destroyed),
+            None if self.due && self.ready && self.sockets.is_some() => {
+                let since = self.looked.map_or(PAUSE, |looked| looked.elapsed());
+                tokio::time::sleep(PAUSE.saturating_sub(since)).await;
+                return Worked::Rested;
+            }
+            None => std::future::pending().await,
+        };
+        self.working = None;
+        // A thread that panicked: what it was to do is found by the next look.
+        worked.unwrap_or(Worked::Rested)
+    }
+
+    /// Takes in what came out, and destroys what must not be. How many sockets were
+    /// destroyed.
+    pub(super) fn take(&mut self, worked: Worked, planner: &Planner) -> usize {
+        match worked {
+            Worked::Scanned(Ok(found)) => {
+                if std::mem::take(&mut self.failing) {
+                    info!("UDP sockets are followed again");
+                }
+                self.destroy(found, planner);
+                0
+            }
+            Worked::Scanned(Err(error)) => {
+                if !std::mem::replace(&mut self.failing, true) {
+                    warn!("UDP sockets cannot be followed now: {error}");
+                }
+                0
+            }
+            Worked::Destroyed(done) => {
+                if done.destroyed > 0 {
+                    debug!(
+                        sockets = done.destroyed,
+                        "UDP sockets of backends that are gone were destroyed"
+                    );
+                    // What was passed over, or connected meanwhile, is found by another look.
+                    self.due = true;
+                }
+                if let Some(error) = done.failed.first() {
+                    warn!(
+                        sockets = done.failed.len(),
+                        "UDP sockets of backends that are gone cannot be destroyed: {error}"
+                    );
+                }
+                done.destroyed
+            }
+            Worked::Rested => 0,
+        }
+    }
+
+    fn destroy(&mut self, mut found: Vec<UdpSocket>, planner: &Planner) {
+        let connected = found.len();
+        found
+            .retain(|socket| !planner.serves(&frontend(socket.frontend), &backend(socket.backend)));
+        debug!(connected, stale = found.len(), "looked at UDP sockets");
+        let Some(sockets) = self.sockets.as_ref().filter(|_| !found.is_empty()) else {
+            return;
+        };
+        let sockets = Arc::clone(sockets);
+        self.working = Some(Working::Destroy(spawn_blocking(move || {
+            sockets.destroy(&found)
+        })));
+    }
+}
+
+fn warn_of_staying(why: &str) {
+    warn!(
+        "this kernel cannot find or destroy UDP sockets ({why}): one that stays connected keeps \
+         its backend also when that is gone; resolvers that open a socket for each query are \
+         not affected"
+    );
+}
+
+fn frontend(addr: SocketAddr) -> FrontendKey {
+    FrontendKey {
+        addr: Addr16::from_ip(addr.ip()),
+        port: PortBe::new(addr.port()),
+        proto: Proto::UDP,
+        scope: Scope::ANY,
+    }
+}
+
+fn backend(addr: SocketAddr) -> BackendValue {
+    BackendValue::new(
+        Addr16::from_ip(addr.ip()),
+        PortBe::new(addr.port()),
+        Proto::UDP,
+    )
+}
