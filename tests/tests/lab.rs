@@ -18,6 +18,7 @@ mod lab {
     mod faults;
     mod itself;
     mod lifecycle;
+    mod matrix;
     mod refusal;
     mod scene;
     mod tcp;
