@@ -3,8 +3,8 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use std::{fs, thread};
 
@@ -15,6 +15,7 @@ use signal_hook::iterator::Signals;
 use crate::machine::{Machine, RUN, prepare_machine, require_root};
 use crate::netns::{Netns, in_folder};
 use crate::peer::Peer;
+use crate::wire::{self, End, bridge_v4, pod_v6};
 use crate::{cgroup, ip, sweep};
 
 /// The Service range of every lab, IPv4. No pod has such an address and no route leads
@@ -31,7 +32,8 @@ static NEXT: AtomicU32 = AtomicU32::new(0);
 pub struct Lab {
     prefix: String,
     machine: Machine,
-    nodes: AtomicU8,
+    /// Of all nodes so far, the first one's first.
+    nodes: Mutex<Vec<Netns>>,
     kept: bool,
 }
 
@@ -58,7 +60,7 @@ impl Lab {
         let lab = Self {
             prefix,
             machine,
-            nodes: AtomicU8::new(0),
+            nodes: Mutex::default(),
             kept: false,
         };
         fs::write(dir.join("name"), name).context("cannot write the lab's name")?;
@@ -78,15 +80,16 @@ impl Lab {
     }
 
     /// Adds a node: a network namespace with a bridge for its pods, and a cgroup. The
-    /// `n`th node has the pod ranges 10.244.n.0/24 and fd00:10:244:n::/64.
+    /// `n`th node has the pod ranges 10.244.n.0/24 and fd00:10:244:n::/64. Every node has
+    /// a link to every other, over which their pods and hosts reach each other.
     ///
     /// # Errors
     /// If the kernel or `ip` refuse; what was made so far goes with the lab.
     pub fn node(&self, name: &str) -> Result<Node> {
-        let index = self.nodes.fetch_add(1, Ordering::Relaxed) + 1;
+        let mut nodes = self.nodes.lock().unwrap_or_else(PoisonError::into_inner);
+        let index = u8::try_from(nodes.len() + 1).context("too many nodes")?;
         let netns = Netns::create(&format!("{}-{name}", self.prefix))?;
-        let bridge_v4 = Ipv4Addr::new(10, 244, index, 1);
-        let bridge_v6 = pod_v6(index, 1);
+        let (bridge_v4, bridge_v6) = (bridge_v4(index), pod_v6(index, 1));
         netns.run(|| {
             for (name, value) in [
                 ("net/ipv6/conf/all/accept_dad", "0"),
@@ -109,6 +112,19 @@ impl Lab {
                 "route add unreachable ::/0".to_owned(),
             ])
         })?;
+        for (before, far) in (1..).zip(nodes.iter()) {
+            let far = End {
+                index: before,
+                netns: far,
+            };
+            let own = End {
+                index,
+                netns: &netns,
+            };
+            wire::connect(own, far)?;
+        }
+        nodes.push(netns.clone());
+        drop(nodes);
         let cgroup = self.machine.cgroup_root.join(&self.prefix).join(name);
         cgroup::create(&cgroup)?;
         let host_cgroup = cgroup.join("host");
@@ -296,7 +312,7 @@ impl Node {
                 format!("addr add {v4}/24 dev eth0"),
                 format!("addr add {v6}/64 dev eth0 nodad"),
                 "link set eth0 up".to_owned(),
-                format!("route add default via 10.244.{index}.1"),
+                format!("route add default via {}", bridge_v4(index)),
                 format!("route add ::/0 via {}", pod_v6(index, 1)),
             ])
         })?;
@@ -384,11 +400,6 @@ impl Deref for Pod {
     fn deref(&self) -> &Peer {
         &self.peer
     }
-}
-
-fn pod_v6(node: u8, host: u8) -> Ipv6Addr {
-    let digits = |n: u8| u16::from_str_radix(&n.to_string(), 16).unwrap_or_default();
-    Ipv6Addr::new(0xfd00, 0x10, 0x244, digits(node), 0, 0, 0, digits(host))
 }
 
 /// Waits until something holds, looking every few milliseconds.

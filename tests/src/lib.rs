@@ -37,6 +37,7 @@ pub mod manifests;
 mod netns;
 pub mod peer;
 mod sweep;
+mod wire;
 
 pub use agent::{Agent, AgentOptions, svclb_binary};
 pub use lab::{Lab, Node, Pod, SERVICE_V4, SERVICE_V6, wait_until};

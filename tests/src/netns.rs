@@ -14,7 +14,7 @@ use nix::sched::{CloneFlags, setns, unshare};
 pub(crate) const DIR: &str = "/run/netns";
 
 /// A network namespace held by a bind mount below [`DIR`]. It goes with its lab.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Netns {
     path: PathBuf,
 }

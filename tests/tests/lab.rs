@@ -20,6 +20,7 @@ mod lab {
     mod follow;
     mod itself;
     mod lifecycle;
+    mod matrix;
     mod refusal;
     mod scene;
     mod tcp;

@@ -46,6 +46,26 @@ fn pods_and_the_host_reach_each_other_in_both_families_over_tcp_and_udp() {
 }
 
 #[test]
+fn nodes_reach_each_others_pods_in_both_families_and_are_seen_by_their_own_addresses() {
+    let _turn = turn();
+    let lab = Lab::new("nodes").unwrap();
+    let [first, second, third] = ["node1", "node2", "node3"].map(|name| lab.node(name).unwrap());
+    let (web, client) = (first.pod("web").unwrap(), third.pod("client").unwrap());
+    for transport in [Transport::Tcp, Transport::Udp] {
+        web.serve(transport, 80).unwrap();
+        for (to, host) in [
+            (web.v4_at(80), "10.244.2.1"),
+            (web.v6_at(80), "fd00:10:244:2::1"),
+        ] {
+            let seen = client.ask(transport, to).unwrap().client.ip();
+            assert_eq!(seen, client.ip_like(to.ip()));
+            let seen = second.ask(transport, to).unwrap().client.ip();
+            assert_eq!(seen.to_string(), host);
+        }
+    }
+}
+
+#[test]
 fn without_an_agent_a_service_address_is_unreachable_and_not_refused() {
     let _turn = turn();
     let lab = Lab::new("unreachable").unwrap();

@@ -159,7 +159,12 @@ pub(crate) fn assert_spread(tally: &Tally) {
 /// the agent says in its line `ready`. Without it the call goes to a closed port. Where
 /// the kernel's own version promises the first, the agent has to use it.
 pub(crate) fn refuses_by_errno(scene: &Scene) -> bool {
-    let ready = scene.agent.wait_for_line(&["ready", "refusal="]).unwrap();
+    agent_refuses_by_errno(&scene.agent)
+}
+
+/// The same of an agent on its own.
+pub(crate) fn agent_refuses_by_errno(agent: &Agent) -> bool {
+    let ready = agent.wait_for_line(&["ready", "refusal="]).unwrap();
     let by_errno = ready.contains("refusal=\"errno\"");
     assert!(by_errno || kernel() < (5, 18), "on {:?}: {ready}", kernel());
     by_errno
