@@ -16,6 +16,7 @@ mod lab {
     mod change;
     mod dns;
     mod examples;
+    mod extremes;
     mod faults;
     mod follow;
     mod itself;

@@ -32,6 +32,7 @@ pub mod model;
 pub mod op;
 pub mod plan;
 pub mod planner;
+pub mod told;
 pub mod writer;
 
 pub use svclb_common as abi;

@@ -1,6 +1,9 @@
 //! The problems that stand, each said once when it appears and once when it is gone.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Instant;
+
+use svclb_core::told::Told;
 
 use crate::status::Status;
 
@@ -10,6 +13,8 @@ pub(crate) struct Problems {
     standing: BTreeMap<String, BTreeSet<String>>,
     count: usize,
     status: Status,
+    told: Told,
+    since: Instant,
 }
 
 impl Problems {
@@ -18,6 +23,8 @@ impl Problems {
             standing: BTreeMap::new(),
             count: 0,
             status,
+            told: Told::default(),
+            since: Instant::now(),
         }
     }
 
@@ -25,11 +32,18 @@ impl Problems {
     pub(crate) fn set(&mut self, place: &str, lines: impl IntoIterator<Item = String>) {
         let new: BTreeSet<String> = lines.into_iter().collect();
         let old = self.standing.remove(place).unwrap_or_default();
+        let now = self.since.elapsed();
         for line in new.difference(&old) {
-            tracing::warn!("{place}: {line}");
+            let line = format!("{place}: {line}");
+            if self.told.anew(&line, now) {
+                tracing::warn!("{line}");
+            }
         }
         for line in old.difference(&new) {
-            tracing::info!("{place}: no longer: {line}");
+            let line = format!("{place}: no longer: {line}");
+            if self.told.anew(&line, now) {
+                tracing::info!("{line}");
+            }
         }
         self.count = self.count + new.len() - old.len();
         if !new.is_empty() {

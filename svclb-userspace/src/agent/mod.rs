@@ -19,6 +19,7 @@ use health::Health;
 use metrics::Metrics;
 use svclb_core::model::Event;
 use svclb_core::planner::{Contest, Planner};
+use svclb_core::told::Told;
 use svclb_core::writer::{REST, Retired, Writer};
 use svclb_dataplane::{Attachment, Dataplane, GracePeriod, KernelMaps};
 use svclb_source::{KubeOptions, Status};
@@ -132,6 +133,7 @@ struct Agent {
     /// Whether the last deletion of old slots succeeded.
     collects: bool,
     failing: Failing,
+    told: Told,
     follow: Follow,
     started: Instant,
     ready: bool,
@@ -167,6 +169,7 @@ impl Agent {
             passing: None,
             collects: true,
             failing: Failing::default(),
+            told: Told::default(),
             follow,
             started,
             ready: false,
@@ -198,7 +201,9 @@ impl Agent {
                     "written"
                 );
             }
-            round.contests.iter().for_each(log_contest);
+            for contest in &round.contests {
+                log_contest(contest, &mut self.told, self.started.elapsed());
+            }
             self.follow.written(&round);
             self.failing.update(&round, report.failed);
         }
@@ -337,15 +342,24 @@ async fn grace_over(passing: &mut Option<Passing>) -> std::io::Result<()> {
     }
 }
 
-fn log_contest(contest: &Contest) {
+fn log_contest(contest: &Contest, told: &mut Told, now: Duration) {
+    let Contest {
+        frontend, waiting, ..
+    } = contest;
     match &contest.holder {
-        Some(holder) => warn!(
-            "Service {} waits for {}, which the older Service {holder} has",
-            contest.waiting, contest.frontend
-        ),
-        None => info!(
-            "Service {} no longer waits for {}",
-            contest.waiting, contest.frontend
-        ),
+        Some(holder) => {
+            let line = format!(
+                "Service {waiting} waits for {frontend}, which the older Service {holder} has"
+            );
+            if told.anew(&line, now) {
+                warn!("{line}");
+            }
+        }
+        None => {
+            let line = format!("Service {waiting} no longer waits for {frontend}");
+            if told.anew(&line, now) {
+                info!("{line}");
+            }
+        }
     }
 }

@@ -103,3 +103,60 @@ fn a_client_whose_backend_is_gone_is_given_another_and_stays_there() {
     assert_eq!(second.len(), 1, "{second:?}");
     assert!(rest.contains(&second[0].as_str()), "{second:?}");
 }
+
+#[test]
+fn a_restart_of_the_agent_keeps_every_clients_backend() {
+    let mut scene = sticky(100);
+    let pods: Vec<_> = (0..6)
+        .map(|number| scene.node.pod(&format!("client{number}")).unwrap())
+        .collect();
+    let answers = || -> Vec<String> {
+        let ask = |pod: &svclb_tests::Pod| pod.ask(Transport::Tcp, web(v4(10))).unwrap().backend;
+        pods.iter().map(ask).collect()
+    };
+    let before = answers();
+    scene.agent.kill().unwrap();
+    assert_eq!(answers(), before);
+    scene.agent.run().unwrap();
+    assert_eq!(answers(), before);
+}
+
+#[test]
+fn a_client_never_stays_with_an_endpoint_that_the_policy_excludes() {
+    let scene = sticky(100);
+    let first = scene.client.ask(Transport::Tcp, web(v4(10))).unwrap();
+    // Only one other endpoint is on this node from now on.
+    let local = scene
+        .backends
+        .iter()
+        .find(|pod| pod.name() != first.backend)
+        .unwrap();
+    let mut objects = web_service().sticky(100).with(&scene.endpoints());
+    for object in &mut objects {
+        if object["kind"] == "Service" {
+            object["spec"]["internalTrafficPolicy"] = "Local".into();
+        }
+        for endpoint in object["endpoints"].as_array_mut().into_iter().flatten() {
+            let here = endpoint["addresses"][0] == local.v4().to_string();
+            endpoint["nodeName"] = if here { "node1" } else { "elsewhere" }.into();
+        }
+    }
+    scene.manifests.put("web.yaml", &objects).unwrap();
+    scene.wait_for_answers(web(v4(10)), &[local.name()]);
+}
+
+#[test]
+fn affinity_is_switched_on_and_off_at_run_time() {
+    let scene = sticky(100);
+    let put = |service: &svclb_tests::manifests::Service| {
+        let objects = service.with(&scene.endpoints());
+        scene.manifests.put("web.yaml", &objects).unwrap();
+    };
+    let answering = || scene.answering(web(v4(10))).len();
+    assert_eq!(answering(), 1);
+    put(&web_service());
+    scene.wait_for_answers(web(v4(10)), &["a", "b", "c"]);
+    put(&web_service().sticky(100));
+    let stays = svclb_tests::wait_until(Duration::from_secs(3), || answering() == 1);
+    assert!(stays, "clients do not stay with a backend again");
+}

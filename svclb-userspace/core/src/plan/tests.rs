@@ -471,3 +471,11 @@ fn a_flow_to_a_serving_endpoint_goes_on_whatever_policy_and_topology_say() {
     assert!(!serves([10, 0, 0, 1], 2), "another port");
     assert!(!serves([10, 0, 0, 4], 1), "one that is gone");
 }
+
+#[test]
+fn of_two_slices_that_contradict_each_other_the_one_that_says_ready_counts() {
+    for order in [[UNREADY, READY], [READY, UNREADY]] {
+        let slices = order.map(|conditions| slice(1, &[("10.0.0.1", "here", conditions)]));
+        assert_eq!(internal(&service(), &slices), ["10.0.0.1:1"]);
+    }
+}

@@ -89,3 +89,57 @@ fn a_service_that_did_not_change_is_not_planned_again() {
     planner.observe(Event::Apply(Object::Service(service("a", 1))));
     assert_eq!(planner.next_round(10), None);
 }
+
+#[test]
+fn a_change_of_this_nodes_labels_plans_every_service_again_and_the_same_labels_none() {
+    let mut planner = planner(&[service("a", 1)]);
+    planner.observe(Event::Synced);
+    assert!(planner.next_round(100).is_some());
+    let node = crate::model::Node {
+        name: "node1".into(),
+        zone: Some("west".into()),
+        ..crate::model::Node::default()
+    };
+    for changed in [true, false] {
+        planner.observe(Event::Apply(Object::Node(node.clone())));
+        assert_eq!(planner.next_round(100).is_some(), changed);
+    }
+    planner.observe(Event::Delete(ObjectKey::Node));
+    assert!(planner.next_round(100).is_some(), "the zone is gone");
+}
+
+#[test]
+fn a_flow_may_go_on_while_its_service_has_the_frontend_and_the_endpoint_serves() {
+    use crate::model::{Conditions, Endpoint, EndpointPort, EndpointSlice, Family};
+    let mut planner = planner(&[service("a", 1)]);
+    planner.observe(Event::Apply(Object::EndpointSlice(EndpointSlice {
+        name: ObjectName::new("default", "a-1"),
+        service: "a".into(),
+        family: Family::V4,
+        ports: vec![EndpointPort {
+            name: "".into(),
+            port: 8080,
+            proto: Proto::TCP,
+        }],
+        endpoints: vec![Endpoint {
+            addr: IpAddr::from([10, 0, 0, 1]),
+            conditions: Conditions::default(),
+            node: None,
+            hints: None,
+        }],
+    })));
+    planner.observe(Event::Synced);
+    let _round = planner.next_round(100);
+    let frontend = crate::plan::frontends(&service("a", 1))[0];
+    let backend = svclb_common::BackendValue::new(
+        IpAddr::from([10, 0, 0, 1]).into(),
+        svclb_common::PortBe::new(8080),
+        Proto::TCP,
+    );
+    assert!(planner.serves(&frontend, &backend));
+    planner.observe(Event::Delete(ObjectKey::Service(ObjectName::new(
+        "default", "a",
+    ))));
+    let _round = planner.next_round(100);
+    assert!(!planner.serves(&frontend, &backend), "the Service is gone");
+}

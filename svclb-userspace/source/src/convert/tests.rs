@@ -103,3 +103,26 @@ fn a_slice_without_its_service_is_a_problem() {
     assert!(endpoint_slice(from(text), &Names::default(), &mut problems).is_none());
     assert_eq!(problems.len(), 1);
 }
+
+#[test]
+fn an_affinity_timeout_out_of_range_is_three_hours_and_named() {
+    for seconds in [0, -1, 86_401] {
+        let (service, problems) = one_service(&format!(
+            "  sessionAffinity: ClientIP\n  sessionAffinityConfig: {{clientIP: {{timeoutSeconds: {seconds}}}}}"
+        ));
+        assert_eq!(service.affinity_seconds, Some(10_800));
+        assert!(problems[0].contains("timeoutSeconds"), "{problems:?}");
+    }
+}
+
+#[test]
+fn hints_are_for_zones_and_nodes() {
+    let (slice, problems) = one_slice(
+        "addressType: IPv4\nendpoints: [{addresses: [10.0.0.1], hints: {forZones: [{name: a}], forNodes: [{name: n}]}}, {addresses: [10.0.0.2], hints: {}}]",
+    );
+    let endpoints = slice.unwrap().endpoints;
+    let hints = endpoints[0].hints.as_deref().unwrap();
+    assert_eq!((&*hints.zones[0], &*hints.nodes[0]), ("a", "n"));
+    assert_eq!(endpoints[1].hints, None);
+    assert!(problems.is_empty(), "{problems:?}");
+}
