@@ -24,6 +24,24 @@ pub struct Translation {
     pub backend: BackendId,
 }
 
+impl Translation {
+    /// Whether its backend is this one.
+    #[inline(always)]
+    pub fn leads_to(&self, addr: Addr16, port: PortBe) -> bool {
+        self.backend_port == port && self.backend_addr == addr
+    }
+
+    /// The translation of its backend to itself: of a program that means the backend.
+    #[inline(always)]
+    pub const fn itself(&self) -> Self {
+        Self {
+            frontend_addr: self.backend_addr,
+            frontend_port: self.backend_port,
+            ..*self
+        }
+    }
+}
+
 /// Value of `PEERS`, an array indexed by socket cookie modulo its length: 56 bytes.
 ///
 /// Of the sockets whose cookies share an index, one at a time owns the slot. Cookies are

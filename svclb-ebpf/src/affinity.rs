@@ -8,9 +8,9 @@ use aya_ebpf::programs::SockAddrContext;
 use svclb_common::{AffinityKey, AffinityValue, Counter, FrontendValue, SlotIndex, SlotValue};
 
 use crate::counters::count;
-use crate::forward::{random_slot, slot_at};
 use crate::kernel::{netns_cookie, now_ns};
 use crate::maps::AFFINITY;
+use crate::slots::{random_slot, slot_at};
 
 /// The slot of a new connection to a frontend with affinity.
 #[inline(always)]

@@ -2,35 +2,16 @@
 
 use aya_ebpf::programs::SockAddrContext;
 use svclb_common::{
-    Counter, FrontendFlags, FrontendKey, FrontendValue, Proto, Scope, SlotIndex, SlotKey,
-    SlotValue, Translation, pick, spread,
+    Counter, FrontendFlags, FrontendKey, FrontendValue, Proto, Scope, SlotIndex, SlotValue,
+    Translation, pick, spread,
 };
 
+use crate::call::Call;
 use crate::counters::count;
 use crate::family::{Endpoint, Family, peer, protocol, set_peer};
-use crate::kernel::{ALLOW, random, socket_cookie};
+use crate::kernel::{ALLOW, socket_cookie};
+use crate::slots::{random_slot, slot_at};
 use crate::{affinity, log, maps, peers, refuse, reverse, rings};
-
-/// What a hook is called for.
-pub(crate) trait Call {
-    /// Whether the address becomes the socket's peer.
-    const CONNECTS: bool;
-    /// What is counted.
-    const COUNTER: Counter;
-}
-
-pub(crate) struct Connect;
-pub(crate) struct Send;
-
-impl Call for Connect {
-    const CONNECTS: bool = true;
-    const COUNTER: Counter = Counter::Connected;
-}
-
-impl Call for Send {
-    const CONNECTS: bool = false;
-    const COUNTER: Counter = Counter::Sent;
-}
 
 /// Rewrites the peer of a call if it is a Service address.
 #[inline(always)]
@@ -107,15 +88,6 @@ fn connect_slot(ctx: &SockAddrContext, frontend: &FrontendValue) -> Option<SlotV
     random_slot(frontend)
 }
 
-/// Any slot of the range, each as likely.
-#[inline(always)]
-pub(crate) fn random_slot(frontend: &FrontendValue) -> Option<SlotValue> {
-    slot_at(
-        frontend,
-        SlotIndex::position(pick(frontend.internal, random())?),
-    )
-}
-
 /// A datagram with an address: the backend that this socket used for the Service before,
 /// while it belongs to it; a new socket is given one by its cookie.
 #[inline(always)]
@@ -136,14 +108,4 @@ fn send_slot(
     }
     let position = pick(frontend.internal, spread(socket_cookie(ctx)))?;
     slot_at(frontend, SlotIndex::position(position))
-}
-
-/// The slot at an index of the frontend's generation.
-#[inline(always)]
-pub(crate) fn slot_at(frontend: &FrontendValue, index: SlotIndex) -> Option<SlotValue> {
-    maps::slot(&SlotKey {
-        service: frontend.service,
-        generation: frontend.generation,
-        index,
-    })
 }

@@ -15,6 +15,7 @@
 #![feature(asm_experimental_arch)]
 
 mod affinity;
+mod call;
 mod counters;
 mod family;
 mod forward;
@@ -25,11 +26,12 @@ mod peers;
 mod refuse;
 mod reverse;
 mod rings;
+mod slots;
 
 use aya_ebpf::macros::{cgroup_sock, cgroup_sock_addr};
 use aya_ebpf::programs::{SockAddrContext, SockContext};
+use call::{Connect, Send};
 use family::{V4, V6};
-use forward::{Connect, Send};
 
 #[cgroup_sock_addr(connect4)]
 fn svclb_connect4(ctx: SockAddrContext) -> i32 {

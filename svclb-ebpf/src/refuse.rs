@@ -3,9 +3,9 @@
 use aya_ebpf::programs::SockAddrContext;
 use svclb_common::{Addr16, Counter, PortBe, Proto};
 
+use crate::call::Call;
 use crate::counters::count;
 use crate::family::{Endpoint, Family, set_peer};
-use crate::forward::Call;
 use crate::kernel::{ALLOW, DENY, set_retval};
 use crate::log;
 use crate::maps::HAS_SET_RETVAL;

@@ -1,7 +1,6 @@
 //! From a backend back to the Service address that the program used.
 
 use aya_ebpf::programs::{SockAddrContext, SockContext};
-use svclb_common::Translation;
 
 use crate::family::{Endpoint, Family, peer, set_peer};
 use crate::kernel::{ALLOW, socket_cookie};
@@ -15,7 +14,7 @@ use crate::{peers, rings};
 pub(crate) fn reverse<F: Family>(ctx: &SockAddrContext) -> i32 {
     let actual = peer::<F>(ctx);
     if let Some(known) = peers::find(ctx)
-        && leads_to(known, actual)
+        && known.leads_to(actual.addr, actual.port)
     {
         set_peer::<F>(
             ctx,
@@ -37,27 +36,11 @@ pub(crate) fn reverse<F: Family>(ctx: &SockAddrContext) -> i32 {
 #[inline(always)]
 pub(crate) fn direct(ctx: &SockAddrContext, peer: Endpoint) {
     if let Some(known) = peers::find(ctx)
-        && leads_to(known, peer)
+        && known.leads_to(peer.addr, peer.port)
     {
-        peers::claim(ctx, &itself(known));
+        peers::claim(ctx, &known.itself());
     }
     rings::direct(ctx, peer);
-}
-
-/// The translation of a backend to itself.
-#[inline(always)]
-pub(crate) fn itself(known: &Translation) -> Translation {
-    Translation {
-        frontend_addr: known.backend_addr,
-        frontend_port: known.backend_port,
-        ..*known
-    }
-}
-
-/// Whether the translation's backend is this one.
-#[inline(always)]
-pub(crate) fn leads_to(translation: &Translation, backend: Endpoint) -> bool {
-    translation.backend_port == backend.port && translation.backend_addr == backend.addr
 }
 
 /// Forgets a socket that is released. Its ring goes with it.

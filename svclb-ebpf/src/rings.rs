@@ -17,7 +17,6 @@ use crate::counters::count;
 use crate::family::Endpoint;
 use crate::kernel::{mptcp_socket, socket, socket_cookie};
 use crate::maps::{PEER_OVERFLOW, PEER_RINGS};
-use crate::reverse::{itself, leads_to};
 
 const MASK: u32 = RING_LEN as u32 - 1;
 
@@ -90,7 +89,7 @@ pub(crate) fn backend_of(ctx: &SockAddrContext, frontend: Endpoint) -> Option<Ba
 #[inline(always)]
 pub(crate) fn frontend_of(ctx: &SockAddrContext, backend: Endpoint) -> Option<Endpoint> {
     let ring = ring_of(ctx)?;
-    if let Some((_, known)) = find(ring, |t| leads_to(t, backend)) {
+    if let Some((_, known)) = find(ring, |t| t.leads_to(backend.addr, backend.port)) {
         return Some(Endpoint {
             addr: known.frontend_addr,
             port: known.frontend_port,
@@ -118,9 +117,9 @@ pub(crate) fn frontend_of(ctx: &SockAddrContext, backend: Endpoint) -> Option<En
 #[inline(always)]
 pub(crate) fn direct(ctx: &SockAddrContext, backend: Endpoint) {
     if let Some(ring) = ring_of(ctx)
-        && let Some((index, known)) = find(ring, |t| leads_to(t, backend))
+        && let Some((index, known)) = find(ring, |t| t.leads_to(backend.addr, backend.port))
     {
-        let itself = itself(known);
+        let itself = known.itself();
         // SAFETY: storage memory, valid for the run.
         unsafe { *entry(ring, index) = itself };
     }
@@ -171,11 +170,8 @@ pub(crate) fn remember_mptcp(ctx: &SockAddrContext, translation: &Translation) -
 /// stand behind two Services: the latest one is shown, as the latest datagram went there.
 #[inline(always)]
 fn known_again(ring: *mut TranslationRing, translation: &Translation) -> bool {
-    let backend = Endpoint {
-        addr: translation.backend_addr,
-        port: translation.backend_port,
-    };
-    let Some((index, known)) = find(ring, |t| leads_to(t, backend)) else {
+    let (addr, port) = (translation.backend_addr, translation.backend_port);
+    let Some((index, known)) = find(ring, |t| t.leads_to(addr, port)) else {
         return false;
     };
     // SAFETY: storage memory, valid for the run.

@@ -7,8 +7,8 @@ use svclb_common::maps as names;
 use svclb_core::apply::{Failure, Maps, Snapshot};
 use svclb_core::op::Op;
 
-use crate::pinned::read_planned;
 use crate::pins::Pins;
+use crate::planned::Planned;
 use crate::sys::{self, BatchEnd, Map, WaitingMap};
 
 /// The most elements in one batch: the kernel copies them one by one and yields between.
@@ -21,27 +21,6 @@ pub struct KernelMaps {
     grace: GracePeriod,
     keys: Vec<u8>,
     values: Vec<u8>,
-}
-
-/// The four maps that the agent plans.
-#[derive(Debug)]
-pub(crate) struct Planned {
-    pub(crate) frontends: Map,
-    pub(crate) slots: Map,
-    pub(crate) backends: Map,
-    pub(crate) services: Map,
-}
-
-impl Planned {
-    pub(crate) fn open(pins: &Pins) -> io::Result<Self> {
-        let open = |name| Map::open(&pins.map(name));
-        Ok(Self {
-            frontends: open(names::FRONTENDS)?,
-            slots: open(names::SLOTS)?,
-            backends: open(names::BACKENDS)?,
-            services: open(names::SERVICES)?,
-        })
-    }
 }
 
 /// Waits for running programs. May be cloned and used on another thread.
@@ -194,6 +173,6 @@ impl Maps for KernelMaps {
     }
 
     fn snapshot(&mut self) -> io::Result<Snapshot> {
-        read_planned(&self.planned)
+        self.planned.read()
     }
 }

@@ -18,6 +18,7 @@ mod mounts;
 mod open;
 mod pinned;
 mod pins;
+mod planned;
 mod sockets;
 mod sys;
 

@@ -8,11 +8,10 @@ use svclb_common::{
     maps as names,
 };
 use svclb_core::apply::Snapshot;
-use zerocopy::FromBytes;
 
 use crate::attach::PROGRAMS;
-use crate::kernel_maps::Planned;
 use crate::pins::Pins;
+use crate::planned::{Planned, read_all};
 use crate::sys::{self, Map};
 
 /// The pins cannot be read.
@@ -102,7 +101,7 @@ impl Pinned {
     /// # Errors
     /// What the system said.
     pub fn snapshot(&self) -> io::Result<Snapshot> {
-        read_planned(&self.planned)
+        self.planned.read()
     }
 
     /// All affinity entries, also those whose time is over.
@@ -163,62 +162,6 @@ impl Pinned {
             .filter(|name| self.pins.link(name).exists())
             .collect()
     }
-}
-
-pub(crate) fn read_planned(maps: &Planned) -> io::Result<Snapshot> {
-    let mut slots = read_all(&maps.slots)?;
-    slots.sort_unstable_by_key(|(key, _)| *key);
-    Ok(Snapshot {
-        services: read_all(&maps.services)?.into_iter().collect(),
-        backends: read_all(&maps.backends)?.into_iter().collect(),
-        frontends: read_all(&maps.frontends)?.into_iter().collect(),
-        slots,
-    })
-}
-
-/// How many elements are read at once; a hash bucket longer than this is refused.
-const BATCH: usize = 4096;
-
-/// Every element of a hash map or an array, in no order.
-fn read_all<K: FromBytes, V: FromBytes>(map: &Map) -> io::Result<Vec<(K, V)>> {
-    let mut keys = vec![0; BATCH * map.key_size];
-    let mut values = vec![0; BATCH * map.value_size];
-    let mut all = Vec::new();
-    let mut position = None;
-    loop {
-        let (count, more) = match map.lookup_batch(&mut position, &mut keys, &mut values, BATCH) {
-            Ok(read) => read,
-            Err(_) if position.is_none() => return read_singly(map),
-            Err(error) => return Err(error),
-        };
-        let elements = keys
-            .chunks_exact(map.key_size)
-            .zip(values.chunks_exact(map.value_size))
-            .take(count);
-        for (key, value) in elements {
-            all.push((sys::value(key)?, sys::value(value)?));
-        }
-        if !more {
-            return Ok(all);
-        }
-    }
-}
-
-/// Where the kernel has no batches for the map.
-fn read_singly<K: FromBytes, V: FromBytes>(map: &Map) -> io::Result<Vec<(K, V)>> {
-    let mut all = Vec::new();
-    let mut key = vec![0; map.key_size];
-    let mut next = key.clone();
-    let mut value = vec![0; map.value_size];
-    let mut more = map.next_key(None, &mut next)?;
-    while more {
-        key.copy_from_slice(&next);
-        if map.lookup(&key, &mut value)? {
-            all.push((sys::value(&key)?, sys::value(&value)?));
-        }
-        more = map.next_key(Some(&key), &mut next)?;
-    }
-    Ok(all)
 }
 
 /// How many CPUs a per-CPU map has values for.

@@ -8,6 +8,7 @@
 mod answer;
 mod btf;
 mod destroy;
+mod header;
 mod inet_diag;
 mod namespace_id;
 mod namespaces;

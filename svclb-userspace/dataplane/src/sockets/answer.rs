@@ -5,7 +5,7 @@ use std::io;
 
 use zerocopy::FromBytes;
 
-use super::netlink::Header;
+use super::header::Header;
 
 /// `NLMSG_ALIGNTO`: what messages are padded to.
 const ALIGNMENT: usize = 4;

@@ -10,25 +10,15 @@ use nix::sys::socket::{
     setsockopt, socket, sockopt,
 };
 use nix::sys::time::{TimeVal, TimeValLike};
-use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+use zerocopy::IntoBytes;
 
 use super::answer::{Answer, malformed};
+use super::header::Header;
 
 /// `NLM_F_REQUEST`, `NLM_F_ACK` and `NLM_F_DUMP` (include/uapi/linux/netlink.h).
 const REQUEST: u16 = 0x01;
 const ACK: u16 = 0x04;
 const DUMP: u16 = 0x300;
-
-/// `struct nlmsghdr`, in host order. The length is with the header.
-#[repr(C)]
-#[derive(FromBytes, IntoBytes, Immutable, KnownLayout)]
-pub(super) struct Header {
-    pub(super) len: u32,
-    pub(super) kind: u16,
-    pub(super) flags: u16,
-    pub(super) sequence: u32,
-    pub(super) port: u32,
-}
 
 /// The kernel answers at once; this is for a kernel that does not.
 const TIMEOUT_SECONDS: i64 = 5;
