@@ -129,7 +129,7 @@ impl Lab {
         cgroup::create(&cgroup)?;
         let host_cgroup = cgroup.join("host");
         cgroup::create(&host_cgroup)?;
-        let host = Peer::spawn("host", netns.path(), &host_cgroup)?;
+        let host = Peer::spawn(name, netns.path(), &host_cgroup)?;
         Ok(Node {
             inner: Arc::new(NodeInner {
                 name: name.to_owned(),
@@ -255,6 +255,16 @@ impl Node {
     /// The path that names the network namespace of the node's host.
     pub fn netns(&self) -> &Path {
         self.inner.netns.path()
+    }
+
+    /// The node's IPv4 address, which is that of its pods' bridge.
+    pub fn v4(&self) -> Ipv4Addr {
+        bridge_v4(self.inner.index)
+    }
+
+    /// The node's IPv6 address.
+    pub fn v6(&self) -> Ipv6Addr {
+        pod_v6(self.inner.index, 1)
     }
 
     /// Where this node's agent pins: a directory of the lab's own in a bpffs, not made yet.

@@ -30,6 +30,7 @@
 
 mod agent;
 mod cgroup;
+pub mod conformance;
 mod ip;
 mod lab;
 mod machine;

@@ -1,6 +1,8 @@
 //! A folder of manifests as a person or a ConfigMap volume would change it, and the
 //! objects to put into it.
 
+mod endpoint;
+
 use std::fs;
 use std::net::IpAddr;
 use std::os::unix::fs::symlink;
@@ -8,6 +10,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
+
+pub use endpoint::{Endpoint, node};
 
 /// A folder that `svclb run --manifests` reads.
 #[derive(Debug)]
@@ -237,22 +241,21 @@ impl Service {
 
     /// An EndpointSlice of these addresses, all of one family, all ready.
     pub fn slice(&self, endpoints: &[IpAddr]) -> Value {
-        let family = endpoints.first().map_or("IPv4", |ip| family(*ip));
+        let endpoints: Vec<Endpoint> = endpoints.iter().copied().map(Endpoint::new).collect();
+        self.slice_of(&endpoints)
+    }
+
+    /// An EndpointSlice of these endpoints, all of one family.
+    pub fn slice_of(&self, endpoints: &[Endpoint]) -> Value {
+        let family = endpoints
+            .first()
+            .map_or("IPv4", |endpoint| family(endpoint.ip()));
         let ports: Vec<Value> = self
             .ports
             .iter()
             .map(|port| json!({ "name": port.name(), "protocol": port.proto, "port": port.target }))
             .collect();
-        let endpoints: Vec<Value> = endpoints
-            .iter()
-            .map(|ip| {
-                json!({
-                    "addresses": [ip],
-                    "conditions": { "ready": true },
-                    "nodeName": "node1",
-                })
-            })
-            .collect();
+        let endpoints: Vec<Value> = endpoints.iter().map(Endpoint::object).collect();
         json!({
             "apiVersion": "discovery.k8s.io/v1",
             "kind": "EndpointSlice",

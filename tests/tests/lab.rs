@@ -1,7 +1,7 @@
 //! What svclb promises, with real sockets on this machine's kernel, in labs.
 //!
 //! Needs root, `ip`, and (all but the module `itself`) the binary that `cargo xtask
-//! build` makes. The scenarios run one at a time, whatever `--test-threads` says: each
+//! build` makes; only `conformance::document` needs none of them. The scenarios run one at a time, whatever `--test-threads` says: each
 //! takes [`scene::turn`], since they measure time and share few cores.
 //!
 //! A scenario is skipped for one reason only: the kernel has no such socket. It then
@@ -14,6 +14,7 @@
 mod lab {
     mod affinity;
     mod change;
+    mod conformance;
     mod dns;
     mod examples;
     mod extremes;

@@ -80,7 +80,7 @@ fn http(backend: &str, client: SocketAddr, stream: &mut TcpStream) -> io::Result
 }
 
 fn datagrams(backend: &str, socket: &UdpSocket) {
-    let mut space = [0; 2048];
+    let mut space = [0; 4096];
     loop {
         // An error here is a client's refusal of an earlier answer.
         let Ok((count, client)) = socket.recv_from(&mut space) else {

@@ -151,7 +151,7 @@ fn read_line(mut socket: &Socket) -> io::Result<Vec<u8>> {
 }
 
 fn read_datagram(socket: &Socket) -> io::Result<(Vec<u8>, Option<SocketAddr>)> {
-    let mut space = vec![0; 2048];
+    let mut space = vec![0; 4096];
     // The standard library's type has the safe `recvfrom`; the descriptor's copy is the
     // same socket.
     let (count, from) = UdpSocket::from(socket.try_clone()?).recv_from(&mut space)?;

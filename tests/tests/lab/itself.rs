@@ -66,6 +66,32 @@ fn nodes_reach_each_others_pods_in_both_families_and_are_seen_by_their_own_addre
 }
 
 #[test]
+fn hosts_and_pods_of_two_nodes_reach_each_other_by_their_own_addresses() {
+    let _turn = turn();
+    let lab = Lab::new("two").unwrap();
+    let [one, two] = ["node1", "node2"].map(|name| lab.node(name).unwrap());
+    let (web, client) = (two.pod("web").unwrap(), one.pod("client").unwrap());
+    for transport in [Transport::Tcp, Transport::Udp] {
+        web.serve(transport, 80).unwrap();
+        two.serve(transport, 81).unwrap();
+        for (to, name) in [
+            (web.v4_at(80), "web"),
+            (web.v6_at(80), "web"),
+            ((two.v4(), 81).into(), "node2"),
+            ((two.v6(), 81).into(), "node2"),
+        ] {
+            let answer = client.ask(transport, to).unwrap();
+            assert_eq!(answer.backend, name);
+            assert_eq!(answer.client.ip(), client.ip_like(to.ip()));
+            let answer = one.ask(transport, to).unwrap();
+            assert_eq!(answer.backend, name);
+            let [v4, v6] = [one.v4().to_string(), one.v6().to_string()];
+            assert!([v4, v6].contains(&answer.client.ip().to_string()));
+        }
+    }
+}
+
+#[test]
 fn without_an_agent_a_service_address_is_unreachable_and_not_refused() {
     let _turn = turn();
     let lab = Lab::new("unreachable").unwrap();
