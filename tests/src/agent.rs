@@ -138,10 +138,12 @@ impl Agent {
         // would hide bpffs behind a fresh /sys.
         let mut child = node.run(|| {
             let mut command = Command::new(&self.binary);
+            let args = &self.options.args;
+            command.arg("run");
+            if !args.iter().any(|arg| arg.starts_with("--kubeconfig")) {
+                command.arg("--manifests").arg(&self.manifests);
+            }
             command
-                .arg("run")
-                .arg("--manifests")
-                .arg(&self.manifests)
                 .args(["--node-name", self.node.name()])
                 .arg("--cgroup")
                 .arg(self.node.cgroup())

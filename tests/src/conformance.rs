@@ -29,7 +29,8 @@ pub enum Outcome {
 pub enum Part {
     /// ClusterIPs, used by pods and hosts of the cluster.
     Inside,
-    /// NodePorts, load balancer and external IPs, whoever uses them.
+    /// What needs the packet path: NodePorts, load balancer and external IPs, whoever uses
+    /// them, and SCTP.
     Outside,
 }
 
@@ -84,11 +85,12 @@ const fn outside(name: &'static str) -> Test {
     }
 }
 
-const fn missing(name: &'static str, reason: &'static str) -> Test {
+/// There is no hook for SCTP at the socket: only the packet path can translate it.
+const fn packets(name: &'static str) -> Test {
     Test {
         name,
-        part: Part::Inside,
-        outcome: Outcome::Missing(reason),
+        part: Part::Outside,
+        outcome: Outcome::Missing("SCTP comes with the packet path: no socket hook can serve it"),
     }
 }
 
@@ -125,7 +127,10 @@ pub fn render() -> String {
     );
     for (part, name) in [
         (Part::Inside, "ClusterIPs, clients in the cluster"),
-        (Part::Outside, "NodePorts, load balancer and external IPs"),
+        (
+            Part::Outside,
+            "the packet path: NodePorts, load balancer and external IPs, SCTP",
+        ),
     ] {
         row(&mut text, name, |test| test.part == part);
     }

@@ -29,6 +29,7 @@
 //! `svclb-lab-peer`, which the lab tells what to do over a pipe.
 
 mod agent;
+mod apiserver;
 mod cgroup;
 pub mod conformance;
 mod ip;
@@ -41,6 +42,7 @@ mod sweep;
 mod wire;
 
 pub use agent::{Agent, AgentOptions, svclb_binary};
+pub use apiserver::ApiServer;
 pub use lab::{Lab, Node, Pod, SERVICE_V4, SERVICE_V6, wait_until};
 pub use machine::{Machine, prepare_machine};
 pub use peer::{

@@ -128,7 +128,7 @@ impl Cluster {
     fn apply_node(&mut self, node: Node) {
         if node != self.node {
             self.node = node;
-            self.dirty.extend(self.services.keys().cloned());
+            self.mark_all_dirty();
         }
     }
 
@@ -140,6 +140,11 @@ impl Cluster {
     /// Makes a Service dirty again, for another attempt.
     pub fn mark_dirty(&mut self, name: ObjectName) {
         self.dirty.insert(name);
+    }
+
+    /// Makes every Service dirty.
+    pub fn mark_all_dirty(&mut self) {
+        self.dirty.extend(self.services.keys().cloned());
     }
 
     /// Whether any Service is dirty.

@@ -356,6 +356,40 @@ impl Image {
         }
     }
 
+    /// The services of which two images differ in what readers see: records, frontends and
+    /// the slots of the generations that these name.
+    pub(crate) fn differing(&self, other: &Self) -> BTreeSet<ServiceId> {
+        let ids = self.services.keys().chain(other.services.keys());
+        let frontends = self.frontends.iter().chain(&other.frontends);
+        let strangers = frontends
+            .filter(|(key, _)| self.frontends.get(*key) != other.frontends.get(*key))
+            .map(|(_, value)| value.service);
+        ids.copied()
+            .filter(|id| self.seen(*id) != other.seen(*id))
+            .chain(strangers)
+            .collect()
+    }
+
+    /// A service's record, and the sets that its frontends name.
+    fn seen(&self, id: ServiceId) -> Option<(ServiceRecord, Vec<Option<&SlotSet>>)> {
+        let service = self.services.get(&id)?;
+        let values = service
+            .frontends
+            .iter()
+            .filter_map(|key| self.frontends.get(key));
+        let sets = values.map(|value| service.sets.get(&value.generation));
+        Some((service.record, sets.collect()))
+    }
+
+    /// The frontends that name a service which does not exist.
+    pub(crate) fn stranded(&self) -> Vec<FrontendKey> {
+        let frontends = self.frontends.iter();
+        frontends
+            .filter(|(_, value)| !self.services.contains_key(&value.service))
+            .map(|(key, _)| *key)
+            .collect()
+    }
+
     /// The id of a Service port, if it has one.
     pub fn service_id(&self, record: &ServiceRecord) -> Option<ServiceId> {
         self.by_record.get(record).copied()

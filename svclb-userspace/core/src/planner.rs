@@ -69,6 +69,16 @@ impl Planner {
         self.cluster.mark_dirty(service);
     }
 
+    /// Plans every Service again, after the maps were found to differ from what was written.
+    pub fn retry_all(&mut self) {
+        self.cluster.mark_all_dirty();
+    }
+
+    /// The Service ports that there should be, by the plans given out so far.
+    pub fn wanted(&self) -> BTreeSet<ServiceRecord> {
+        self.given.values().flatten().copied().collect()
+    }
+
     /// Whether a flow from a frontend to a backend may go on: the Service that has the
     /// frontend still has a serving endpoint there.
     pub fn serves(&self, frontend: &FrontendKey, backend: &BackendValue) -> bool {

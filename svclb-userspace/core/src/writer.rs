@@ -143,6 +143,27 @@ impl<M: Maps> Writer<M> {
         (changes, failed)
     }
 
+    /// Compares the maps with what was written to them, and believes the maps: how many
+    /// services differ. If any does, plan everything again: that repairs them. Only while
+    /// nothing is retired and not collected.
+    ///
+    /// # Errors
+    /// When the maps cannot be read, or a frontend of nobody's cannot be deleted.
+    pub fn audit(&mut self) -> io::Result<usize> {
+        let found = Image::adopt(self.maps.snapshot()?);
+        let differing = self.image.differing(&found);
+        if differing.is_empty() {
+            return Ok(0);
+        }
+        self.touched = found.records().map(|(id, _)| id).collect();
+        self.image = found;
+        let stranded: Vec<_> = self.image.stranded();
+        let stranded: Vec<_> = stranded.into_iter().map(Op::DeleteFrontend).collect();
+        let (_, result) = self.delete(&stranded);
+        result.map_err(|failure| io::Error::other(failure.to_string()))?;
+        Ok(differing.len())
+    }
+
     /// Removes every Service port that is in the maps and in none of `wanted`: what was
     /// deleted while no agent ran. Only after the source is synced.
     pub fn remove_others(&mut self, wanted: &BTreeSet<ServiceRecord>) -> Report {

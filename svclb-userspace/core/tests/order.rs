@@ -310,6 +310,48 @@ proptest! {
     }
 }
 
+proptest! {
+    #[test]
+    fn an_audit_finds_any_element_that_is_missing_and_planning_again_repairs_it(
+        state in state(),
+        pick in any::<prop::sample::Index>(),
+    ) {
+        let mut writer = bring(FakeMaps::default(), &State::new(), &state);
+        prop_assert_eq!(writer.audit().unwrap(), 0);
+        let desired = answers(&state);
+        let contents = &mut writer.maps().contents;
+        let frontends: Vec<_> = contents.rest.frontends.keys().copied().collect();
+        let slots: Vec<_> = contents.slots.keys().copied().collect();
+        if frontends.is_empty() && slots.is_empty() {
+            return Ok(());
+        }
+        let index = pick.index(frontends.len() + slots.len());
+        match frontends.get(index) {
+            Some(key) => drop(contents.rest.frontends.remove(key)),
+            None => drop(contents.slots.remove(&slots[index - frontends.len()])),
+        }
+        prop_assert!(writer.audit().unwrap() > 0, "it went unnoticed");
+        let _report = writer.commit(&round(&State::new(), &state));
+        let _collected = writer.settle().unwrap();
+        prop_assert_eq!(actual(&writer.maps().contents), desired);
+        prop_assert!(invariants::check(&writer.maps().contents.snapshot()).is_empty());
+        prop_assert_eq!(writer.audit().unwrap(), 0);
+    }
+}
+
+#[test]
+fn a_frontend_of_nobodys_is_removed_by_an_audit() {
+    let mut writer = bring(FakeMaps::default(), &State::new(), &State::new());
+    let stranger = svclb_common::FrontendValue {
+        service: svclb_common::ServiceId::new(77),
+        ..svclb_common::FrontendValue::default()
+    };
+    let contents = &mut writer.maps().contents;
+    contents.rest.frontends.insert(frontend(1, 1), stranger);
+    assert_eq!(writer.audit().unwrap(), 1);
+    assert!(writer.maps().contents.rest.frontends.is_empty());
+}
+
 #[test]
 fn what_could_not_be_deleted_is_retired_again() {
     let one = State::from([(1, ([0].into(), [1].into(), false))]);

@@ -21,7 +21,7 @@ use kube::{Api, Client, Config, Resource};
 use serde::de::DeserializeOwned;
 use svclb_core::model::{Event, Object, ObjectKey};
 use tokio::sync::mpsc::Sender;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use crate::convert::{self, Names, Problem, SELECTOR};
 use crate::error::SourceError;
@@ -255,7 +255,7 @@ impl Shared {
     fn reached<K>(&self, kind: &Kind<K>) {
         let before = self.away.fetch_and(!kind.bit, Ordering::Relaxed);
         if before & kind.bit != 0 {
-            info!("{} are watched", kind.name);
+            info!("watching {}", kind.name);
             if before == kind.bit {
                 self.status.set_connected(true);
             }
@@ -264,11 +264,16 @@ impl Shared {
 
     /// A watch broke. Told once, and not at each attempt.
     fn lost<K>(&self, kind: &Kind<K>, error: &watcher::Error) {
+        // The server's history does not go back that far: what there is is listed again.
+        if matches!(error, watcher::Error::WatchError(status) if status.code == 410) {
+            debug!("{}: {error}; listing again", kind.name);
+            return;
+        }
         let before = self.away.fetch_or(kind.bit, Ordering::Relaxed);
         let first = self.unlisted.load(Ordering::Relaxed) & kind.bit != 0;
         if before & kind.bit == 0 || first && self.status.set_connected(false) {
             warn!(
-                "{} cannot be watched, and the API server is asked again; what was served goes on being served: {}",
+                "cannot watch {}, and the API server is asked again; what was served goes on being served: {}",
                 kind.name,
                 chain(error)
             );

@@ -26,6 +26,7 @@ pub(crate) struct Metrics {
     last_sync: Gauge<f64, AtomicU64>,
     writes: Counter,
     destroyed: Counter,
+    drifted: Counter,
     ready_seconds: Gauge<f64, AtomicU64>,
     services: Gauge,
     failing: Gauge,
@@ -61,6 +62,12 @@ impl Metrics {
             "svclb_udp_sockets_destroyed",
             "Connected UDP sockets whose backend was gone",
             destroyed.clone(),
+        );
+        let drifted = Counter::default();
+        registry.register(
+            "svclb_drift_repaired",
+            "Service ports and programs that an audit found changed by others",
+            drifted.clone(),
         );
         let ready_seconds = Gauge::default();
         registry.register(
@@ -99,6 +106,7 @@ impl Metrics {
             last_sync,
             writes,
             destroyed,
+            drifted,
             ready_seconds,
             services,
             failing,
@@ -120,6 +128,11 @@ impl Metrics {
     /// Sockets were destroyed.
     pub(crate) fn destroyed(&self, sockets: usize) {
         self.destroyed.inc_by(sockets as u64);
+    }
+
+    /// An audit found something.
+    pub(crate) fn drifted(&self, number: usize) {
+        self.drifted.inc_by(number as u64);
     }
 
     /// The first full sync is done.

@@ -50,12 +50,14 @@ pub(crate) struct Config {
     pub(crate) pin_dir: PathBuf,
     pub(crate) metrics_addr: SocketAddr,
     pub(crate) healthz_addr: SocketAddr,
+    pub(crate) audit_interval: Duration,
 }
 
 /// Runs until a signal, or until the source fails.
 pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("no signal handler")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("no signal handler")?;
+    let mut hangup = signal(SignalKind::hangup()).context("no signal handler")?;
     let status = Status::default();
     let health = Health::new(status.clone());
     let metrics = Arc::new(Metrics::new(&config.pin_dir));
@@ -80,6 +82,7 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
         health,
         metrics,
         Follow::new(&config.pin_dir)?,
+        config.audit_interval,
     )?;
     let mut tick = tokio::time::interval(Duration::from_secs(1));
     loop {
@@ -87,6 +90,7 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
             biased;
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
+            _ = hangup.recv() => agent.audited = None,
             Some(batch) = events.recv() => {
                 agent.observe(batch);
                 while let Ok(batch) = events.try_recv() {
@@ -135,6 +139,9 @@ struct Agent {
     failing: Failing,
     told: Told,
     follow: Follow,
+    audit_interval: Duration,
+    /// When the maps were last compared; `None` to do it now.
+    audited: Option<Instant>,
     started: Instant,
     ready: bool,
     health: Health,
@@ -149,6 +156,7 @@ impl Agent {
         health: Health,
         metrics: Arc<Metrics>,
         follow: Follow,
+        audit_interval: Duration,
     ) -> anyhow::Result<Self> {
         let maps = dataplane.maps()?;
         let grace = maps.grace();
@@ -171,6 +179,8 @@ impl Agent {
             failing: Failing::default(),
             told: Told::default(),
             follow,
+            audit_interval,
+            audited: Some(Instant::now()),
             started,
             ready: false,
             health,
@@ -308,7 +318,51 @@ impl Agent {
         }
     }
 
+    /// Compares maps and programs with what they should be, and repairs what differs: a
+    /// deleted element, a detached program, a second writer.
+    fn audit(&mut self) {
+        self.audited = Some(Instant::now());
+        match self.writer.audit() {
+            Ok(0) => {}
+            Ok(services) => {
+                warn!(
+                    services,
+                    "the maps were not as svclb left them; what differs is written again"
+                );
+                self.metrics.drifted(services);
+                self.planner.retry_all();
+                for failed in self.writer.remove_others(&self.planner.wanted()).failed {
+                    error!(service = %failed.record, "cannot be removed: {}", failed.reason);
+                }
+            }
+            Err(error) => warn!("the maps cannot be compared with what was written: {error}"),
+        }
+        match self.dataplane.attach() {
+            Ok(attached) => {
+                let anew = attached
+                    .iter()
+                    .filter(|how| matches!(how, Attachment::New(_)))
+                    .count();
+                if anew > 0 {
+                    warn!(
+                        programs = anew,
+                        "programs were detached; they are attached again"
+                    );
+                    self.metrics.drifted(anew);
+                }
+            }
+            Err(error) => warn!("the programs cannot be attached again: {error}"),
+        }
+    }
+
     fn tick(&mut self, status: &Status) {
+        let due = self
+            .audited
+            .is_none_or(|last| last.elapsed() >= self.audit_interval);
+        // What is retired and not collected yet is in the maps and rightly so.
+        if self.ready && due && self.passing.is_none() {
+            self.audit();
+        }
         if self.ready {
             if let Err(error) = self.writer.free(self.started.elapsed(), REST) {
                 warn!("ids cannot be freed now: {error}");

@@ -77,6 +77,15 @@ pub(crate) struct Run {
     pub(crate) nodeport_addresses: Option<String>,
     #[command(flatten)]
     pub(crate) sizes: SizeArgs,
+    /// How often the maps and programs are compared with what they should be, and repaired; SIGHUP
+    /// asks for it at once
+    #[arg(
+        long,
+        env = "SVCLB_AUDIT_INTERVAL",
+        value_name = "SECONDS",
+        default_value_t = 300
+    )]
+    pub(crate) audit_interval: u64,
     /// Which log lines are written: error, warn, info, debug, or by module
     #[arg(long, env = "SVCLB_LOG", value_name = "LEVEL", default_value = "info")]
     pub(crate) log: String,

@@ -67,6 +67,7 @@ pub(crate) fn run(args: Run) -> anyhow::Result<()> {
         pin_dir: options.pin_dir,
         metrics_addr: args.metrics_addr,
         healthz_addr: args.healthz_addr,
+        audit_interval: Duration::from_secs(args.audit_interval.max(1)),
     }));
     // A reader thread may be waiting for a file to change: nothing waits for it.
     runtime.shutdown_timeout(Duration::from_millis(100));
@@ -74,8 +75,12 @@ pub(crate) fn run(args: Run) -> anyhow::Result<()> {
 }
 
 fn init_log(args: &Run) -> anyhow::Result<()> {
-    // What the libraries say at `debug` is for their developers; it can be asked for by name.
-    let directives = format!("aya=info,aya_obj=info,hyper_util=info,{}", args.log);
+    // What the libraries say at `debug` is for their developers, and what kube says of a lost
+    // connection is said by the source in a sentence; both can be asked for by name.
+    let directives = format!(
+        "aya=info,aya_obj=info,hyper_util=info,kube_client=off,{}",
+        args.log
+    );
     let filter = EnvFilter::try_new(directives).with_context(|| {
         format!(
             "--log {} is no log level; give error, warn, info or debug",

@@ -1,6 +1,6 @@
 //! Tests of service.go that every Service is under.
 
-use super::{Section, inside, missing};
+use super::{Section, inside};
 
 pub(super) const SECTION: Section = Section {
     title: "Services: basics",
@@ -39,9 +39,9 @@ pub(super) const SECTION: Section = Section {
                 "lab::lifecycle::what_changed_while_the_agent_was_away_is_applied_at_its_start",
             ],
         ),
-        missing(
+        inside(
             "should work after restarting apiserver [Disruptive]",
-            "the lab has no API server; tests of svclb-source break its watches",
+            &["lab::conformance::process::should_work_after_restarting_apiserver"],
         ),
         inside(
             "should preserve source pod IP for traffic thru service cluster IP",

@@ -1,6 +1,6 @@
 //! Tests of networking.go and dual_stack.go.
 
-use super::{Section, inside, missing, outside};
+use super::{Section, inside, outside, packets};
 
 pub(super) const SECTION: Section = Section {
     title: "Networking, granular checks, and dual stack",
@@ -20,10 +20,7 @@ pub(super) const SECTION: Section = Section {
         ),
         outside("should function for pod-Service: http, through nodeIP:nodePort"),
         outside("should function for pod-Service: udp, through nodeIP:nodePort"),
-        missing(
-            "should function for pod-Service: sctp",
-            "SCTP is not served",
-        ),
+        packets("should function for pod-Service: sctp"),
         inside(
             "should function for node-Service: http, through clusterIP",
             &["lab::tcp::sockets_of_the_nodes_host_are_translated_like_those_of_pods"],
@@ -34,10 +31,7 @@ pub(super) const SECTION: Section = Section {
         ),
         outside("should function for node-Service: http, through nodeIP:nodePort"),
         outside("should function for node-Service: udp, through nodeIP:nodePort"),
-        missing(
-            "should function for node-Service: sctp",
-            "SCTP is not served",
-        ),
+        packets("should function for node-Service: sctp"),
         inside(
             "should function for endpoint-Service: http, through clusterIP",
             &[
@@ -52,10 +46,7 @@ pub(super) const SECTION: Section = Section {
         ),
         outside("should function for endpoint-Service: http, through nodeIP:nodePort"),
         outside("should function for endpoint-Service: udp, through nodeIP:nodePort"),
-        missing(
-            "should function for endpoint-Service: sctp",
-            "SCTP is not served",
-        ),
+        packets("should function for endpoint-Service: sctp"),
         inside(
             "should function for multiple endpoint-Services with same selector",
             &[

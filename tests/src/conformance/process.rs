@@ -1,6 +1,6 @@
 //! Tests of kube_proxy.go, networking.go, hostport.go and others.
 
-use super::{Outcome, Part, Section, Test, inside, missing, not_applicable};
+use super::{Outcome, Part, Section, Test, inside, not_applicable};
 
 pub(super) const SECTION: Section = Section {
     title: "The proxy process, and what it leaves alone",
@@ -18,9 +18,9 @@ pub(super) const SECTION: Section = Section {
             part: Part::Outside,
             outcome: Outcome::NotApplicable("of the iptables mode alone"),
         },
-        missing(
+        inside(
             "should recreate its iptables rules if they are deleted [Disruptive]",
-            "the like of it: nothing looks after programs and maps while the agent runs",
+            &["lab::conformance::process::should_recreate_its_programs_if_they_are_detached"],
         ),
         not_applicable(
             "Service endpoints latency should not be very high [Conformance]",

@@ -1,8 +1,6 @@
 //! Tests of conntrack.go, and what svclb owes besides to sockets that are connected.
 
-use super::{Section, inside, missing, not_applicable, outside};
-
-const CONNECTED: &str = "sockets that are connected are not moved yet";
+use super::{Section, inside, not_applicable, outside};
 
 pub(super) const SECTION: Section = Section {
     title: "Conntrack and UDP",
@@ -47,33 +45,39 @@ pub(super) const SECTION: Section = Section {
                 "lab::conformance::udp::a_socket_hears_again_of_a_service_that_had_no_endpoint_for_a_while",
             ],
         ),
-        missing(
+        inside(
             "beyond upstream: a connected socket, when the server pod cycles",
-            CONNECTED,
+            &[
+                "lab::follow::a_connected_socket_of_a_pod_or_the_host_follows_when_its_backend_is_replaced",
+            ],
         ),
-        missing(
+        inside(
             "beyond upstream: a connected socket, with InternalTrafficPolicy Local",
-            CONNECTED,
+            &["lab::follow::with_internal_policy_local_a_connected_socket_follows_within_its_node"],
         ),
-        missing(
+        inside(
             "beyond upstream: a connected socket, when the client is hostNetwork",
-            CONNECTED,
+            &[
+                "lab::follow::a_connected_socket_of_a_pod_or_the_host_follows_when_its_backend_is_replaced",
+            ],
         ),
-        missing(
+        inside(
             "beyond upstream: a connected socket, when unready endpoints get ready",
-            CONNECTED,
+            &["lab::follow::a_socket_that_was_refused_reaches_the_first_endpoint_that_gets_ready"],
         ),
-        missing(
+        inside(
             "beyond upstream: a connected socket, when the target port changes",
-            CONNECTED,
+            &["lab::follow::when_the_target_port_changes_a_connected_socket_follows"],
         ),
-        missing(
+        inside(
             "beyond upstream: a connected socket, scaled to 0 and back",
-            CONNECTED,
+            &[
+                "lab::follow::after_the_last_endpoint_a_connected_socket_is_told_and_later_comes_back",
+            ],
         ),
-        missing(
+        inside(
             "beyond upstream: a connected socket, when the Service is deleted",
-            CONNECTED,
+            &["lab::follow::when_the_service_is_deleted_a_connected_socket_is_told"],
         ),
     ],
 };

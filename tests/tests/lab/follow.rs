@@ -229,3 +229,61 @@ fn a_restart_touches_no_socket_and_finds_what_went_meanwhile() {
         assert_eq!(client.errors > 0, backend != "b", "a client of {backend}");
     }
 }
+
+#[test]
+fn with_internal_policy_local_a_connected_socket_follows_within_its_node() {
+    let scene = Scene::web();
+    let put = |here: &str| {
+        let mut objects = web_service().with(&scene.endpoints());
+        for object in &mut objects {
+            if object["kind"] == "Service" {
+                object["spec"]["internalTrafficPolicy"] = "Local".into();
+            }
+            for endpoint in object["endpoints"].as_array_mut().into_iter().flatten() {
+                let pod = scene
+                    .backends
+                    .iter()
+                    .find(|pod| pod.name() == here)
+                    .unwrap();
+                let ours = [pod.v4().to_string(), pod.v6().to_string()];
+                let is_here = ours.iter().any(|ip| endpoint["addresses"][0] == **ip);
+                if !is_here {
+                    endpoint["nodeName"] = "elsewhere".into();
+                    // Whoever leaves this node ends: elsewhere it is another pod.
+                    endpoint["conditions"] =
+                        serde_json::json!({ "ready": false, "serving": false });
+                }
+            }
+        }
+        scene.manifests.put("web.yaml", &objects).unwrap();
+        scene.wait_for_answers(web(v4(10)), &[here]);
+    };
+    put("a");
+    let mut client = Client::connected(&scene.client, web(v4(10)));
+    assert_eq!(client.ask().unwrap(), "a");
+    put("b");
+    client.wait_for("b");
+}
+
+#[test]
+fn a_socket_that_was_refused_reaches_the_first_endpoint_that_gets_ready() {
+    let scene = only("a");
+    serve(&scene, &[]);
+    let socket = scene.client.socket(Transport::Udp, false).unwrap();
+    let mut client = Client {
+        socket,
+        to: web(v4(10)),
+        errors: 0,
+    };
+    // Refused at once; before Linux 5.18 at the second send.
+    let told = client.socket.connect(client.to).is_err()
+        || wait_until(Duration::from_secs(5), || {
+            client.socket.send("hello?").is_err()
+        });
+    assert!(told, "nobody is told that there is no endpoint");
+    serve(&scene, &["c"]);
+    let reached = wait_until(Duration::from_secs(10), || {
+        client.socket.connect(client.to).is_ok() && client.ask().is_ok_and(|name| name == "c")
+    });
+    assert!(reached);
+}

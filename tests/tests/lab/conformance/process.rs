@@ -1,9 +1,11 @@
 //! The proxy as a process, and what it leaves alone.
 
+use std::fs;
 use std::net::IpAddr;
+use std::time::Duration;
 
-use svclb_tests::Agent;
 use svclb_tests::manifests::Service;
+use svclb_tests::{Agent, AgentOptions, ApiServer, Transport, wait_until};
 
 use super::super::scene::{Scene, TARGET, v4, v6, web, web_service};
 use super::ask::{KINDS, answered_by, known};
@@ -64,4 +66,63 @@ fn should_be_able_to_send_traffic_between_pods_without_snat() {
             }
         }
     }
+}
+
+#[test]
+fn should_recreate_its_programs_if_they_are_detached() {
+    let mut scene = Scene::web();
+    scene.agent.cleanup().unwrap();
+    let options = AgentOptions {
+        args: vec!["--audit-interval=1".to_owned()],
+    };
+    scene.agent = Agent::start(&scene.node, scene.manifests.dir(), options).unwrap();
+    let links = fs::read_dir(scene.node.pin_dir().join("links")).unwrap();
+    for link in links {
+        // A link goes with its last reference, and its program is detached.
+        fs::remove_file(link.unwrap().path()).unwrap();
+    }
+    let told = scene.agent.wait_for_line(&["programs were detached"]);
+    assert!(told.is_some(), "{:#?}", scene.agent.log());
+    scene.wait_for_answers(web(v4(10)), &["a", "b", "c"]);
+    let answer = scene.client.ask(Transport::Tcp, web(v4(10)));
+    assert_eq!(answer.unwrap().peer_name, Some(web(v4(10))));
+}
+
+#[test]
+fn should_work_after_restarting_apiserver() {
+    let mut scene = Scene::web();
+    scene.agent.cleanup().unwrap();
+    let objects = |names: &[&str]| web_service().with(&scene.endpoints_of(names));
+    let mut server = ApiServer::start(&scene.node, objects(&["a", "b"])).unwrap();
+    let kubeconfig = server.kubeconfig(&scene.lab.dir()).unwrap();
+    let options = AgentOptions {
+        args: vec![format!("--kubeconfig={}", kubeconfig.display())],
+    };
+    let agent = Agent::start(&scene.node, scene.manifests.dir(), options).unwrap();
+    scene.wait_for_answers(web(v4(10)), &["a", "b"]);
+
+    server.stop();
+    let told = agent.wait_for_line(&["cannot watch"]);
+    assert!(told.is_some(), "{:#?}", agent.log());
+    assert_eq!(scene.answering(web(v4(10))), ["a", "b"]);
+    // What changes while nobody can be asked is made up for afterwards.
+    server.put(objects(&["b", "c"]));
+    server.resume().unwrap();
+    // The agent asks again after a delay that grows to half a minute.
+    let follows = |backends: &[&str]| {
+        let followed = wait_until(Duration::from_secs(60), || {
+            scene.answering(web(v4(10))) == backends
+        });
+        assert!(followed, "{backends:?}: {:#?}", agent.log());
+    };
+    follows(&["b", "c"]);
+    server.put(objects(&["a"]));
+    follows(&["a"]);
+    let warnings = agent
+        .log()
+        .iter()
+        .filter(|line| line.contains("WARN"))
+        .count();
+    assert_eq!(warnings, 3, "one for each kind: {:#?}", agent.log());
+    scene.agent = agent;
 }
