@@ -111,7 +111,12 @@ fn install() -> Command {
 
 /// Whether LLVM's development files of this version are there, or apt could install them.
 fn llvm_of_apt(llvm: u32, prefix: &str) -> bool {
-    let there = || Path::new(prefix).join("bin/llvm-config").exists();
+    // bpf-linker links Polly as well, which has a package of its own.
+    let there = || {
+        ["bin/llvm-config", "lib/libPolly.a"]
+            .iter()
+            .all(|file| Path::new(prefix).join(file).exists())
+    };
     if there() {
         return true;
     }

@@ -479,3 +479,67 @@ fn of_two_slices_that_contradict_each_other_the_one_that_says_ready_counts() {
         assert_eq!(internal(&service(), &slices), ["10.0.0.1:1"]);
     }
 }
+
+#[test]
+fn what_a_slice_does_not_say_of_an_endpoint_means_ready_serving_and_not_terminating() {
+    let Conditions {
+        ready,
+        serving,
+        terminating,
+    } = Conditions::default();
+    assert!(ready && serving && !terminating);
+}
+
+#[test]
+fn without_a_usable_endpoint_a_frontend_stays_and_refuses() {
+    for slices in [vec![], vec![slice(1, &[("10.0.0.1", "here", UNREADY)])]] {
+        let plan = &plan(&service(), slices.iter(), &here(None))[0];
+        assert_eq!((plan.internal.count, plan.external.count), (0, 0));
+        assert!(!plan.frontends.is_empty());
+    }
+}
+
+#[test]
+fn two_ports_may_share_a_number_with_different_protocols() {
+    let mut both = service();
+    both.ports.push(ServicePort {
+        name: "http-udp".into(),
+        proto: Proto::UDP,
+        ..both.ports[0].clone()
+    });
+    let plans = plan(&both, [].iter(), &here(None));
+    let keys: Vec<_> = plans.iter().map(|plan| plan.frontends[0]).collect();
+    assert_eq!(keys[0].port, keys[1].port);
+    assert_ne!(keys[0], keys[1]);
+}
+
+#[test]
+fn affinity_is_of_each_service_port_and_switched_by_the_service() {
+    let mut two = service();
+    two.affinity_seconds = Some(100);
+    two.ports.push(ServicePort {
+        name: "other".into(),
+        port: 81,
+        ..two.ports[0].clone()
+    });
+    let plans = plan(&two, [].iter(), &here(None));
+    assert_ne!(
+        plans[0].record, plans[1].record,
+        "an id of its own for each"
+    );
+    assert!(plans.iter().all(|p| p.affinity_seconds == 100 && p.members));
+    two.affinity_seconds = None;
+    let plans = plan(&two, [].iter(), &here(None));
+    assert!(plans.iter().all(|p| p.affinity_seconds == 0 && !p.members));
+}
+
+#[test]
+fn an_external_ip_or_a_balancers_address_is_no_frontend_at_the_socket_yet() {
+    let balanced = Service {
+        kind: ServiceType::LoadBalancer,
+        external_ips: vec!["192.0.2.1".parse().unwrap()],
+        ingress_ips: vec!["192.0.2.2".parse().unwrap()],
+        ..service()
+    };
+    assert_eq!(frontends(&balanced), frontends(&service()));
+}
