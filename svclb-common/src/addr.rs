@@ -60,6 +60,17 @@ impl Addr16 {
         self.0[0] == 0 && self.0[1] == 0 && self.0[2] == MAPPED
     }
 
+    /// Whether it is of 127.0.0.0/8, or ::1.
+    #[inline(always)]
+    pub const fn is_loopback(self) -> bool {
+        let [a, b, c, d] = self.0;
+        if self.is_v4() {
+            d.to_ne_bytes()[0] == 127
+        } else {
+            a == 0 && b == 0 && c == 0 && u32::from_be(d) == 1
+        }
+    }
+
     /// From a standard address. An IPv4-mapped `Ipv6Addr` becomes the IPv4 address.
     pub const fn from_ip(ip: IpAddr) -> Self {
         match ip {

@@ -20,7 +20,8 @@ pub struct Translation {
     pub frontend_port: PortBe,
     /// The port that the kernel really talks to.
     pub backend_port: PortBe,
-    /// The backend's id; zero in an empty entry.
+    /// The backend's id; zero in an empty entry, and where the Service had no endpoint and
+    /// the kernel talks to an address that refuses (before Linux 5.18).
     pub backend: BackendId,
 }
 
@@ -29,6 +30,12 @@ impl Translation {
     #[inline(always)]
     pub fn leads_to(&self, addr: Addr16, port: PortBe) -> bool {
         self.backend_port == port && self.backend_addr == addr
+    }
+
+    /// Whether it leads to no backend, but to where the kernel is refused.
+    #[inline(always)]
+    pub const fn is_refusal(&self) -> bool {
+        self.backend.get() == 0
     }
 
     /// The translation of its backend to itself: of a program that means the backend.

@@ -3,6 +3,8 @@
 use aya_ebpf::programs::SockAddrContext;
 use svclb_common::{Addr16, PortBe};
 
+use crate::kernel::socket;
+
 /// An address and a port as the kernel knows them.
 #[derive(Clone, Copy)]
 pub(crate) struct Endpoint {
@@ -20,6 +22,8 @@ pub(crate) trait Family {
     fn addr(ctx: &SockAddrContext) -> Addr16;
     /// Replaces the address in the call.
     fn set_addr(ctx: &SockAddrContext, addr: Addr16);
+    /// The address that the socket has itself; zero if the kernel is still to choose one.
+    fn source(ctx: &SockAddrContext) -> Addr16;
 }
 
 pub(crate) struct V4;
@@ -40,6 +44,12 @@ impl Family for V4 {
     fn set_addr(ctx: &SockAddrContext, addr: Addr16) {
         // SAFETY: as above; the hooks may write this field.
         unsafe { (&raw mut (*ctx.sock_addr).user_ip4).write_volatile(addr.v4_word()) }
+    }
+
+    #[inline(always)]
+    fn source(ctx: &SockAddrContext) -> Addr16 {
+        // SAFETY: the call's socket lives as long as the call.
+        Addr16::from_v4_word(unsafe { (&raw const (*socket(ctx)).src_ip4).read_volatile() })
     }
 }
 
@@ -68,6 +78,20 @@ impl Family for V6 {
             (&raw mut (*ctx.sock_addr).user_ip6[1]).write_volatile(b);
             (&raw mut (*ctx.sock_addr).user_ip6[2]).write_volatile(c);
             (&raw mut (*ctx.sock_addr).user_ip6[3]).write_volatile(d);
+        }
+    }
+
+    #[inline(always)]
+    fn source(ctx: &SockAddrContext) -> Addr16 {
+        let sk = socket(ctx);
+        // SAFETY: as above.
+        unsafe {
+            Addr16::from_words([
+                (&raw const (*sk).src_ip6[0]).read_volatile(),
+                (&raw const (*sk).src_ip6[1]).read_volatile(),
+                (&raw const (*sk).src_ip6[2]).read_volatile(),
+                (&raw const (*sk).src_ip6[3]).read_volatile(),
+            ])
         }
     }
 }

@@ -35,7 +35,7 @@ pub(crate) fn forward<F: Family, C: Call>(ctx: &SockAddrContext) -> i32 {
         }
         return ALLOW;
     };
-    if frontend.internal.count == 0 {
+    if frontend.internal.count == 0 || refuse::holds::<F, C>(ctx, proto, wanted) {
         return refuse::refuse::<F, C>(ctx, proto, wanted);
     }
     let chosen = if C::CONNECTS {

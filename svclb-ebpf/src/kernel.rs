@@ -1,6 +1,7 @@
 //! The kernel's helpers, made safe to call.
 
 use aya_ebpf::EbpfContext;
+use aya_ebpf::bindings::bpf_sock;
 use aya_ebpf::cty::c_void;
 use aya_ebpf::helpers::generated::bpf_skc_to_mptcp_sock;
 use aya_ebpf::helpers::{
@@ -25,9 +26,9 @@ pub(crate) fn socket_cookie(ctx: &impl EbpfContext) -> u64 {
 
 /// The socket of a call.
 #[inline(always)]
-pub(crate) fn socket(ctx: &SockAddrContext) -> *mut c_void {
+pub(crate) fn socket(ctx: &SockAddrContext) -> *mut bpf_sock {
     // SAFETY: the context is valid for the run of the program.
-    unsafe { (*ctx.sock_addr).__bindgen_anon_1.sk }.cast()
+    unsafe { (*ctx.sock_addr).__bindgen_anon_1.sk }
 }
 
 /// The MPTCP socket that the socket of a call is a subflow of (Linux 5.19).
@@ -37,7 +38,7 @@ pub(crate) fn mptcp_socket(ctx: &SockAddrContext) -> Option<*mut c_void> {
         return None;
     }
     // SAFETY: the socket lives as long as the call.
-    let mptcp = unsafe { bpf_skc_to_mptcp_sock(socket(ctx)) };
+    let mptcp = unsafe { bpf_skc_to_mptcp_sock(socket(ctx).cast()) };
     (!mptcp.is_null()).then_some(mptcp.cast())
 }
 

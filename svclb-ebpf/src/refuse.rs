@@ -1,14 +1,14 @@
 //! A Service without usable endpoints: ECONNREFUSED, at once.
 
 use aya_ebpf::programs::SockAddrContext;
-use svclb_common::{Addr16, Counter, PortBe, Proto};
+use svclb_common::{Addr16, BackendId, Counter, PortBe, Proto, Translation};
 
 use crate::call::Call;
 use crate::counters::count;
 use crate::family::{Endpoint, Family, set_peer};
 use crate::kernel::{ALLOW, DENY, set_retval};
-use crate::log;
 use crate::maps::HAS_SET_RETVAL;
+use crate::{log, rings};
 
 const ECONNREFUSED: i32 = 111;
 
@@ -30,6 +30,9 @@ const fn v4(octets: [u8; 4]) -> Addr16 {
 /// nothing unless it set IP_RECVERR: the same as with an ICMP reject. So do the datagrams
 /// of an IPv6 socket that is connected to an IPv4-mapped address: the kernel sends them
 /// as if each had an address (`udpv6_sendmsg`).
+///
+/// A UDP socket that is connected there stays there: it is remembered, so that the agent
+/// finds it when the Service gets an endpoint.
 #[inline(always)]
 pub(crate) fn refuse<F: Family, C: Call>(
     ctx: &SockAddrContext,
@@ -42,6 +45,42 @@ pub(crate) fn refuse<F: Family, C: Call>(
         set_retval(-ECONNREFUSED);
         return DENY;
     }
+    let refuser = refuser::<F, C>(proto, wanted);
+    if C::CONNECTS && matches!(proto, Proto::UDP) {
+        rings::remember(
+            ctx,
+            &Translation {
+                frontend_addr: wanted.addr,
+                backend_addr: refuser.addr,
+                frontend_port: wanted.port,
+                backend_port: refuser.port,
+                backend: BackendId::new(0),
+            },
+        );
+    }
+    set_peer::<F>(ctx, refuser);
+    ALLOW
+}
+
+/// Whether a UDP socket that connects again still has the source address of its refusal:
+/// the kernel chose a loopback address and keeps it until the socket is disconnected
+/// (`ip4_datagram_connect`), so nothing outside its namespace can be reached from it. It is
+/// refused until the agent has destroyed it, which takes the address away.
+#[inline(always)]
+pub(crate) fn holds<F: Family, C: Call>(
+    ctx: &SockAddrContext,
+    proto: Proto,
+    wanted: Endpoint,
+) -> bool {
+    if HAS_SET_RETVAL.load() != 0 || !C::CONNECTS || !matches!(proto, Proto::UDP) {
+        return false;
+    }
+    F::source(ctx).is_loopback() && rings::leads_to(ctx, refuser::<F, C>(proto, wanted))
+}
+
+/// Where a call is refused that may not fail in the hook.
+#[inline(always)]
+fn refuser<F: Family, C: Call>(proto: Proto, wanted: Endpoint) -> Endpoint {
     let mapped_udp = F::SENDS_MAPPED_AS_V4 && wanted.addr.is_v4() && matches!(proto, Proto::UDP);
     let to_zero = C::CONNECTS && !mapped_udp;
     let addr = match (wanted.addr.is_v4(), to_zero) {
@@ -50,12 +89,8 @@ pub(crate) fn refuse<F: Family, C: Call>(
         (false, _) => LOOPBACK_V6,
     };
     let port = if to_zero { 0 } else { 1 };
-    set_peer::<F>(
-        ctx,
-        Endpoint {
-            addr,
-            port: PortBe::new(port),
-        },
-    );
-    ALLOW
+    Endpoint {
+        addr,
+        port: PortBe::new(port),
+    }
 }

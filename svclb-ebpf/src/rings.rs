@@ -39,7 +39,7 @@ fn storage(sk: *mut c_void, flags: u32) -> Option<*mut TranslationRing> {
 
 #[inline(always)]
 fn ring_of(ctx: &SockAddrContext) -> Option<*mut TranslationRing> {
-    storage(socket(ctx), 0)
+    storage(socket(ctx).cast(), 0)
 }
 
 #[inline(always)]
@@ -76,11 +76,18 @@ fn find(
     None
 }
 
+/// Whether this socket knows a backend, and under which address makes no difference.
+#[inline(always)]
+pub(crate) fn leads_to(ctx: &SockAddrContext, backend: Endpoint) -> bool {
+    ring_of(ctx)
+        .is_some_and(|ring| find(ring, |t| t.leads_to(backend.addr, backend.port)).is_some())
+}
+
 /// The backend that this socket last used for a Service address.
 #[inline(always)]
 pub(crate) fn backend_of(ctx: &SockAddrContext, frontend: Endpoint) -> Option<BackendId> {
     let (_, known) = find(ring_of(ctx)?, |t| {
-        t.frontend_port == frontend.port && t.frontend_addr == frontend.addr
+        t.frontend_port == frontend.port && t.frontend_addr == frontend.addr && !t.is_refusal()
     })?;
     Some(known.backend)
 }
@@ -128,7 +135,7 @@ pub(crate) fn direct(ctx: &SockAddrContext, backend: Endpoint) {
 /// Remembers a translation for as long as the socket lives.
 #[inline(always)]
 pub(crate) fn remember(ctx: &SockAddrContext, translation: &Translation) {
-    let Some(ring) = storage(socket(ctx), BPF_SK_STORAGE_GET_F_CREATE) else {
+    let Some(ring) = storage(socket(ctx).cast(), BPF_SK_STORAGE_GET_F_CREATE) else {
         count(Counter::PeerLost);
         return;
     };

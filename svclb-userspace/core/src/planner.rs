@@ -91,6 +91,21 @@ impl Planner {
             .is_some_and(|service| serves(service, slices, frontend, backend))
     }
 
+    /// Whether a frontend refuses its clients inside the cluster: its Service has no endpoint
+    /// for them, or not the port.
+    pub fn refuses(&self, frontend: &FrontendKey) -> bool {
+        let Some(name) = self.claims.holder(frontend) else {
+            let others = FrontendKey::other_ports(frontend.addr, frontend.scope);
+            return self.claims.holder(&others).is_some();
+        };
+        let slices = self.cluster.slices(name);
+        self.cluster.service(name).is_some_and(|service| {
+            plan(service, slices, self.cluster.node())
+                .iter()
+                .any(|plan| plan.frontends.contains(frontend) && plan.internal.count == 0)
+        })
+    }
+
     /// Which frontends wait for another Service to give them up: who waits, for what, and
     /// who holds it.
     pub fn waiting(&self) -> impl Iterator<Item = (&ObjectName, &FrontendKey, &ObjectName)> {

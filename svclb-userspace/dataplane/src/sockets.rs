@@ -39,13 +39,15 @@ pub use scan::ScanError;
 use socket_id::Identity;
 use warnings::Warnings;
 
-/// A UDP socket that is connected to a backend because it asked for a Service address.
+/// A UDP socket that is connected to a backend, or to where it is refused, because it asked
+/// for a Service address.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct UdpSocket {
     /// The Service address that the program used; an IPv4-mapped one is `V4`.
     pub frontend: SocketAddr,
-    /// The backend that the socket is connected to; an IPv4-mapped one is `V4`.
-    pub backend: SocketAddr,
+    /// The backend that the socket is connected to; an IPv4-mapped one is `V4`. `None` if
+    /// there was none, and it is connected to where the kernel refuses it (before Linux 5.18).
+    pub backend: Option<SocketAddr>,
     namespace: NamespaceId,
     identity: Identity,
 }

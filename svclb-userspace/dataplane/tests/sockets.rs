@@ -210,7 +210,7 @@ fn a_socket_that_asked_for_a_service_is_found_and_destroyed_and_no_other_one() {
             let found = place.sockets().scan().unwrap();
             assert_eq!(found.len(), 1, "{found:?}");
             assert_eq!(found[0].frontend, address(shown));
-            assert_eq!(found[0].backend, at);
+            assert_eq!(found[0].backend, Some(at));
 
             let result = place.sockets().destroy(&found);
             assert_eq!(result.destroyed, 1, "{result:?}");

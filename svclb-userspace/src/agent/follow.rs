@@ -1,5 +1,6 @@
 //! UDP sockets follow their backends: one that is connected to a backend that no longer
-//! serves is destroyed, so that its program connects again.
+//! serves is destroyed, so that its program connects again. So is one that was refused by
+//! being connected elsewhere (before Linux 5.18), once its Service has an endpoint.
 //!
 //! What is looked for are sockets that must not be, and not what an event did: a scan sees
 //! endpoints that went, Services that went, ports that changed, and what happened while no
@@ -184,8 +185,14 @@ impl Follow {
 
     fn destroy(&mut self, mut found: Vec<UdpSocket>, planner: &Planner) {
         let connected = found.len();
-        found
-            .retain(|socket| !planner.serves(&frontend(socket.frontend), &backend(socket.backend)));
+        found.retain(|socket| {
+            let frontend = frontend(socket.frontend);
+            let may_stay = match socket.backend {
+                Some(addr) => planner.serves(&frontend, &backend(addr)),
+                None => planner.refuses(&frontend),
+            };
+            !may_stay
+        });
         debug!(connected, stale = found.len(), "looked at UDP sockets");
         let Some(sockets) = self.sockets.as_ref().filter(|_| !found.is_empty()) else {
             return;

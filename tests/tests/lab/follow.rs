@@ -268,22 +268,45 @@ fn with_internal_policy_local_a_connected_socket_follows_within_its_node() {
 #[test]
 fn a_socket_that_was_refused_reaches_the_first_endpoint_that_gets_ready() {
     let scene = only("a");
-    serve(&scene, &[]);
-    let socket = scene.client.socket(Transport::Udp, false).unwrap();
-    let mut client = Client {
-        socket,
-        to: web(v4(10)),
-        errors: 0,
-    };
-    // Refused at once; before Linux 5.18 at the second send.
-    let told = client.socket.connect(client.to).is_err()
-        || wait_until(Duration::from_secs(5), || {
-            client.socket.send("hello?").is_err()
+    for (mapped, to) in [
+        (false, web(v4(10))),
+        (false, web(v6(0x10))),
+        (true, "[::ffff:10.96.0.10]:80".parse().unwrap()),
+    ] {
+        serve(&scene, &[]);
+        let mut kind = Kind::new(Transport::Udp);
+        kind.mapped = mapped;
+        let refused = || {
+            let socket = scene.client.socket(kind, to.is_ipv6()).unwrap();
+            let client = Client {
+                socket,
+                to,
+                errors: 0,
+            };
+            // Refused at once; before Linux 5.18 at the second send.
+            let told = client.socket.connect(client.to).is_err()
+                || wait_until(Duration::from_secs(5), || {
+                    client.socket.send("hello?").is_err()
+                });
+            assert!(told, "nobody is told that there is no endpoint");
+            client
+        };
+        // One program tries again and again; the other one only when it is told to.
+        let (mut eager, patient) = (refused(), refused());
+        serve(&scene, &["c"]);
+        let reached = wait_until(Duration::from_secs(10), || {
+            eager.socket.connect(to).is_ok() && eager.ask().is_ok_and(|name| name == "c")
         });
-    assert!(told, "nobody is told that there is no endpoint");
-    serve(&scene, &["c"]);
-    let reached = wait_until(Duration::from_secs(10), || {
-        client.socket.connect(client.to).is_ok() && client.ask().is_ok_and(|name| name == "c")
-    });
-    assert!(reached);
+        assert!(reached, "{to}");
+        let reached = wait_until(Duration::from_secs(10), || {
+            match patient.socket.send("hello?") {
+                Err(failure) if failure.errno == "EDESTADDRREQ" => {
+                    patient.socket.connect(to).unwrap();
+                }
+                _ => {}
+            }
+            patient.ask_once().is_ok_and(|name| name == "c")
+        });
+        assert!(reached, "{to}, without trying");
+    }
 }

@@ -108,13 +108,11 @@ fn a_change_of_this_nodes_labels_plans_every_service_again_and_the_same_labels_n
     assert!(planner.next_round(100).is_some(), "the zone is gone");
 }
 
-#[test]
-fn a_flow_may_go_on_while_its_service_has_the_frontend_and_the_endpoint_serves() {
+fn one_endpoint(service: &str) -> Event {
     use crate::model::{Conditions, Endpoint, EndpointPort, EndpointSlice, Family};
-    let mut planner = planner(&[service("a", 1)]);
-    planner.observe(Event::Apply(Object::EndpointSlice(EndpointSlice {
-        name: ObjectName::new("default", "a-1"),
-        service: "a".into(),
+    Event::Apply(Object::EndpointSlice(EndpointSlice {
+        name: ObjectName::new("default", format!("{service}-1")),
+        service: service.into(),
         family: Family::V4,
         ports: vec![EndpointPort {
             name: "".into(),
@@ -127,7 +125,13 @@ fn a_flow_may_go_on_while_its_service_has_the_frontend_and_the_endpoint_serves()
             node: None,
             hints: None,
         }],
-    })));
+    }))
+}
+
+#[test]
+fn a_flow_may_go_on_while_its_service_has_the_frontend_and_the_endpoint_serves() {
+    let mut planner = planner(&[service("a", 1)]);
+    planner.observe(one_endpoint("a"));
     planner.observe(Event::Synced);
     let _round = planner.next_round(100);
     let frontend = crate::plan::frontends(&service("a", 1))[0];
@@ -142,4 +146,30 @@ fn a_flow_may_go_on_while_its_service_has_the_frontend_and_the_endpoint_serves()
     ))));
     let _round = planner.next_round(100);
     assert!(!planner.serves(&frontend, &backend), "the Service is gone");
+}
+
+#[test]
+fn a_socket_stays_refused_until_its_service_has_an_endpoint_or_is_gone() {
+    let mut planner = planner(&[service("a", 1)]);
+    let keys = crate::plan::frontends(&service("a", 1));
+    let (frontend, unknown) = (
+        keys[0],
+        FrontendKey {
+            port: svclb_common::PortBe::new(81),
+            ..keys[0]
+        },
+    );
+    assert!(!planner.refuses(&frontend), "nothing is planned yet");
+    planner.observe(Event::Synced);
+    let _round = planner.next_round(100);
+    assert!(planner.refuses(&frontend) && planner.refuses(&unknown));
+    planner.observe(one_endpoint("a"));
+    let _round = planner.next_round(100);
+    assert!(!planner.refuses(&frontend), "it has an endpoint");
+    assert!(planner.refuses(&unknown), "not a port of it");
+    planner.observe(Event::Delete(ObjectKey::Service(ObjectName::new(
+        "default", "a",
+    ))));
+    let _round = planner.next_round(100);
+    assert!(!planner.refuses(&frontend) && !planner.refuses(&unknown));
 }

@@ -101,7 +101,7 @@ fn translated(
     // A backend that leads to itself: the program asked for the backend.
     (frontend(known) != peer).then(|| UdpSocket {
         frontend: socket_addr(frontend(known)),
-        backend: socket_addr(peer),
+        backend: (!known.is_refusal()).then(|| socket_addr(peer)),
         namespace,
         identity,
     })
