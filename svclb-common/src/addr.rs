@@ -71,6 +71,16 @@ impl Addr16 {
         }
     }
 
+    /// 127.0.0.1 for an IPv4 address, ::1 for an IPv6 one.
+    #[inline(always)]
+    pub const fn canonical_loopback(self) -> Self {
+        if self.is_v4() {
+            Self::from_v4_word(u32::from_ne_bytes([127, 0, 0, 1]))
+        } else {
+            Self::from_words([0, 0, 0, u32::from_ne_bytes([0, 0, 0, 1])])
+        }
+    }
+
     /// From a standard address. An IPv4-mapped `Ipv6Addr` becomes the IPv4 address.
     pub const fn from_ip(ip: IpAddr) -> Self {
         match ip {

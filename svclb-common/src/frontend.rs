@@ -90,8 +90,10 @@ impl Generation {
 pub struct Scope(u8);
 
 impl Scope {
-    /// Every socket on the node.
+    /// Every client that may reach the address.
     pub const ANY: Self = Self(0);
+    /// Sockets of the node's own network namespace: its NodePorts at a loopback address.
+    pub const HOST: Self = Self(1);
 
     /// The number in the key.
     pub const fn get(self) -> u8 {
@@ -116,6 +118,23 @@ pub struct FrontendKey {
 }
 
 impl FrontendKey {
+    /// The frontend of the address that a socket uses: every loopback address is one, and
+    /// only the node's own sockets mean the node by it.
+    #[inline(always)]
+    pub const fn of_socket(addr: Addr16, port: PortBe, proto: Proto) -> Self {
+        let (addr, scope) = if addr.is_loopback() {
+            (addr.canonical_loopback(), Scope::HOST)
+        } else {
+            (addr, Scope::ANY)
+        };
+        Self {
+            addr,
+            port,
+            proto,
+            scope,
+        }
+    }
+
     /// The frontend of every port and protocol of an address that no other frontend of it
     /// serves. It leads nowhere: a port that a Service doesn't have is refused.
     #[inline(always)]
@@ -186,6 +205,11 @@ impl FrontendFlags {
     pub const NONE: Self = Self(0);
     /// The generation has member rows ([`SlotIndex::member`]).
     pub const MEMBERS: Self = Self(1);
+    /// A client outside for whom there is no slot is dropped, not refused: other nodes have
+    /// endpoints, and a balancer finds them by its time-out (`externalTrafficPolicy: Local`).
+    pub const DROPS_OUTSIDE: Self = Self(2);
+    /// A cluster IP, which packets from outside reach only where the operator allows it.
+    pub const CLUSTER_IP: Self = Self(4);
 
     /// Whether all bits of `other` are set.
     #[inline(always)]
@@ -302,6 +326,39 @@ impl fmt::Debug for SlotKey {
     }
 }
 
+/// Where a backend is.
+#[repr(transparent)]
+#[derive(
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Default,
+    Debug,
+    FromBytes,
+    IntoBytes,
+    Immutable,
+    KnownLayout,
+)]
+pub struct Place(u8);
+
+impl Place {
+    /// On another node, or outside the cluster.
+    pub const ELSEWHERE: Self = Self(0);
+    /// On this node (`EndpointSlice.endpoints[].nodeName`): packets reach it, and its answers
+    /// come back, by way of this node alone.
+    pub const HERE: Self = Self(1);
+
+    /// Whether it is on this node.
+    #[inline(always)]
+    pub const fn is_here(self) -> bool {
+        self.0 == Self::HERE.0
+    }
+}
+
 /// Value of `SLOTS`: 28 bytes. Holds the backend's address itself, so that a connect
 /// costs no third lookup.
 #[repr(C)]
@@ -317,8 +374,10 @@ pub struct SlotValue {
     pub position: u32,
     /// The backend's port.
     pub port: PortBe,
+    /// Where the backend is.
+    pub place: Place,
     /// Always zero.
-    pub reserved: u16,
+    pub reserved: u8,
 }
 
 /// Value of `BACKENDS`, keyed by [`BackendId`]: 20 bytes. A row stays for a rest period
@@ -334,19 +393,24 @@ pub struct BackendValue {
     pub port: PortBe,
     /// The backend's protocol.
     pub proto: Proto,
-    /// Always zero.
-    pub reserved: u8,
+    /// Where it is.
+    pub place: Place,
 }
 
 impl BackendValue {
-    /// A backend.
+    /// A backend that is elsewhere.
     pub const fn new(addr: Addr16, port: PortBe, proto: Proto) -> Self {
         Self {
             addr,
             port,
             proto,
-            reserved: 0,
+            place: Place::ELSEWHERE,
         }
+    }
+
+    /// The same backend at a place.
+    pub const fn at(self, place: Place) -> Self {
+        Self { place, ..self }
     }
 
     /// The address and port together.

@@ -28,7 +28,7 @@ mod socket;
 pub use addr::{Addr16, PortBe, Proto};
 pub use counter::Counter;
 pub use frontend::{
-    BackendId, BackendValue, FrontendFlags, FrontendKey, FrontendValue, Generation, Scope,
+    BackendId, BackendValue, FrontendFlags, FrontendKey, FrontendValue, Generation, Place, Scope,
     ServiceId, SlotIndex, SlotKey, SlotRange, SlotValue,
 };
 pub use meta::{ABI_VERSION, MAGIC, Meta};

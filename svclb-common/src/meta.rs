@@ -4,7 +4,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// The version of all layouts in this crate together. An agent that finds pinned maps of
 /// another version refuses them or migrates them, and never guesses.
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;
 
 /// First word of [`Meta`]: "svlb" in memory.
 pub const MAGIC: u32 = u32::from_ne_bytes(*b"svlb");

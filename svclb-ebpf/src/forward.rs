@@ -9,7 +9,7 @@ use svclb_common::{
 use crate::call::Call;
 use crate::counters::count;
 use crate::family::{Endpoint, Family, peer, protocol, set_peer};
-use crate::kernel::{ALLOW, socket_cookie};
+use crate::kernel::{ALLOW, is_of_the_host, socket_cookie};
 use crate::slots::{random_slot, slot_at};
 use crate::{affinity, log, maps, peers, refuse, reverse, rings};
 
@@ -20,12 +20,10 @@ pub(crate) fn forward<F: Family, C: Call>(ctx: &SockAddrContext) -> i32 {
         return ALLOW;
     };
     let wanted = peer::<F>(ctx);
-    let key = FrontendKey {
-        addr: wanted.addr,
-        port: wanted.port,
-        proto,
-        scope: Scope::ANY,
-    };
+    let key = FrontendKey::of_socket(wanted.addr, wanted.port, proto);
+    if key.scope == Scope::HOST && !is_of_the_host(ctx) {
+        return ALLOW;
+    }
     let served = maps::frontend(&key);
     let Some(frontend) = served.or_else(|| other_ports(&key)) else {
         // Not for sends: an IPv6 socket that is connected to an IPv4-mapped address comes

@@ -10,7 +10,7 @@ use aya_ebpf::helpers::{
 };
 use aya_ebpf::programs::SockAddrContext;
 
-use crate::maps::HAS_SKC_TO_MPTCP_SOCK;
+use crate::maps::{HAS_SKC_TO_MPTCP_SOCK, HOST_NETNS_COOKIE};
 
 /// Allow the call to go on, with the address as it now is.
 pub(crate) const ALLOW: i32 = 1;
@@ -47,6 +47,17 @@ pub(crate) fn mptcp_socket(ctx: &SockAddrContext) -> Option<*mut c_void> {
 pub(crate) fn netns_cookie(ctx: &SockAddrContext) -> u64 {
     // SAFETY: the context is the one that this program was given.
     unsafe { bpf_get_netns_cookie(ctx.as_ptr()) }
+}
+
+/// Whether the socket is in the network namespace of the node itself.
+#[inline(always)]
+pub(crate) fn is_of_the_host(ctx: &SockAddrContext) -> bool {
+    let host = match HOST_NETNS_COOKIE.load() {
+        // SAFETY: null stands for the initial namespace.
+        0 => unsafe { bpf_get_netns_cookie(core::ptr::null_mut()) },
+        cookie => cookie,
+    };
+    netns_cookie(ctx) == host
 }
 
 /// Nanoseconds of CLOCK_MONOTONIC.

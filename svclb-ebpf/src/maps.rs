@@ -73,6 +73,10 @@ pub(crate) static HAS_SET_RETVAL: Global<u32> = Global::new(0);
 #[unsafe(no_mangle)]
 pub(crate) static HAS_SKC_TO_MPTCP_SOCK: Global<u32> = Global::new(0);
 
+/// The cookie of the node's own network namespace; zero stands for the initial one.
+#[unsafe(no_mangle)]
+pub(crate) static HOST_NETNS_COOKIE: Global<u64> = Global::new(0);
+
 /// The length of `PEERS`, a power of two, less one.
 #[unsafe(no_mangle)]
 pub(crate) static PEERS_MASK: Global<u32> = Global::new(SIZES.peers - 1);

@@ -95,6 +95,11 @@ impl Agent {
         })
     }
 
+    /// What it is given beyond the usual from its next start on.
+    pub fn set_args(&mut self, args: &[&str]) {
+        self.options.args = args.iter().map(|arg| (*arg).to_owned()).collect();
+    }
+
     /// Starts it (again) and waits until it is ready.
     ///
     /// # Errors

@@ -295,6 +295,14 @@ impl Node {
         self.inner.netns.run(work)
     }
 
+    /// Runs an `ip` command in the node's namespace, such as `addr add …`.
+    ///
+    /// # Errors
+    /// What `ip` says.
+    pub fn ip(&self, command: &str) -> Result<()> {
+        self.run(|| ip::batch(&[command.to_owned()]))
+    }
+
     /// Adds a pod, with the next free addresses: .10, .11 and so on.
     ///
     /// # Errors

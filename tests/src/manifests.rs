@@ -128,6 +128,12 @@ pub struct Service {
     ips: Vec<IpAddr>,
     ports: Vec<Port>,
     affinity_seconds: Option<u32>,
+    kind: &'static str,
+    /// What is added to the ports' numbers for their node ports; `None` without any.
+    node_ports_from: Option<u16>,
+    external_local: bool,
+    ingress_ips: Vec<IpAddr>,
+    external_ips: Vec<IpAddr>,
 }
 
 #[derive(Clone, Debug)]
@@ -153,6 +159,11 @@ impl Service {
             ips: Vec::new(),
             ports: Vec::new(),
             affinity_seconds: None,
+            kind: "ClusterIP",
+            node_ports_from: None,
+            external_local: false,
+            ingress_ips: Vec::new(),
+            external_ips: Vec::new(),
         }
     }
 
@@ -194,6 +205,38 @@ impl Service {
         self
     }
 
+    /// `type: NodePort`, unless it is a LoadBalancer: port 80 gets the node port `from` + 80.
+    #[must_use]
+    pub fn node_ports(mut self, from: u16) -> Self {
+        self.node_ports_from = Some(from);
+        if self.kind == "ClusterIP" {
+            self.kind = "NodePort";
+        }
+        self
+    }
+
+    /// `type: LoadBalancer`, with an address that the balancer announced.
+    #[must_use]
+    pub fn balanced_at(mut self, ip: impl Into<IpAddr>) -> Self {
+        self.kind = "LoadBalancer";
+        self.ingress_ips.push(ip.into());
+        self
+    }
+
+    /// One of `externalIPs`.
+    #[must_use]
+    pub fn external_ip(mut self, ip: impl Into<IpAddr>) -> Self {
+        self.external_ips.push(ip.into());
+        self
+    }
+
+    /// `externalTrafficPolicy: Local`.
+    #[must_use]
+    pub fn external_local(mut self) -> Self {
+        self.external_local = true;
+        self
+    }
+
     /// `metadata.creationTimestamp`, RFC 3339.
     #[must_use]
     pub fn created(mut self, time: &str) -> Self {
@@ -208,12 +251,16 @@ impl Service {
             .ports
             .iter()
             .map(|port| {
-                json!({
+                let mut entry = json!({
                     "name": port.name(),
                     "protocol": port.proto,
                     "port": port.port,
                     "targetPort": port.target,
-                })
+                });
+                if let Some(from) = self.node_ports_from {
+                    entry["nodePort"] = json!(from + port.port);
+                }
+                entry
             })
             .collect();
         let mut object = json!({
@@ -221,13 +268,27 @@ impl Service {
             "kind": "Service",
             "metadata": { "name": self.name, "namespace": self.namespace },
             "spec": {
-                "type": "ClusterIP",
+                "type": self.kind,
                 "clusterIP": self.ips.first(),
                 "clusterIPs": self.ips,
                 "ipFamilies": families,
                 "ports": ports,
             },
         });
+        if self.external_local {
+            object["spec"]["externalTrafficPolicy"] = json!("Local");
+        }
+        if !self.external_ips.is_empty() {
+            object["spec"]["externalIPs"] = json!(self.external_ips);
+        }
+        if !self.ingress_ips.is_empty() {
+            let ingress: Vec<Value> = self
+                .ingress_ips
+                .iter()
+                .map(|ip| json!({ "ip": ip }))
+                .collect();
+            object["status"]["loadBalancer"]["ingress"] = json!(ingress);
+        }
         if let Some(created) = &self.created {
             object["metadata"]["creationTimestamp"] = json!(created);
         }

@@ -23,6 +23,7 @@ mod lab {
     mod itself;
     mod lifecycle;
     mod matrix;
+    mod outward;
     mod refusal;
     mod scene;
     mod tcp;

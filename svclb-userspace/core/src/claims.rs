@@ -5,11 +5,14 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use svclb_common::FrontendKey;
 
 use crate::model::ObjectName;
+use crate::plan::{Frontend, FrontendKind};
 
-/// A Service's claim to a frontend. The order is the precedence: the older Service, and
-/// of two of one age the one whose name comes first, so that every node agrees.
+/// A Service's claim to a frontend. The order is the precedence: the kind of address, then
+/// the older Service, and of two of one age the one whose name comes first, so that every
+/// node agrees.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 struct Claim {
+    kind: FrontendKind,
     created: i64,
     service: ObjectName,
 }
@@ -22,7 +25,7 @@ struct Claim {
 pub(crate) struct Claims {
     holders: HashMap<FrontendKey, Claim>,
     contested: BTreeMap<FrontendKey, BTreeSet<Claim>>,
-    by_service: HashMap<ObjectName, (i64, Vec<FrontendKey>)>,
+    by_service: HashMap<ObjectName, (i64, Vec<Frontend>)>,
 }
 
 impl Claims {
@@ -32,40 +35,36 @@ impl Claims {
         &mut self,
         service: &ObjectName,
         created: i64,
-        keys: Vec<FrontendKey>,
+        mut frontends: Vec<Frontend>,
     ) -> BTreeSet<ObjectName> {
         let mut affected = BTreeSet::new();
+        // Of several claims to one frontend a Service makes the strongest one.
+        frontends.sort_unstable();
+        let mut seen = BTreeSet::new();
+        frontends.retain(|frontend| seen.insert(frontend.key));
         let unchanged = self
             .by_service
             .get(service)
-            .is_some_and(|known| known.0 == created && known.1 == keys);
+            .is_some_and(|known| known.0 == created && known.1 == frontends);
         if unchanged {
             return affected;
         }
-        if let Some((created, keys)) = self.by_service.remove(service) {
-            for key in keys {
-                self.withdraw(
-                    key,
-                    &Claim {
-                        created,
-                        service: service.clone(),
-                    },
-                    &mut affected,
-                );
+        let claim = |kind, created| Claim {
+            kind,
+            created,
+            service: service.clone(),
+        };
+        if let Some((created, frontends)) = self.by_service.remove(service) {
+            for Frontend { kind, key } in frontends {
+                self.withdraw(key, &claim(kind, created), &mut affected);
             }
         }
-        for key in &keys {
-            self.add(
-                *key,
-                Claim {
-                    created,
-                    service: service.clone(),
-                },
-                &mut affected,
-            );
+        for Frontend { kind, key } in &frontends {
+            self.add(*key, claim(*kind, created), &mut affected);
         }
-        if !keys.is_empty() {
-            self.by_service.insert(service.clone(), (created, keys));
+        if !frontends.is_empty() {
+            self.by_service
+                .insert(service.clone(), (created, frontends));
         }
         affected.remove(service);
         affected

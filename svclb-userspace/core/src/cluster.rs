@@ -4,7 +4,7 @@ use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use crate::model::{EndpointSlice, Event, Node, Object, ObjectKey, ObjectName, Service};
+use crate::model::{EndpointSlice, Event, Node, Object, ObjectKey, ObjectName, Service, Site};
 
 /// All Services and EndpointSlices, and which Services changed since the last round.
 ///
@@ -19,6 +19,7 @@ pub struct Cluster {
     /// The Service of each slice, so that a deleted or relabelled slice finds it.
     owners: HashMap<ObjectName, Arc<str>>,
     node: Node,
+    site: Site,
     dirty: BTreeSet<ObjectName>,
     synced: bool,
 }
@@ -130,6 +131,19 @@ impl Cluster {
             self.node = node;
             self.mark_all_dirty();
         }
+    }
+
+    /// Takes in what the agent found out about its node.
+    pub(crate) fn set_site(&mut self, site: Site) {
+        if site != self.site {
+            self.site = site;
+            self.mark_all_dirty();
+        }
+    }
+
+    /// What the agent knows of its node.
+    pub(crate) const fn site(&self) -> &Site {
+        &self.site
     }
 
     /// Whether everything that exists has been said at least once.

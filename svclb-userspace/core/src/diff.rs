@@ -7,14 +7,14 @@
 use std::collections::BTreeSet;
 
 use svclb_common::{
-    BackendId, BackendValue, FrontendFlags, FrontendKey, FrontendValue, Generation, ServiceId,
-    ServiceRecord, SlotKey,
+    BackendId, BackendValue, FrontendKey, FrontendValue, Generation, ServiceId, ServiceRecord,
+    SlotKey,
 };
 
 use crate::ids::Ids;
 use crate::image::{Image, SlotSet, slot_value};
 use crate::op::{Op, Phase};
-use crate::plan::PortPlan;
+use crate::plan::{Frontend, PortPlan};
 
 /// A new generation of slots.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -145,31 +145,10 @@ impl Differ<'_> {
             None if set.backends.is_empty() => Generation::EMPTY,
             None => self.image.next_generation(id),
         };
-        let value = FrontendValue {
-            service: id,
-            generation,
-            internal: plan.internal,
-            external: plan.external,
-            affinity_seconds: plan.affinity_seconds,
-            flags: if plan.members {
-                FrontendFlags::MEMBERS
-            } else {
-                FrontendFlags::NONE
-            },
-        };
-        let refusal = FrontendValue {
-            service: id,
-            ..FrontendValue::default()
-        };
         let flip: Vec<_> = plan
             .frontends
             .iter()
-            .map(|key| {
-                if key.is_other_ports() {
-                    return (*key, refusal);
-                }
-                (*key, value)
-            })
+            .map(|frontend| (frontend.key, plan.value(frontend, id, generation)))
             .filter(|(key, value)| self.image.frontend(key) != Some(value))
             .collect();
         let leads_anywhere = flip.iter().any(|(key, _)| !key.is_other_ports());
@@ -251,8 +230,8 @@ impl Differ<'_> {
     }
 
     /// The frontends that lead to the service and should lead nowhere.
-    fn surplus(&self, id: ServiceId, wanted: &[FrontendKey]) -> Vec<FrontendKey> {
-        let wanted: BTreeSet<_> = wanted.iter().collect();
+    fn surplus(&self, id: ServiceId, wanted: &[Frontend]) -> Vec<FrontendKey> {
+        let wanted: BTreeSet<_> = wanted.iter().map(|frontend| &frontend.key).collect();
         self.image
             .service(id)
             .into_iter()

@@ -475,6 +475,7 @@ pub(crate) const fn slot_value(id: BackendId, backend: BackendValue, position: u
         backend: id,
         position,
         port: backend.port,
+        place: backend.place,
         reserved: 0,
     }
 }

@@ -50,10 +50,9 @@ pub fn check(maps: &Snapshot) -> Vec<Violation> {
                 violations.push(Violation::SlotMissing(*key, slot));
                 continue;
             };
-            let agrees = maps
-                .backends
-                .get(&found.backend)
-                .is_some_and(|b| (b.addr, b.port) == (found.addr, found.port));
+            let agrees = maps.backends.get(&found.backend).is_some_and(|b| {
+                (b.addr, b.port, b.place) == (found.addr, found.port, found.place)
+            });
             if !agrees {
                 violations.push(Violation::SlotWithoutBackend(slot, found.backend));
             }

@@ -105,6 +105,14 @@ pub struct Service {
     pub external_policy: TrafficPolicy,
 }
 
+impl Service {
+    /// Whether it has addresses for clients outside the cluster.
+    pub fn is_reached_from_outside(&self) -> bool {
+        let has_type = matches!(self.kind, ServiceType::NodePort | ServiceType::LoadBalancer);
+        has_type || !self.external_ips.is_empty()
+    }
+}
+
 /// `EndpointSlice.addressType`, without FQDN.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Family {
@@ -202,6 +210,15 @@ pub struct Node {
     pub zone: Option<Arc<str>>,
     /// `status.addresses` of type InternalIP.
     pub internal_ips: Vec<IpAddr>,
+}
+
+/// What of this node no object says: what its agent was told, and what it looked up.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Site {
+    /// The addresses at which NodePorts answer, of both families.
+    pub node_port_ips: Vec<IpAddr>,
+    /// Whether `Service.spec.externalIPs` are served.
+    pub external_ips: bool,
 }
 
 /// An object of a source.

@@ -4,14 +4,18 @@
 //! terminating endpoint means.
 
 mod endpoints;
+mod frontends;
 
 use svclb_common::{
-    Addr16, BackendValue, FrontendKey, Label, PortBe, Proto, Scope, ServiceFamily, ServiceRecord,
-    SlotRange,
+    Addr16, BackendValue, FrontendFlags, FrontendKey, FrontendValue, Generation, Label, PortBe,
+    Proto, ServiceFamily, ServiceId, ServiceRecord, SlotRange,
 };
 
-use crate::model::{EndpointSlice, Family, Node, Service, ServicePort, ServiceType};
+use crate::model::{EndpointSlice, Family, Node, Service, ServicePort, Site, TrafficPolicy};
 use endpoints::Endpoints;
+pub(crate) use frontends::claimed;
+pub use frontends::{Frontend, FrontendKind};
+use frontends::{families, of_port, other_ports, served_ports};
 
 /// What one port of a Service should be in the maps, in one address family.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -19,19 +23,65 @@ pub struct PortPlan {
     /// Whose it is.
     pub record: ServiceRecord,
     /// The addresses that lead to it.
-    pub frontends: Vec<FrontendKey>,
+    pub frontends: Vec<Frontend>,
     /// The backends, ordered so that every policy's choice is a range of them.
     pub slots: Vec<BackendValue>,
-    /// What clients inside the cluster choose from.
+    /// What clients of the cluster IP choose from (`internalTrafficPolicy`).
     pub internal: SlotRange,
-    /// What clients outside the cluster choose from.
+    /// What clients inside the cluster choose from who use an address for outside clients:
+    /// any endpoint, as if they had gone out and come back in.
+    pub inside: SlotRange,
+    /// What clients outside choose from (`externalTrafficPolicy`).
     pub external: SlotRange,
+    /// Whether any endpoint serves, on whichever node.
+    pub served: bool,
     /// How long a client stays with its backend after its last new connection, in
     /// seconds; zero without session affinity.
     pub affinity_seconds: u32,
     /// Whether a backend must be findable by its id within the slots: for session
     /// affinity, and for UDP sockets that stay with their backend while it lives.
     pub members: bool,
+}
+
+impl PortPlan {
+    /// What one of its frontends leads to, in a generation that holds [`slots`](Self::slots).
+    pub(crate) fn value(
+        &self,
+        frontend: &Frontend,
+        service: ServiceId,
+        generation: Generation,
+    ) -> FrontendValue {
+        if frontend.key.is_other_ports() {
+            return FrontendValue {
+                service,
+                flags: FrontendFlags::CLUSTER_IP,
+                ..FrontendValue::default()
+            };
+        }
+        let (internal, external) = match frontend.kind {
+            FrontendKind::ClusterIp => (self.internal, self.internal),
+            FrontendKind::LoadBalancer | FrontendKind::ExternalIp | FrontendKind::NodePort => {
+                (self.inside, self.external)
+            }
+        };
+        let flag = |flag, is_set| if is_set { flag } else { FrontendFlags::NONE };
+        FrontendValue {
+            service,
+            generation,
+            internal,
+            external,
+            affinity_seconds: self.affinity_seconds,
+            flags: flag(FrontendFlags::MEMBERS, self.members)
+                .union(flag(
+                    FrontendFlags::DROPS_OUTSIDE,
+                    self.served && external.count == 0,
+                ))
+                .union(flag(
+                    FrontendFlags::CLUSTER_IP,
+                    frontend.kind == FrontendKind::ClusterIp,
+                )),
+        }
+    }
 }
 
 /// What a Service should be in the maps: one plan for each port and family.
@@ -43,29 +93,26 @@ pub fn plan<'a>(
     service: &Service,
     slices: impl Iterator<Item = &'a EndpointSlice> + Clone,
     node: &Node,
+    site: &Site,
 ) -> Vec<PortPlan> {
-    if service.kind == ServiceType::ExternalName {
-        return Vec::new();
-    }
     let mut plans = Vec::new();
-    for family in [Family::V4, Family::V6] {
-        if cluster_addresses(service, family).next().is_none() {
-            continue;
-        }
+    for family in families(service) {
         let first = plans.len();
         for port in served_ports(service) {
             let Some(record) = record(service, port, family) else {
                 continue;
             };
             let endpoints = Endpoints::of(port, slices.clone(), family);
-            let (slots, internal, external) = endpoints.arrange(service, node);
+            let (slots, choices) = endpoints.arrange(service, node);
             let affinity_seconds = service.affinity_seconds.unwrap_or(0);
             plans.push(PortPlan {
                 record,
-                frontends: port_frontends(service, port, family),
+                frontends: of_port(service, port, family, site),
                 slots,
-                internal,
-                external,
+                internal: choices.of(service.internal_policy),
+                inside: choices.of(TrafficPolicy::Cluster),
+                external: choices.of(service.external_policy),
+                served: !endpoints.is_empty(),
                 affinity_seconds,
                 members: affinity_seconds > 0 || port.proto == Proto::UDP,
             });
@@ -87,7 +134,10 @@ pub(crate) fn serves<'a>(
     backend: &BackendValue,
 ) -> bool {
     let names: Vec<_> = served_ports(service)
-        .filter(|port| PortBe::new(port.port) == frontend.port && port.proto == frontend.proto)
+        .filter(|port| {
+            let numbers = [port.port, port.node_port];
+            numbers.contains(&frontend.port.get()) && port.proto == frontend.proto
+        })
         .map(|port| &port.name)
         .collect();
     slices.any(|slice| {
@@ -102,53 +152,6 @@ pub(crate) fn serves<'a>(
                 && Addr16::from_ip(endpoint.addr) == backend.addr
         })
     })
-}
-
-/// The frontends that a Service claims, whatever its endpoints are.
-pub(crate) fn frontends(service: &Service) -> Vec<FrontendKey> {
-    if service.kind == ServiceType::ExternalName {
-        return Vec::new();
-    }
-    let families = [Family::V4, Family::V6].into_iter().filter(|family| {
-        cluster_addresses(service, *family).next().is_some()
-            && served_ports(service).next().is_some()
-    });
-    families
-        .flat_map(|family| {
-            let ports =
-                served_ports(service).flat_map(move |port| port_frontends(service, port, family));
-            ports.chain(other_ports(service, family))
-        })
-        .collect()
-}
-
-/// SCTP has no socket hook that could serve it.
-fn served_ports(service: &Service) -> impl Iterator<Item = &ServicePort> {
-    let ports = service.ports.iter();
-    ports.filter(|port| port.proto != Proto::SCTP)
-}
-
-fn cluster_addresses(service: &Service, family: Family) -> impl Iterator<Item = Addr16> {
-    let ips = service.cluster_ips.iter();
-    ips.filter(move |ip| Family::of(**ip) == family)
-        .map(|ip| Addr16::from_ip(*ip))
-}
-
-/// A cluster IP is the Service's alone: what it has no port for is refused, as kube-proxy's
-/// nftables mode does.
-fn other_ports(service: &Service, family: Family) -> impl Iterator<Item = FrontendKey> {
-    cluster_addresses(service, family).map(|addr| FrontendKey::other_ports(addr, Scope::ANY))
-}
-
-fn port_frontends(service: &Service, port: &ServicePort, family: Family) -> Vec<FrontendKey> {
-    cluster_addresses(service, family)
-        .map(|addr| FrontendKey {
-            addr,
-            port: PortBe::new(port.port),
-            proto: port.proto,
-            scope: Scope::ANY,
-        })
-        .collect()
 }
 
 /// `None` for a name that Kubernetes would not have allowed.

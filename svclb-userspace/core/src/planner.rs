@@ -2,12 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use svclb_common::{BackendValue, FrontendKey, ServiceRecord};
+use svclb_common::{BackendValue, FrontendKey, Generation, ServiceId, ServiceRecord};
 
 use crate::claims::Claims;
 use crate::cluster::Cluster;
-use crate::model::{Event, ObjectName};
-use crate::plan::{PortPlan, frontends, plan, serves};
+use crate::model::{Event, ObjectName, Site};
+use crate::plan::{Frontend, PortPlan, claimed, plan, serves};
 
 /// What changed since the round before.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -64,6 +64,11 @@ impl Planner {
         self.cluster.observe(event);
     }
 
+    /// Takes in what the agent found out about its node: the addresses of NodePorts.
+    pub fn set_site(&mut self, site: Site) {
+        self.cluster.set_site(site);
+    }
+
     /// Plans a Service again in the next round, after its writes failed.
     pub fn retry(&mut self, service: ObjectName) {
         self.cluster.mark_dirty(service);
@@ -98,11 +103,12 @@ impl Planner {
             let others = FrontendKey::other_ports(frontend.addr, frontend.scope);
             return self.claims.holder(&others).is_some();
         };
-        let slices = self.cluster.slices(name);
-        self.cluster.service(name).is_some_and(|service| {
-            plan(service, slices, self.cluster.node())
-                .iter()
-                .any(|plan| plan.frontends.contains(frontend) && plan.internal.count == 0)
+        self.plan_one(name).iter().any(|plan| {
+            let frontends = plan.frontends.iter();
+            frontends.filter(|ours| ours.key == *frontend).any(|ours| {
+                let value = plan.value(ours, ServiceId::default(), Generation::EMPTY);
+                value.internal.count == 0
+            })
         })
     }
 
@@ -155,7 +161,7 @@ impl Planner {
         let dirty: Vec<_> = self.cluster.dirty().cloned().collect();
         for name in dirty {
             let (created, keys) = match self.cluster.service(&name) {
-                Some(service) => (service.created, frontends(service)),
+                Some(service) => (service.created, claimed(service, self.cluster.site())),
                 None => (0, Vec::new()),
             };
             for other in self.claims.set(&name, created, keys) {
@@ -171,7 +177,12 @@ impl Planner {
 
     fn plan_one(&self, name: &ObjectName) -> Vec<PortPlan> {
         self.cluster.service(name).map_or_else(Vec::new, |service| {
-            plan(service, self.cluster.slices(name), self.cluster.node())
+            plan(
+                service,
+                self.cluster.slices(name),
+                self.cluster.node(),
+                self.cluster.site(),
+            )
         })
     }
 
@@ -181,7 +192,8 @@ impl Planner {
         let mut taken = BTreeSet::new();
         let mut waits = BTreeMap::new();
         for plan in &mut plans {
-            plan.frontends.retain(|key| {
+            plan.frontends.sort_unstable();
+            plan.frontends.retain(|Frontend { key, .. }| {
                 let Some(holder) = self.claims.holder(key) else {
                     return false;
                 };

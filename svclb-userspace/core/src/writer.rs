@@ -110,7 +110,7 @@ impl<M: Maps> Writer<M> {
         let taken_over = round
             .plans
             .iter()
-            .flat_map(|p| p.frontends.iter().copied())
+            .flat_map(|p| p.frontends.iter().map(|frontend| frontend.key))
             .collect();
         let (mut pending, mut pending_ids) = (HashMap::new(), BTreeSet::new());
         let mut differ = Differ {

@@ -13,7 +13,7 @@ use svclb_common::{
 };
 use svclb_core::fake::{Contents, Entry, FakeMaps};
 use svclb_core::invariants;
-use svclb_core::plan::PortPlan;
+use svclb_core::plan::{Frontend, FrontendKind, PortPlan};
 use svclb_core::planner::Round;
 use svclb_core::writer::Writer;
 
@@ -78,11 +78,16 @@ fn plans(state: &State) -> Vec<PortPlan> {
                 frontends: frontends
                     .iter()
                     .filter(|f| **f != 2 || !std::mem::replace(&mut shared_taken, true))
-                    .map(|f| frontend(*number, *f))
+                    .map(|f| Frontend {
+                        kind: FrontendKind::ClusterIp,
+                        key: frontend(*number, *f),
+                    })
                     .collect(),
                 slots: backends.iter().map(|b| backend(*b)).collect(),
                 internal: range,
+                inside: range,
                 external: range,
+                served: range.count > 0,
                 affinity_seconds: 0,
                 members: *members,
             }
@@ -110,7 +115,7 @@ fn answers(state: &State) -> BTreeMap<FrontendKey, Vec<BackendValue>> {
             let slots = plan.slots;
             plan.frontends
                 .into_iter()
-                .map(move |key| (key, slots.clone()))
+                .map(move |frontend| (frontend.key, slots.clone()))
         })
         .collect()
 }
@@ -277,7 +282,7 @@ proptest! {
         }
         let now = actual(&writer.maps().contents);
         for plan in plans(&new) {
-            for key in plan.frontends {
+            for Frontend { key, .. } in plan.frontends {
                 if failed.contains(&plan.record) {
                     prop_assert_eq!(now.get(&key), old_answers.get(&key), "{} of a Service that failed", key);
                 } else {

@@ -11,6 +11,10 @@ pub struct Features {
     /// `bpf_skc_to_mptcp_sock` (Linux 5.19, where MPTCP is built in): `getpeername` on an
     /// MPTCP socket shows the Service address.
     pub skc_to_mptcp_sock: bool,
+    /// The cookie of the caller's network namespace (`SO_NETNS_COOKIE`, Linux 5.14), by which
+    /// sockets of the node itself are told from those of pods. Zero before: then the initial
+    /// network namespace is taken for the node's.
+    pub host_netns_cookie: u64,
 }
 
 /// Asks the kernel.
@@ -18,6 +22,7 @@ pub fn features() -> Features {
     Features {
         set_retval: sys::accepts(&SET_RETVAL, CONNECT4).is_ok(),
         skc_to_mptcp_sock: sys::accepts(&SKC_TO_MPTCP_SOCK, CONNECT4).is_ok(),
+        host_netns_cookie: sys::netns_cookie().unwrap_or_default(),
     }
 }
 

@@ -263,6 +263,7 @@ fn load_object(pins: &Pins, mut sizes: Sizes, features: Features) -> Result<Ebpf
     loader
         .override_global("HAS_SET_RETVAL", &set_retval, true)
         .override_global("HAS_SKC_TO_MPTCP_SOCK", &skc_to_mptcp_sock, true)
+        .override_global("HOST_NETNS_COOKIE", &features.host_netns_cookie, true)
         .override_global("PEERS_MASK", &peers_mask, true)
         .load(OBJECT)
         .map_err(|error| OpenError::Object(Box::new(error)))

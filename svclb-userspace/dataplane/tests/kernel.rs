@@ -81,6 +81,7 @@ fn slot(generation: u32, position: u32) -> (SlotKey, SlotValue) {
         backend: BackendId::new(position + 1),
         position,
         port: PortBe::new(80),
+        place: svclb_common::Place::ELSEWHERE,
         reserved: 0,
     };
     (key, value)

@@ -82,6 +82,7 @@ impl Place {
             backend: BackendId::new(id),
             position: 0,
             port: PortBe::new(backend.port()),
+            place: svclb_common::Place::ELSEWHERE,
             reserved: 0,
         };
         let key = FrontendKey {

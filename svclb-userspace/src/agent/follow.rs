@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use svclb_common::{Addr16, BackendValue, FrontendKey, PortBe, Proto, Scope};
+use svclb_common::{Addr16, BackendValue, FrontendKey, PortBe, Proto};
 use svclb_core::planner::{Planner, Round};
 use svclb_dataplane::{Destroyed, ScanError, UdpSocket, UdpSockets, UdpSocketsError, can_destroy};
 use tokio::task::{JoinHandle, spawn_blocking};
@@ -213,12 +213,11 @@ fn warn_of_staying(why: &str) {
 }
 
 fn frontend(addr: SocketAddr) -> FrontendKey {
-    FrontendKey {
-        addr: Addr16::from_ip(addr.ip()),
-        port: PortBe::new(addr.port()),
-        proto: Proto::UDP,
-        scope: Scope::ANY,
-    }
+    FrontendKey::of_socket(
+        Addr16::from_ip(addr.ip()),
+        PortBe::new(addr.port()),
+        Proto::UDP,
+    )
 }
 
 fn backend(addr: SocketAddr) -> BackendValue {

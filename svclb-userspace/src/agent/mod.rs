@@ -1,10 +1,12 @@
 //! The agent: `source → planner → writer`, and nothing between them but this loop.
 
+mod devices;
 mod failing;
 mod follow;
 mod health;
 mod http;
 mod metrics;
+mod node_ports;
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -13,18 +15,20 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use devices::Devices;
 use failing::Failing;
 use follow::Follow;
 use health::Health;
 use metrics::Metrics;
-use svclb_core::model::Event;
+pub(crate) use node_ports::NodePortAddresses;
+use svclb_core::model::{Event, Node, Site};
 use svclb_core::planner::{Contest, Planner};
 use svclb_core::told::Told;
 use svclb_core::writer::{REST, Retired, Writer};
 use svclb_dataplane::{Attachment, Dataplane, GracePeriod, KernelMaps};
 use svclb_source::{KubeOptions, Status};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tracing::{debug, error, info, warn};
 
@@ -51,6 +55,8 @@ pub(crate) struct Config {
     pub(crate) metrics_addr: SocketAddr,
     pub(crate) healthz_addr: SocketAddr,
     pub(crate) audit_interval: Duration,
+    pub(crate) node_port_addresses: NodePortAddresses,
+    pub(crate) external_ips: bool,
 }
 
 /// Runs until a signal, or until the source fails.
@@ -76,13 +82,19 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
     let node_name = Arc::clone(&config.node_name);
     let mut source = tokio::spawn(follow(config.source, node_name, sender, status.clone()));
     let mut agent = Agent::new(
-        &config.node_name,
         config.dataplane,
         config.started,
         health,
         metrics,
         Follow::new(&config.pin_dir)?,
         config.audit_interval,
+        Surroundings {
+            node_name: config.node_name,
+            devices: devices::watch().await?,
+            node_port_addresses: config.node_port_addresses,
+            external_ips: config.external_ips,
+            located: None,
+        },
     )?;
     let mut tick = tokio::time::interval(Duration::from_secs(1));
     loop {
@@ -128,8 +140,19 @@ struct Passing {
     retired: Retired,
 }
 
+/// What the agent knows of its node, and where it knows it from.
+struct Surroundings {
+    node_name: Arc<str>,
+    devices: watch::Receiver<Devices>,
+    node_port_addresses: NodePortAddresses,
+    external_ips: bool,
+    /// The Node object that the planner's addresses were chosen with.
+    located: Option<Node>,
+}
+
 struct Agent {
     planner: Planner,
+    surroundings: Surroundings,
     writer: Writer<KernelMaps>,
     dataplane: Dataplane,
     grace: GracePeriod,
@@ -150,13 +173,13 @@ struct Agent {
 
 impl Agent {
     fn new(
-        node_name: &str,
         dataplane: Dataplane,
         started: Instant,
         health: Health,
         metrics: Arc<Metrics>,
         follow: Follow,
         audit_interval: Duration,
+        surroundings: Surroundings,
     ) -> anyhow::Result<Self> {
         let maps = dataplane.maps()?;
         let grace = maps.grace();
@@ -170,7 +193,8 @@ impl Agent {
             );
         }
         Ok(Self {
-            planner: Planner::new(node_name),
+            planner: Planner::new(&surroundings.node_name),
+            surroundings,
             writer,
             dataplane,
             grace,
@@ -194,8 +218,30 @@ impl Agent {
         }
     }
 
+    /// Tells the planner where NodePorts answer, if the node or its devices changed.
+    fn locate(&mut self) {
+        let known = &mut self.surroundings;
+        let node = self.planner.cluster().node();
+        // The watcher ends with the agent.
+        let moved = known.devices.has_changed().unwrap_or_default();
+        if !moved && known.located.as_ref() == Some(node) {
+            return;
+        }
+        let node = node.clone();
+        let node_port_ips = known
+            .node_port_addresses
+            .choose(&node, &known.devices.borrow_and_update());
+        debug!(?node_port_ips, "NodePorts answer at these addresses");
+        known.located = Some(node);
+        self.planner.set_site(Site {
+            node_port_ips,
+            external_ips: known.external_ips,
+        });
+    }
+
     /// Writes what changed, and makes the first full sync complete.
     fn catch_up(&mut self) -> anyhow::Result<()> {
+        self.locate();
         let mut wanted = (!self.ready).then(BTreeSet::new);
         while let Some(round) = self.planner.next_round(ROUND) {
             let begun = Instant::now();
@@ -282,12 +328,15 @@ impl Agent {
         tokio::select! {
             waited = grace_over(&mut self.passing) => Happened::GraceOver(waited),
             worked = self.follow.happens() => Happened::Worked(worked),
+            Ok(()) = self.surroundings.devices.changed() => Happened::Moved,
         }
     }
 
     fn take(&mut self, happened: Happened) {
         match happened {
             Happened::GraceOver(waited) => self.collect(waited),
+            // Noticed by `locate`.
+            Happened::Moved => self.surroundings.devices.mark_changed(),
             Happened::Worked(worked) => {
                 let destroyed = self.follow.take(worked, &self.planner);
                 self.metrics.destroyed(destroyed);
@@ -386,6 +435,8 @@ impl Agent {
 enum Happened {
     GraceOver(std::io::Result<()>),
     Worked(follow::Worked),
+    /// The node's devices or addresses changed.
+    Moved,
 }
 
 /// Resolves when the grace period that is passing is over.

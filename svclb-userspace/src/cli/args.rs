@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use clap::{Args as Group, Parser, Subcommand, ValueEnum};
 use svclb_common::maps::Sizes;
 
+use crate::agent::NodePortAddresses;
+
 /// A Kubernetes service proxy that replaces kube-proxy with eBPF.
 #[derive(Debug, Parser)]
 #[command(version, about, max_term_width = 100)]
@@ -72,9 +74,24 @@ pub(crate) struct Run {
     /// How XDP is attached (no effect yet: connections are translated at sockets)
     #[arg(long, env = "SVCLB_XDP", value_name = "auto|native|generic|off")]
     pub(crate) xdp: Option<String>,
-    /// The addresses of NodePorts (no effect yet: connections are translated at sockets)
-    #[arg(long, env = "SVCLB_NODEPORT_ADDRESSES", value_name = "CIDR,…")]
-    pub(crate) nodeport_addresses: Option<String>,
+    /// Where NodePorts answer: the addresses that the Node object gives (primary), all of the
+    /// node's (all), or those within some CIDRs
+    #[arg(
+        long,
+        env = "SVCLB_NODEPORT_ADDRESSES",
+        value_name = "primary|all|CIDR,…",
+        default_value = "primary"
+    )]
+    pub(crate) nodeport_addresses: NodePortAddresses,
+    /// Whether the externalIPs of Services are served (CVE-2020-8554: whoever may write a Service
+    /// may claim any address)
+    #[arg(
+        long,
+        env = "SVCLB_EXTERNAL_IPS",
+        value_name = "on|off",
+        default_value = "on"
+    )]
+    pub(crate) external_ips: Switch,
     #[command(flatten)]
     pub(crate) sizes: SizeArgs,
     /// How often the maps and programs are compared with what they should be, and repaired; SIGHUP
@@ -97,6 +114,12 @@ pub(crate) struct Run {
         default_value = "text"
     )]
     pub(crate) log_format: LogFormat,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(crate) enum Switch {
+    On,
+    Off,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]

@@ -12,7 +12,7 @@ use svclb_source::KubeOptions;
 use tracing::{info, warn};
 use tracing_subscriber::EnvFilter;
 
-use super::args::{LogFormat, Run};
+use super::args::{LogFormat, Run, Switch};
 use super::pin_dir;
 use crate::agent::{self, Source};
 
@@ -68,6 +68,8 @@ pub(crate) fn run(args: Run) -> anyhow::Result<()> {
         metrics_addr: args.metrics_addr,
         healthz_addr: args.healthz_addr,
         audit_interval: Duration::from_secs(args.audit_interval.max(1)),
+        node_port_addresses: args.nodeport_addresses,
+        external_ips: args.external_ips == Switch::On,
     }));
     // A reader thread may be waiting for a file to change: nothing waits for it.
     runtime.shutdown_timeout(Duration::from_millis(100));
@@ -100,11 +102,7 @@ fn init_log(args: &Run) -> anyhow::Result<()> {
 }
 
 fn warn_of_unused(args: &Run) {
-    for (flag, value) in [
-        ("--devices", &args.devices),
-        ("--xdp", &args.xdp),
-        ("--nodeport-addresses", &args.nodeport_addresses),
-    ] {
+    for (flag, value) in [("--devices", &args.devices), ("--xdp", &args.xdp)] {
         if value.is_some() {
             warn!("{flag} has no effect yet: this version translates connections at sockets only");
         }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use svclb_common::{Addr16, BackendValue, PortBe, SlotRange};
+use svclb_common::{Addr16, BackendValue, Place, PortBe, SlotRange};
 
 use crate::model::{EndpointSlice, Family, Hints, Node, Service, ServicePort, TrafficPolicy};
 
@@ -16,6 +16,22 @@ struct Found<'a> {
     terminating: bool,
     node: Option<&'a str>,
     hints: Option<&'a Hints>,
+}
+
+/// The slots that each policy chooses from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) struct Choices {
+    local: SlotRange,
+    cluster: SlotRange,
+}
+
+impl Choices {
+    pub(super) const fn of(&self, policy: TrafficPolicy) -> SlotRange {
+        match policy {
+            TrafficPolicy::Local => self.local,
+            TrafficPolicy::Cluster => self.cluster,
+        }
+    }
 }
 
 /// What hints narrow a choice down to.
@@ -73,18 +89,23 @@ impl<'a> Endpoints<'a> {
         Self(found)
     }
 
-    /// The slots, and the ranges of internal and external clients.
+    /// Whether nobody could use any of them.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The slots, and the ranges that each policy chooses from.
     ///
     /// First what only `Local` may choose, then what both may, then what only `Cluster` may:
-    /// so each choice is one range. A choice that neither policy makes has no slots.
-    pub(super) fn arrange(
-        &self,
-        service: &Service,
-        node: &Node,
-    ) -> (Vec<BackendValue>, SlotRange, SlotRange) {
+    /// so each choice is one range. A choice that no client makes has no slots.
+    pub(super) fn arrange(&self, service: &Service, node: &Node) -> (Vec<BackendValue>, Choices) {
+        // Inside the cluster, what is meant for outside clients is used as if it was `Cluster`.
+        let everywhere = service
+            .is_reached_from_outside()
+            .then_some(TrafficPolicy::Cluster);
         let policies = [service.internal_policy, service.external_policy];
         let choice = |policy| {
-            if policies.contains(&policy) {
+            if policies.contains(&policy) || everywhere == Some(policy) {
                 self.choice(policy, node)
             } else {
                 BTreeSet::new()
@@ -97,17 +118,23 @@ impl<'a> Endpoints<'a> {
             .difference(&cluster)
             .chain(local.intersection(&cluster))
             .chain(cluster.difference(&local))
-            .copied()
+            .map(|backend| self.placed(*backend, node))
             .collect();
-        let range = |policy| match policy {
-            TrafficPolicy::Local => range(0, local.len()),
-            TrafficPolicy::Cluster => range(only_local, cluster.len()),
+        let choices = Choices {
+            local: range(0, local.len()),
+            cluster: range(only_local, cluster.len()),
         };
-        let (internal, external) = (
-            range(service.internal_policy),
-            range(service.external_policy),
-        );
-        (slots, internal, external)
+        (slots, choices)
+    }
+
+    fn placed(&self, backend: BackendValue, node: &Node) -> BackendValue {
+        let found = self.0.get(&backend);
+        let is_here = found.is_some_and(|found| found.node == Some(&*node.name));
+        backend.at(if is_here {
+            Place::HERE
+        } else {
+            Place::ELSEWHERE
+        })
     }
 
     /// The endpoints that a policy may choose from: Ready ones; if it has none, those that

@@ -1,8 +1,10 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use svclb_common::Scope;
+
 use super::*;
-use crate::model::{Conditions, Endpoint, EndpointPort, Hints, ObjectName, TrafficPolicy};
+use crate::model::{Conditions, Endpoint, EndpointPort, Hints, ObjectName, ServiceType};
 
 fn service() -> Service {
     Service {
@@ -60,7 +62,7 @@ fn internal(service: &Service, slices: &[EndpointSlice]) -> Vec<String> {
         name: "here".into(),
         ..Node::default()
     };
-    let plans = plan(service, slices.iter(), &node);
+    let plans = plan(service, slices.iter(), &node, &Site::default());
     let plan = &plans[0];
     let range = plan.internal.first as usize..(plan.internal.first + plan.internal.count) as usize;
     plan.slots[range]
@@ -154,7 +156,7 @@ fn of_two_records_of_one_address_the_one_that_does_not_terminate_wins() {
             name: "here".into(),
             ..Node::default()
         };
-        let plans = plan(&service(), slices.iter(), &node);
+        let plans = plan(&service(), slices.iter(), &node, &Site::default());
         assert_eq!(plans[0].slots.len(), 1);
         assert_eq!(plans[0].internal.count, 1);
     }
@@ -171,8 +173,8 @@ fn headless_and_external_name_services_have_no_plan() {
         ..service()
     };
     let node = Node::default();
-    assert!(plan(&headless, [].iter(), &node).is_empty());
-    assert!(plan(&alias, [].iter(), &node).is_empty());
+    assert!(plan(&headless, [].iter(), &node, &Site::default()).is_empty());
+    assert!(plan(&alias, [].iter(), &node, &Site::default()).is_empty());
 }
 
 #[test]
@@ -183,7 +185,7 @@ fn each_family_has_its_own_plan_and_endpoints() {
         ..service()
     };
     let slices = [slice(1, &[("10.0.0.1", "here", READY)])];
-    let plans = plan(&dual, slices.iter(), &Node::default());
+    let plans = plan(&dual, slices.iter(), &Node::default(), &Site::default());
     assert_eq!(plans.len(), 2);
     assert_eq!((plans[0].internal.count, plans[1].internal.count), (1, 0));
 }
@@ -245,7 +247,7 @@ fn internal_and_external_policy_are_independent() {
         &[("10.0.0.1", "here", READY), ("10.0.0.2", "there", READY)],
     )];
     assert_eq!(internal(&service, &slices), ["10.0.0.1:1", "10.0.0.2:1"]);
-    let plan = &plan(&service, slices.iter(), &here(None))[0];
+    let plan = &plan(&service, slices.iter(), &here(None), &Site::default())[0];
     assert_eq!(plan.external, SlotRange { first: 0, count: 1 });
 }
 
@@ -262,7 +264,7 @@ fn with_external_policy_local_this_nodes_terminating_endpoints_serve_outside_cli
             ("10.0.0.2", "there", READY),
         ],
     )];
-    let plan = &plan(&service, slices.iter(), &here(None))[0];
+    let plan = &plan(&service, slices.iter(), &here(None), &Site::default())[0];
     assert_eq!(chosen(plan, plan.internal), ["10.0.0.2:1"]);
     assert_eq!(chosen(plan, plan.external), ["10.0.0.1:1"]);
 }
@@ -300,7 +302,7 @@ fn hinted(endpoints: &[(&str, &str, &[&str], &[&str])]) -> EndpointSlice {
 }
 
 fn in_zone(zone: Option<&str>, slices: &[EndpointSlice]) -> Vec<String> {
-    let plan = &plan(&service(), slices.iter(), &here(zone))[0];
+    let plan = &plan(&service(), slices.iter(), &here(zone), &Site::default())[0];
     chosen(plan, plan.internal)
 }
 
@@ -379,7 +381,12 @@ fn topology_is_never_combined_with_local() {
         internal_policy: TrafficPolicy::Local,
         ..service()
     };
-    let plan = &plan(&service, slices.iter(), &here(Some("west")))[0];
+    let plan = &plan(
+        &service,
+        slices.iter(),
+        &here(Some("west")),
+        &Site::default(),
+    )[0];
     assert_eq!(chosen(plan, plan.internal), ["10.0.0.1:1"]);
     assert_eq!(chosen(plan, plan.external), ["10.0.0.2:1"]);
 }
@@ -395,7 +402,12 @@ fn local_and_topology_may_share_endpoints_and_each_is_one_range() {
         internal_policy: TrafficPolicy::Local,
         ..service()
     };
-    let plan = &plan(&service, slices.iter(), &here(Some("west")))[0];
+    let plan = &plan(
+        &service,
+        slices.iter(),
+        &here(Some("west")),
+        &Site::default(),
+    )[0];
     assert_eq!(chosen(plan, plan.internal), ["10.0.0.1:1", "10.0.0.2:1"]);
     assert_eq!(chosen(plan, plan.external), ["10.0.0.2:1", "10.0.0.3:1"]);
     assert_eq!(plan.slots.len(), 3);
@@ -403,18 +415,18 @@ fn local_and_topology_may_share_endpoints_and_each_is_one_range() {
 
 #[test]
 fn a_cluster_ip_refuses_the_ports_that_its_service_does_not_have() {
-    let plans = plan(&service(), [].iter(), &here(None));
+    let plans = plan(&service(), [].iter(), &here(None), &Site::default());
     let other = FrontendKey::other_ports(Addr16::from_ip([10, 96, 0, 1].into()), Scope::ANY);
-    assert!(plans[0].frontends.contains(&other));
-    assert!(frontends(&service()).contains(&other));
+    let planned = plans[0].frontends.iter();
+    assert!(planned.map(|frontend| frontend.key).any(|key| key == other));
 }
 
 #[test]
 fn a_service_of_sctp_ports_alone_has_no_frontend_at_all() {
     let mut sctp = service();
     sctp.ports[0].proto = Proto::SCTP;
-    assert!(plan(&sctp, [].iter(), &here(None)).is_empty());
-    assert!(frontends(&sctp).is_empty());
+    assert!(plan(&sctp, [].iter(), &here(None), &Site::default()).is_empty());
+    assert!(claimed(&sctp, &Site::default()).is_empty());
 }
 
 #[test]
@@ -423,10 +435,10 @@ fn what_is_claimed_is_what_is_planned() {
         cluster_ips: vec!["10.96.0.1".parse().unwrap(), "fd00::1".parse().unwrap()],
         ..service()
     };
-    for service in [service(), dual] {
-        let planned = plan(&service, [].iter(), &here(None));
+    for service in [service(), dual, balanced()] {
+        let planned = plan(&service, [].iter(), &here(None), &site());
         let mut planned: Vec<_> = planned.into_iter().flat_map(|p| p.frontends).collect();
-        let mut claimed = frontends(&service);
+        let mut claimed = claimed(&service, &site());
         planned.sort();
         claimed.sort();
         assert_eq!(planned, claimed);
@@ -493,7 +505,7 @@ fn what_a_slice_does_not_say_of_an_endpoint_means_ready_serving_and_not_terminat
 #[test]
 fn without_a_usable_endpoint_a_frontend_stays_and_refuses() {
     for slices in [vec![], vec![slice(1, &[("10.0.0.1", "here", UNREADY)])]] {
-        let plan = &plan(&service(), slices.iter(), &here(None))[0];
+        let plan = &plan(&service(), slices.iter(), &here(None), &Site::default())[0];
         assert_eq!((plan.internal.count, plan.external.count), (0, 0));
         assert!(!plan.frontends.is_empty());
     }
@@ -507,8 +519,8 @@ fn two_ports_may_share_a_number_with_different_protocols() {
         proto: Proto::UDP,
         ..both.ports[0].clone()
     });
-    let plans = plan(&both, [].iter(), &here(None));
-    let keys: Vec<_> = plans.iter().map(|plan| plan.frontends[0]).collect();
+    let plans = plan(&both, [].iter(), &here(None), &Site::default());
+    let keys: Vec<_> = plans.iter().map(|plan| plan.frontends[0].key).collect();
     assert_eq!(keys[0].port, keys[1].port);
     assert_ne!(keys[0], keys[1]);
 }
@@ -522,24 +534,228 @@ fn affinity_is_of_each_service_port_and_switched_by_the_service() {
         port: 81,
         ..two.ports[0].clone()
     });
-    let plans = plan(&two, [].iter(), &here(None));
+    let plans = plan(&two, [].iter(), &here(None), &Site::default());
     assert_ne!(
         plans[0].record, plans[1].record,
         "an id of its own for each"
     );
     assert!(plans.iter().all(|p| p.affinity_seconds == 100 && p.members));
     two.affinity_seconds = None;
-    let plans = plan(&two, [].iter(), &here(None));
+    let plans = plan(&two, [].iter(), &here(None), &Site::default());
     assert!(plans.iter().all(|p| p.affinity_seconds == 0 && !p.members));
 }
 
-#[test]
-fn an_external_ip_or_a_balancers_address_is_no_frontend_at_the_socket_yet() {
-    let balanced = Service {
+fn ip(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+/// A node with an address of each family for NodePorts.
+fn site() -> Site {
+    Site {
+        node_port_ips: vec![ip("192.0.2.7"), ip("2001:db8::7")],
+        external_ips: true,
+    }
+}
+
+/// A LoadBalancer with every kind of address.
+fn balanced() -> Service {
+    let mut service = Service {
         kind: ServiceType::LoadBalancer,
-        external_ips: vec!["192.0.2.1".parse().unwrap()],
-        ingress_ips: vec!["192.0.2.2".parse().unwrap()],
+        external_ips: vec![ip("198.51.100.1")],
+        ingress_ips: vec![ip("203.0.113.1")],
         ..service()
     };
-    assert_eq!(frontends(&balanced), frontends(&service()));
+    service.ports[0].node_port = 30080;
+    service
+}
+
+/// The frontends of a Service, but for the cluster IP's other ports.
+fn reached_at(service: &Service, site: &Site) -> Vec<(FrontendKind, String)> {
+    let mut claimed = claimed(service, site);
+    claimed.retain(|frontend| !frontend.key.is_other_ports());
+    claimed
+        .iter()
+        .map(|frontend| (frontend.kind, frontend.key.socket_addr().to_string()))
+        .collect()
+}
+
+#[test]
+fn a_load_balancer_is_reached_at_its_cluster_ip_ingress_ips_external_ips_and_node_port() {
+    assert_eq!(
+        reached_at(&balanced(), &site()),
+        [
+            (FrontendKind::ClusterIp, "10.96.0.1:80".to_owned()),
+            (FrontendKind::LoadBalancer, "203.0.113.1:80".to_owned()),
+            (FrontendKind::ExternalIp, "198.51.100.1:80".to_owned()),
+            (FrontendKind::NodePort, "192.0.2.7:30080".to_owned()),
+            (FrontendKind::NodePort, "127.0.0.1:30080".to_owned()),
+        ]
+    );
+}
+
+#[test]
+fn a_node_port_at_a_loopback_address_is_for_the_host_alone() {
+    for frontend in claimed(&balanced(), &site()) {
+        let is_loopback = frontend.key.addr.is_loopback();
+        assert_eq!(is_loopback, frontend.key.scope == Scope::HOST);
+    }
+}
+
+#[test]
+fn a_load_balancer_without_node_ports_is_reached_at_its_ingress_ips() {
+    let mut service = balanced();
+    service.ports[0].node_port = 0;
+    let reached = reached_at(&service, &site());
+    assert!(reached.contains(&(FrontendKind::LoadBalancer, "203.0.113.1:80".to_owned())));
+    assert!(
+        reached
+            .iter()
+            .all(|(kind, _)| *kind != FrontendKind::NodePort)
+    );
+}
+
+#[test]
+fn a_service_of_type_cluster_ip_is_not_reached_at_node_ports_or_ingress_ips_that_it_had_before() {
+    let service = Service {
+        kind: ServiceType::ClusterIp,
+        external_ips: Vec::new(),
+        ..balanced()
+    };
+    let reached = reached_at(&service, &site());
+    assert_eq!(
+        reached,
+        [(FrontendKind::ClusterIp, "10.96.0.1:80".to_owned())]
+    );
+}
+
+#[test]
+fn external_ips_are_served_for_any_type_and_only_if_the_operator_allows_them() {
+    let service = Service {
+        kind: ServiceType::ClusterIp,
+        ..balanced()
+    };
+    let external = (FrontendKind::ExternalIp, "198.51.100.1:80".to_owned());
+    assert!(reached_at(&service, &site()).contains(&external));
+    let refused = Site {
+        external_ips: false,
+        ..site()
+    };
+    assert!(!reached_at(&service, &refused).contains(&external));
+}
+
+#[test]
+fn a_node_port_answers_at_the_nodes_addresses_of_the_services_families() {
+    let dual = Service {
+        cluster_ips: vec![ip("10.96.0.1"), ip("fd00::1")],
+        ..balanced()
+    };
+    let node_ports = |service: &Service| {
+        let mut reached = reached_at(service, &site());
+        reached.retain(|(kind, _)| *kind == FrontendKind::NodePort);
+        reached.into_iter().map(|(_, at)| at).collect::<Vec<_>>()
+    };
+    assert_eq!(
+        node_ports(&balanced()),
+        ["192.0.2.7:30080", "127.0.0.1:30080"]
+    );
+    assert_eq!(
+        node_ports(&dual),
+        [
+            "192.0.2.7:30080",
+            "127.0.0.1:30080",
+            "[2001:db8::7]:30080",
+            "[::1]:30080"
+        ]
+    );
+}
+
+/// What each kind of frontend offers clients inside and outside the cluster, and whether it
+/// drops the latter.
+fn offers(
+    service: &Service,
+    endpoints: &[(&str, &str, (bool, bool, bool))],
+    kind: FrontendKind,
+) -> (Vec<String>, Vec<String>, bool) {
+    let slices = [slice(1, endpoints)];
+    let plan = &plan(service, slices.iter(), &here(None), &site())[0];
+    let frontend = plan
+        .frontends
+        .iter()
+        .find(|frontend| frontend.kind == kind)
+        .unwrap();
+    let value = plan.value(frontend, ServiceId::new(1), Generation::new(1));
+    (
+        chosen(plan, value.internal),
+        chosen(plan, value.external),
+        value.flags.contains(FrontendFlags::DROPS_OUTSIDE),
+    )
+}
+
+const OUTWARD: [FrontendKind; 3] = [
+    FrontendKind::LoadBalancer,
+    FrontendKind::ExternalIp,
+    FrontendKind::NodePort,
+];
+
+#[test]
+fn with_external_policy_local_clients_inside_use_every_endpoint_and_those_outside_this_nodes() {
+    let local = Service {
+        external_policy: TrafficPolicy::Local,
+        internal_policy: TrafficPolicy::Local,
+        ..balanced()
+    };
+    let endpoints = [("10.0.0.1", "here", READY), ("10.0.0.2", "there", READY)];
+    for kind in OUTWARD {
+        let (inside, outside, _) = offers(&local, &endpoints, kind);
+        assert_eq!(inside, ["10.0.0.1:1", "10.0.0.2:1"], "{kind:?}");
+        assert_eq!(outside, ["10.0.0.1:1"], "{kind:?}");
+    }
+    let (inside, ..) = offers(&local, &endpoints, FrontendKind::ClusterIp);
+    assert_eq!(inside, ["10.0.0.1:1"], "its own policy holds");
+}
+
+#[test]
+fn internal_policy_does_not_apply_to_node_ports() {
+    let service = Service {
+        internal_policy: TrafficPolicy::Local,
+        ..balanced()
+    };
+    let endpoints = [("10.0.0.2", "there", READY)];
+    for kind in OUTWARD {
+        let (inside, outside, drops) = offers(&service, &endpoints, kind);
+        assert_eq!((inside.len(), outside.len(), drops), (1, 1, false));
+    }
+    let (inside, outside, drops) = offers(&service, &endpoints, FrontendKind::ClusterIp);
+    assert_eq!((inside.len(), outside.len(), drops), (0, 0, true));
+}
+
+#[test]
+fn without_a_local_endpoint_outside_clients_are_dropped_if_others_serve_and_else_refused() {
+    let local = Service {
+        external_policy: TrafficPolicy::Local,
+        ..balanced()
+    };
+    for (endpoints, drops) in [
+        (&[("10.0.0.2", "there", READY)][..], true),
+        (&[("10.0.0.2", "there", TERMINATING)][..], true),
+        (&[("10.0.0.2", "there", UNREADY)][..], false),
+        (&[][..], false),
+    ] {
+        for kind in OUTWARD {
+            let (_, outside, dropped) = offers(&local, endpoints, kind);
+            assert!(outside.is_empty());
+            assert_eq!(dropped, drops, "{endpoints:?}");
+        }
+    }
+}
+
+#[test]
+fn an_endpoint_is_here_if_its_node_name_is_this_nodes() {
+    let slices = [slice(
+        1,
+        &[("10.0.0.1", "here", READY), ("10.0.0.2", "there", READY)],
+    )];
+    let plan = &plan(&service(), slices.iter(), &here(None), &site())[0];
+    let places: Vec<_> = plan.slots.iter().map(|slot| slot.place.is_here()).collect();
+    assert_eq!(places, [true, false]);
 }

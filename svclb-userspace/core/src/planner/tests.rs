@@ -25,6 +25,11 @@ fn service(name: &str, created: i64) -> Service {
     }
 }
 
+fn keys(service: &Service) -> Vec<FrontendKey> {
+    let claimed = claimed(service, &Site::default());
+    claimed.into_iter().map(|frontend| frontend.key).collect()
+}
+
 fn planner(services: &[Service]) -> Planner {
     let mut planner = Planner::new("node1");
     for service in services {
@@ -134,7 +139,7 @@ fn a_flow_may_go_on_while_its_service_has_the_frontend_and_the_endpoint_serves()
     planner.observe(one_endpoint("a"));
     planner.observe(Event::Synced);
     let _round = planner.next_round(100);
-    let frontend = crate::plan::frontends(&service("a", 1))[0];
+    let frontend = keys(&service("a", 1))[0];
     let backend = svclb_common::BackendValue::new(
         IpAddr::from([10, 0, 0, 1]).into(),
         svclb_common::PortBe::new(8080),
@@ -151,7 +156,7 @@ fn a_flow_may_go_on_while_its_service_has_the_frontend_and_the_endpoint_serves()
 #[test]
 fn a_socket_stays_refused_until_its_service_has_an_endpoint_or_is_gone() {
     let mut planner = planner(&[service("a", 1)]);
-    let keys = crate::plan::frontends(&service("a", 1));
+    let keys = keys(&service("a", 1));
     let (frontend, unknown) = (
         keys[0],
         FrontendKey {
@@ -172,4 +177,69 @@ fn a_socket_stays_refused_until_its_service_has_an_endpoint_or_is_gone() {
     ))));
     let _round = planner.next_round(100);
     assert!(!planner.refuses(&frontend) && !planner.refuses(&unknown));
+}
+
+#[test]
+fn an_address_goes_to_the_cluster_ip_then_the_balancer_then_the_external_ip_then_the_node_port() {
+    let ip = IpAddr::from([192, 0, 2, 1]);
+    let at = |name: &str, created| {
+        let mut service = service(name, created);
+        service.cluster_ips = vec![IpAddr::from([10, 96, 1, created as u8])];
+        service.kind = ServiceType::LoadBalancer;
+        service
+    };
+    let mut node_port = at("node-port", 1);
+    node_port.ports[0].node_port = 80;
+    let mut external = at("external", 2);
+    external.external_ips = vec![ip];
+    let mut balanced = at("balanced", 3);
+    balanced.ingress_ips = vec![ip];
+    let mut cluster = at("cluster", 4);
+    cluster.cluster_ips = vec![ip];
+    let mut planner = Planner::new("node1");
+    planner.set_site(Site {
+        node_port_ips: vec![ip],
+        external_ips: true,
+    });
+    planner.observe(Event::Synced);
+    let key = FrontendKey {
+        addr: ip.into(),
+        ..keys(&service("a", 1))[0]
+    };
+    // Each one that comes is the stronger one, and the one before is back when it goes.
+    let services = [node_port, external, balanced, cluster];
+    for service in &services {
+        planner.observe(Event::Apply(Object::Service(service.clone())));
+        let _round = planner.next_round(100);
+        assert_eq!(planner.claims.holder(&key), Some(&service.name));
+    }
+    for pair in services.windows(2).rev() {
+        planner.observe(Event::Delete(ObjectKey::Service(pair[1].name.clone())));
+        let _round = planner.next_round(100);
+        assert_eq!(planner.claims.holder(&key), Some(&pair[0].name));
+    }
+}
+
+#[test]
+fn node_ports_follow_the_nodes_addresses() {
+    let mut service = service("a", 1);
+    service.kind = ServiceType::NodePort;
+    service.ports[0].node_port = 30080;
+    let mut planner = planner(&[service]);
+    planner.observe(Event::Synced);
+    let mut reached = |ips: &[IpAddr]| {
+        planner.set_site(Site {
+            node_port_ips: ips.to_vec(),
+            external_ips: true,
+        });
+        let round = planner.next_round(100)?;
+        let frontends = round.plans[0].frontends.iter();
+        let node_ports = frontends.filter(|f| f.key.port.get() == 30080);
+        Some(node_ports.map(|f| f.key.addr.to_ip()).collect::<Vec<_>>())
+    };
+    let loopback = IpAddr::from([127, 0, 0, 1]);
+    let (one, other) = (IpAddr::from([192, 0, 2, 1]), IpAddr::from([192, 0, 2, 2]));
+    assert_eq!(reached(&[one]), Some(vec![loopback, one]));
+    assert_eq!(reached(&[one]), None, "nothing changed");
+    assert_eq!(reached(&[other]), Some(vec![loopback, other]));
 }
