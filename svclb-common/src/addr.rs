@@ -71,6 +71,13 @@ impl Addr16 {
         }
     }
 
+    /// Whether it is 0.0.0.0 or ::.
+    #[inline(always)]
+    pub const fn is_unspecified(self) -> bool {
+        let [a, b, c, d] = self.0;
+        a == 0 && b == 0 && (c == 0 || c == MAPPED) && d == 0
+    }
+
     /// 127.0.0.1 for an IPv4 address, ::1 for an IPv6 one.
     #[inline(always)]
     pub const fn canonical_loopback(self) -> Self {

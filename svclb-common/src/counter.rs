@@ -22,11 +22,27 @@ pub enum Counter {
     PeerLost = 6,
     /// Connects that session affinity sent to the backend of the time before.
     AffinityHit = 7,
+    /// Flows from outside that were given a backend.
+    FlowsOpened = 8,
+    /// Packets of flows from outside that were translated, in either direction.
+    Translated = 9,
+    /// Packets from outside to a Service without usable endpoints, answered with a refusal.
+    OutsideRefused = 10,
+    /// Packets dropped since only other nodes have endpoints (`externalTrafficPolicy: Local`).
+    DropNoLocalEndpoint = 11,
+    /// Packets dropped since `FLOWS` is full.
+    DropFlowsFull = 12,
+    /// Packets dropped since no source port was free for their backend.
+    DropNoPort = 13,
+    /// Packets dropped since no route leads to their backend or client.
+    DropNoRoute = 14,
+    /// Packets to be forwarded that were too long for the way ahead, or had no hop left.
+    DropTooBig = 15,
 }
 
 impl Counter {
     /// All of them, in the order of their index.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 16] = [
         Self::Connected,
         Self::Sent,
         Self::Refused,
@@ -35,6 +51,14 @@ impl Counter {
         Self::PeerOverflow,
         Self::PeerLost,
         Self::AffinityHit,
+        Self::FlowsOpened,
+        Self::Translated,
+        Self::OutsideRefused,
+        Self::DropNoLocalEndpoint,
+        Self::DropFlowsFull,
+        Self::DropNoPort,
+        Self::DropNoRoute,
+        Self::DropTooBig,
     ];
 
     /// The index into the map.
@@ -54,6 +78,14 @@ impl Counter {
             Self::PeerOverflow => "peer_overflow",
             Self::PeerLost => "peer_lost",
             Self::AffinityHit => "affinity_hit",
+            Self::FlowsOpened => "flows_opened",
+            Self::Translated => "translated",
+            Self::OutsideRefused => "outside_refused",
+            Self::DropNoLocalEndpoint => "drop_no_local_endpoint",
+            Self::DropFlowsFull => "drop_flows_full",
+            Self::DropNoPort => "drop_no_port",
+            Self::DropNoRoute => "drop_no_route",
+            Self::DropTooBig => "drop_too_big",
         }
     }
 }

@@ -17,7 +17,9 @@
 #![forbid(unsafe_code)]
 
 mod addr;
+pub mod checksum;
 mod counter;
+mod flow;
 mod frontend;
 pub mod maps;
 mod meta;
@@ -27,6 +29,10 @@ mod socket;
 
 pub use addr::{Addr16, PortBe, Proto};
 pub use counter::Counter;
+pub use flow::{
+    DeviceFlags, DeviceValue, FlowFlags, FlowKey, FlowValue, FragmentKey, FragmentValue, Hook,
+    Tuple,
+};
 pub use frontend::{
     BackendId, BackendValue, FrontendFlags, FrontendKey, FrontendValue, Generation, Place, Scope,
     ServiceId, SlotIndex, SlotKey, SlotRange, SlotValue,

@@ -19,6 +19,12 @@ pub const PEERS: &str = "PEERS";
 pub const PEER_RINGS: &str = "PEER_RINGS";
 /// Hash, [`OverflowKey`](crate::OverflowKey) → [`OverflowValue`](crate::OverflowValue).
 pub const PEER_OVERFLOW: &str = "PEER_OVERFLOW";
+/// Hash, [`FlowKey`](crate::FlowKey) → [`FlowValue`](crate::FlowValue).
+pub const FLOWS: &str = "FLOWS";
+/// LRU hash, [`FragmentKey`](crate::FragmentKey) → [`FragmentValue`](crate::FragmentValue).
+pub const FRAGMENTS: &str = "FRAGMENTS";
+/// Hash, interface index → [`DeviceValue`](crate::DeviceValue).
+pub const DEVICES: &str = "DEVICES";
 /// Per-CPU array of `u64`, indexed by [`Counter`](crate::Counter).
 pub const COUNTERS: &str = "COUNTERS";
 
@@ -38,6 +44,8 @@ pub struct Sizes {
     pub affinity: u32,
     /// `PEER_OVERFLOW`: translations of sockets that talk to very many backends.
     pub overflow: u32,
+    /// `FLOWS`: two for each flow from outside.
+    pub flows: u32,
     /// `PEERS`: a power of two; sockets beyond it cost socket storage.
     pub peers: u32,
 }
@@ -52,6 +60,7 @@ impl Sizes {
         services: 1 << 16,
         affinity: 1 << 16,
         overflow: 1 << 16,
+        flows: 1 << 18,
         peers: 1 << 18,
     };
 }

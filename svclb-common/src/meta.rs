@@ -9,7 +9,7 @@ pub const ABI_VERSION: u32 = 2;
 /// First word of [`Meta`]: "svlb" in memory.
 pub const MAGIC: u32 = u32::from_ne_bytes(*b"svlb");
 
-/// The only value of `META`: 8 bytes.
+/// The only value of `META`: 12 bytes.
 #[repr(C)]
 #[derive(
     Clone, Copy, PartialEq, Eq, Default, Debug, FromBytes, IntoBytes, Immutable, KnownLayout,
@@ -19,6 +19,8 @@ pub struct Meta {
     pub magic: u32,
     /// [`ABI_VERSION`] of the agent that made the maps.
     pub abi_version: u32,
+    /// The first and the last of the source ports that the agent reserved; zero for none.
+    pub source_ports: [u16; 2],
 }
 
 impl Meta {
@@ -26,5 +28,6 @@ impl Meta {
     pub const CURRENT: Self = Self {
         magic: MAGIC,
         abi_version: ABI_VERSION,
+        source_ports: [0; 2],
     };
 }

@@ -168,6 +168,16 @@ pub struct AffinityKey {
 }
 
 impl AffinityKey {
+    /// The key of a client outside.
+    #[inline(always)]
+    pub const fn address(service: ServiceId, client: Addr16) -> Self {
+        Self {
+            client,
+            kind: ClientKind::ADDRESS,
+            service,
+        }
+    }
+
     /// The key of all sockets in one network namespace.
     #[inline(always)]
     pub const fn netns(service: ServiceId, cookie: u64) -> Self {

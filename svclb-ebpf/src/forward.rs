@@ -2,14 +2,14 @@
 
 use aya_ebpf::programs::SockAddrContext;
 use svclb_common::{
-    Counter, FrontendFlags, FrontendKey, FrontendValue, Proto, Scope, SlotIndex, SlotValue,
-    Translation, pick, spread,
+    AffinityKey, Counter, FrontendFlags, FrontendKey, FrontendValue, Proto, Scope, SlotIndex,
+    SlotValue, Translation, pick, spread,
 };
 
 use crate::call::Call;
 use crate::counters::count;
 use crate::family::{Endpoint, Family, peer, protocol, set_peer};
-use crate::kernel::{ALLOW, is_of_the_host, socket_cookie};
+use crate::kernel::{ALLOW, is_of_the_host, netns_cookie, socket_cookie};
 use crate::slots::{random_slot, slot_at};
 use crate::{affinity, log, maps, peers, refuse, reverse, rings};
 
@@ -81,9 +81,15 @@ fn other_ports(key: &FrontendKey) -> Option<FrontendValue> {
 #[inline(always)]
 fn connect_slot(ctx: &SockAddrContext, frontend: &FrontendValue) -> Option<SlotValue> {
     if frontend.affinity_seconds > 0 {
-        return affinity::slot(ctx, frontend);
+        return affinity::slot(&client(ctx, frontend), frontend, frontend.internal);
     }
-    random_slot(frontend)
+    random_slot(frontend, frontend.internal)
+}
+
+/// Whom session affinity knows a socket as.
+#[inline(always)]
+fn client(ctx: &SockAddrContext, frontend: &FrontendValue) -> AffinityKey {
+    AffinityKey::netns(frontend.service, netns_cookie(ctx))
 }
 
 /// A datagram with an address: the backend that this socket used for the Service before,
@@ -102,7 +108,7 @@ fn send_slot(
         return Some(slot);
     }
     if frontend.affinity_seconds > 0 {
-        return affinity::slot(ctx, frontend);
+        return affinity::slot(&client(ctx, frontend), frontend, frontend.internal);
     }
     let position = pick(frontend.internal, spread(socket_cookie(ctx)))?;
     slot_at(frontend, SlotIndex::position(position))

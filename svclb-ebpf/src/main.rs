@@ -1,4 +1,4 @@
-//! The kernel half of svclb: where sockets enter, and nothing else.
+//! The kernel half of svclb: where sockets and packets enter, and nothing else.
 //!
 //! | program | runs at | what it does |
 //! |---|---|---|
@@ -7,6 +7,8 @@
 //! | `recvmsg4/6` | `recvfrom()`, `recvmsg()` on UDP | backend → Service address |
 //! | `getpeername4/6` | `getpeername()` | backend → Service address |
 //! | `sock_release` | the last close of a socket | forgets what was remembered |
+//! | `xdp`, `ingress` | a packet that comes in | to a backend, and answers from elsewhere back |
+//! | `egress` | a packet that goes out | answers of backends on this node back |
 //!
 //! The programs only read what the agent planned; see `maps` for who writes which map.
 #![no_std]
@@ -22,14 +24,15 @@ mod forward;
 mod kernel;
 mod log;
 mod maps;
+mod packet;
 mod peers;
 mod refuse;
 mod reverse;
 mod rings;
 mod slots;
 
-use aya_ebpf::macros::{cgroup_sock, cgroup_sock_addr};
-use aya_ebpf::programs::{SockAddrContext, SockContext};
+use aya_ebpf::macros::{cgroup_sock, cgroup_sock_addr, classifier, xdp};
+use aya_ebpf::programs::{SockAddrContext, SockContext, TcContext, XdpContext};
 use call::{Connect, Send};
 use family::{V4, V6};
 
@@ -76,6 +79,21 @@ fn svclb_getpeername6(ctx: SockAddrContext) -> i32 {
 #[cgroup_sock(sock_release)]
 fn svclb_sock_release(ctx: SockContext) -> i32 {
     reverse::forget(&ctx)
+}
+
+#[xdp]
+fn svclb_xdp(ctx: XdpContext) -> u32 {
+    packet::incoming(&ctx) as u32
+}
+
+#[classifier]
+fn svclb_ingress(ctx: TcContext) -> i32 {
+    packet::incoming(&ctx)
+}
+
+#[classifier]
+fn svclb_egress(ctx: TcContext) -> i32 {
+    packet::outgoing(&ctx)
 }
 
 /// Helpers marked GPL-only are refused to a program of another licence.

@@ -3,11 +3,14 @@
 //! | map | written by | read by |
 //! |---|---|---|
 //! | `META` | agent, once | agent |
-//! | `FRONTENDS`, `SLOTS` | agent | connect, sendmsg |
+//! | `FRONTENDS`, `SLOTS` | agent | connect, sendmsg, packets |
 //! | `BACKENDS`, `SERVICES` | agent | agent |
-//! | `AFFINITY` | connect | connect |
+//! | `AFFINITY` | connect, packets | connect, packets |
 //! | `PEERS` | connect, `sock_release` | getpeername |
 //! | `PEER_RINGS`, `PEER_OVERFLOW` | connect, sendmsg, `sock_release` | recvmsg, getpeername, sendmsg |
+//! | `FLOWS` | packets | packets, agent (removes) |
+//! | `FRAGMENTS` | packets | packets |
+//! | `DEVICES` | agent | packets |
 //! | `COUNTERS` | all | agent |
 //!
 //! The sizes here are placeholders: the agent sets them when it makes the maps. Planned
@@ -20,12 +23,15 @@ use aya_ebpf::macros::{btf_map, map};
 use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray};
 use svclb_common::maps::Sizes;
 use svclb_common::{
-    AffinityKey, AffinityValue, BackendId, BackendValue, Counter, FrontendKey, FrontendValue, Meta,
-    OverflowKey, OverflowValue, PeerSlot, ServiceId, ServiceRecord, SlotKey, SlotValue,
-    TranslationRing,
+    AffinityKey, AffinityValue, BackendId, BackendValue, Counter, DeviceValue, FlowKey, FlowValue,
+    FragmentKey, FragmentValue, FrontendKey, FrontendValue, Meta, OverflowKey, OverflowValue,
+    PeerSlot, ServiceId, ServiceRecord, SlotKey, SlotValue, TranslationRing,
 };
 
 const SIZES: Sizes = Sizes::DEFAULT;
+/// Datagrams of which fragments are on their way.
+const FRAGMENTS_LEN: u32 = 8192;
+const DEVICES_LEN: u32 = 4096;
 
 #[map]
 pub(crate) static META: Array<Meta> = Array::with_max_entries(1, 0);
@@ -61,6 +67,18 @@ pub(crate) static PEER_OVERFLOW: HashMap<OverflowKey, OverflowValue> =
     HashMap::with_max_entries(SIZES.overflow, BPF_F_NO_PREALLOC);
 
 #[map]
+pub(crate) static FLOWS: HashMap<FlowKey, FlowValue> =
+    HashMap::with_max_entries(SIZES.flows, BPF_F_NO_PREALLOC);
+
+#[map]
+pub(crate) static FRAGMENTS: LruHashMap<FragmentKey, FragmentValue> =
+    LruHashMap::with_max_entries(FRAGMENTS_LEN, 0);
+
+#[map]
+pub(crate) static DEVICES: HashMap<u32, DeviceValue> =
+    HashMap::with_max_entries(DEVICES_LEN, BPF_F_NO_PREALLOC);
+
+#[map]
 pub(crate) static COUNTERS: PerCpuArray<u64> =
     PerCpuArray::with_max_entries(Counter::ALL.len() as u32, 0);
 
@@ -80,6 +98,17 @@ pub(crate) static HOST_NETNS_COOKIE: Global<u64> = Global::new(0);
 /// The length of `PEERS`, a power of two, less one.
 #[unsafe(no_mangle)]
 pub(crate) static PEERS_MASK: Global<u32> = Global::new(SIZES.peers - 1);
+
+/// Whether packets from outside may reach cluster IPs, which kube-proxy serves them.
+#[unsafe(no_mangle)]
+pub(crate) static CLUSTER_IPS_OUTSIDE: Global<u32> = Global::new(0);
+
+/// The first of the source ports that are kept for flows to backends elsewhere, and how many
+/// there are.
+#[unsafe(no_mangle)]
+pub(crate) static SOURCE_PORT_FIRST: Global<u32> = Global::new(0);
+#[unsafe(no_mangle)]
+pub(crate) static SOURCE_PORTS: Global<u32> = Global::new(0);
 
 /// How often a frontend is read again while it changes under the reader.
 const TRIES: u32 = 4;
@@ -107,6 +136,13 @@ pub(crate) fn frontend(key: &FrontendKey) -> Option<FrontendValue> {
 fn frontend_once(key: &FrontendKey) -> Option<FrontendValue> {
     // SAFETY: the memory outlives the program's run, and any bytes are a valid value.
     unsafe { FRONTENDS.get(key) }.copied()
+}
+
+/// What is known of a device.
+#[inline(always)]
+pub(crate) fn device(index: u32) -> Option<DeviceValue> {
+    // SAFETY: as above.
+    unsafe { DEVICES.get(index) }.copied()
 }
 
 /// Copies a slot out of its map.

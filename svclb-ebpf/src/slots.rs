@@ -1,17 +1,14 @@
 //! The second lookup: from a frontend to one of its slots.
 
-use svclb_common::{FrontendValue, SlotIndex, SlotKey, SlotValue, pick};
+use svclb_common::{FrontendValue, SlotIndex, SlotKey, SlotRange, SlotValue, pick};
 
 use crate::kernel::random;
 use crate::maps;
 
 /// Any slot of the range, each as likely.
 #[inline(always)]
-pub(crate) fn random_slot(frontend: &FrontendValue) -> Option<SlotValue> {
-    slot_at(
-        frontend,
-        SlotIndex::position(pick(frontend.internal, random())?),
-    )
+pub(crate) fn random_slot(frontend: &FrontendValue, range: SlotRange) -> Option<SlotValue> {
+    slot_at(frontend, SlotIndex::position(pick(range, random())?))
 }
 
 /// The slot at an index of the frontend's generation.

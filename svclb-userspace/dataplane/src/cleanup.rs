@@ -8,7 +8,10 @@ use std::path::{Path, PathBuf};
 use svclb_common::maps as names;
 
 use crate::attach::PROGRAMS;
+use crate::packets::{device_pins, release, remove_filters};
+use crate::pinned::Pinned;
 use crate::pins::Pins;
+use crate::ports::PortRange;
 use crate::sys;
 
 /// Something could not be removed.
@@ -22,7 +25,7 @@ pub struct CleanupError {
 }
 
 /// All maps that svclb pins.
-pub(crate) const MAPS: [&str; 10] = [
+pub(crate) const MAPS: [&str; 13] = [
     names::META,
     names::FRONTENDS,
     names::SLOTS,
@@ -32,6 +35,9 @@ pub(crate) const MAPS: [&str; 10] = [
     names::PEERS,
     names::PEER_RINGS,
     names::PEER_OVERFLOW,
+    names::FLOWS,
+    names::FRAGMENTS,
+    names::DEVICES,
     names::COUNTERS,
 ];
 
@@ -51,6 +57,7 @@ pub fn cleanup(pin_dir: &Path) -> Result<Vec<PathBuf>, CleanupError> {
         }
         remove(&path, fs::remove_file, &mut removed)?;
     }
+    remove_from_devices(&pins, &mut removed)?;
     for name in MAPS {
         remove(&pins.map(name), fs::remove_file, &mut removed)?;
     }
@@ -58,6 +65,28 @@ pub fn cleanup(pin_dir: &Path) -> Result<Vec<PathBuf>, CleanupError> {
         remove(&dir, fs::remove_dir, &mut removed)?;
     }
     Ok(removed)
+}
+
+/// What is not in the maps alone: the packet programs, and the source ports.
+fn remove_from_devices(pins: &Pins, removed: &mut Vec<PathBuf>) -> Result<(), CleanupError> {
+    // Without maps of ours nothing is ours.
+    let Ok(Some(meta)) = Pinned::meta(pins.dir()) else {
+        return Ok(());
+    };
+    let failed = |path: PathBuf| |source| CleanupError { path, source };
+    for (name, _) in device_pins(pins).map_err(failed(pins.links()))? {
+        let path = pins.link(&name);
+        release(&path).map_err(failed(path.clone()))?;
+        removed.push(path);
+    }
+    remove_filters();
+    let [first, last] = meta.source_ports;
+    if let Some(ports) = PortRange::new(first, last) {
+        ports
+            .give_back()
+            .map_err(failed("net.ipv4.ip_local_reserved_ports".into()))?;
+    }
+    Ok(())
 }
 
 fn remove(

@@ -10,25 +10,31 @@
 
 mod attach;
 mod cleanup;
+mod device_map;
 mod features;
 #[cfg(feature = "kernel-log")]
 mod kernel_log;
 mod kernel_maps;
 mod mounts;
 mod open;
+mod packets;
 mod pinned;
 mod pins;
 mod planned;
+mod ports;
 mod sockets;
 mod sys;
 
 pub use attach::{AttachError, Attachment, PROGRAMS};
 pub use cleanup::{CleanupError, cleanup};
+pub use device_map::Devices;
 pub use features::{Features, features};
 pub use kernel_maps::{GracePeriod, KernelMaps};
 pub use mounts::{MountError, find_bpffs, find_cgroup2};
 pub use open::{Dataplane, OpenError, Options};
+pub use packets::{Attached, DeviceError, XdpMode};
 pub use pinned::{Affinity, Pinned, PinnedError};
+pub use ports::PortRange;
 pub use sockets::{Destroyed, ScanError, UdpSocket, UdpSockets, UdpSocketsError, can_destroy};
 
 /// The eBPF object; empty in a binary that was built without it.

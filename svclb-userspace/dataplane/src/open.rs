@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
@@ -15,11 +15,13 @@ use svclb_common::{ABI_VERSION, MAGIC, Meta};
 
 use crate::attach::{self, AttachError, Attachment, PROGRAMS};
 use crate::cleanup::MAPS;
+use crate::device_map::Devices;
 use crate::features::{Features, features};
 use crate::kernel_maps::KernelMaps;
 use crate::pinned::{Pinned, PinnedError};
 use crate::pins::Pins;
-use crate::{OBJECT, sys};
+use crate::ports::PortRange;
+use crate::{OBJECT, packets, sys};
 
 /// What the data path is made of.
 #[derive(Clone, Debug)]
@@ -30,6 +32,10 @@ pub struct Options {
     pub cgroup: PathBuf,
     /// How many entries each map holds, where it is made anew.
     pub sizes: Sizes,
+    /// The source ports of flows to backends elsewhere.
+    pub source_ports: PortRange,
+    /// Whether packets from outside may reach cluster IPs.
+    pub external_cluster_ips: bool,
 }
 
 /// Why there is no data path. Each says what to do.
@@ -95,11 +101,18 @@ impl Dataplane {
         let mut warnings = Vec::new();
         let sizes = adopted_sizes(&pins, options.sizes, &mut warnings)?;
         let features = features();
-        let mut ebpf = load_object(&pins, sizes, features)?;
-        for program in &PROGRAMS {
-            load_program(&mut ebpf, program.name)?;
+        let mut ebpf = load_object(&pins, sizes, features, options)?;
+        let socket_programs = PROGRAMS.iter().map(|program| program.name);
+        for program in socket_programs.chain(packets::PROGRAMS) {
+            load_program(&mut ebpf, program)?;
         }
-        write_meta(&pins)?;
+        write_meta(&pins, options.source_ports)?;
+        if let Err(error) = options.source_ports.reserve() {
+            warnings.push(format!(
+                "the source ports of traffic to other nodes cannot be reserved: {error}; set \
+                 net.ipv4.ip_local_reserved_ports yourself"
+            ));
+        }
         #[cfg(feature = "kernel-log")]
         crate::kernel_log::follow(&mut ebpf);
         Ok(Self {
@@ -138,6 +151,28 @@ impl Dataplane {
     /// [`OpenError::Maps`].
     pub fn maps(&self) -> Result<KernelMaps, OpenError> {
         KernelMaps::open(&self.pins).map_err(OpenError::Maps)
+    }
+
+    /// The map of devices.
+    ///
+    /// # Errors
+    /// [`OpenError::Maps`].
+    pub fn devices(&self) -> Result<Devices, OpenError> {
+        Devices::open(&self.pins).map_err(OpenError::Maps)
+    }
+
+    pub(crate) const fn pins(&self) -> &Pins {
+        &self.pins
+    }
+
+    pub(crate) fn program_mut(&mut self, name: &str) -> Option<&mut Program> {
+        self.ebpf.program_mut(name)
+    }
+
+    pub(crate) fn packet_program(&self, name: &str) -> io::Result<BorrowedFd<'_>> {
+        let loaded = self.ebpf.program(name).ok_or(ProgramError::NotLoaded);
+        let fd = loaded.and_then(Program::fd).map_err(io::Error::other)?;
+        Ok(fd.as_fd())
     }
 
     /// What the kernel offers.
@@ -221,7 +256,7 @@ fn adopted_sizes(
     Ok(sizes)
 }
 
-fn sizeable(sizes: &mut Sizes) -> [(&'static str, &mut u32); 7] {
+fn sizeable(sizes: &mut Sizes) -> [(&'static str, &mut u32); 8] {
     [
         (names::FRONTENDS, &mut sizes.frontends),
         (names::SLOTS, &mut sizes.slots),
@@ -229,6 +264,7 @@ fn sizeable(sizes: &mut Sizes) -> [(&'static str, &mut u32); 7] {
         (names::SERVICES, &mut sizes.services),
         (names::AFFINITY, &mut sizes.affinity),
         (names::PEER_OVERFLOW, &mut sizes.overflow),
+        (names::FLOWS, &mut sizes.flows),
         (names::PEERS, &mut sizes.peers),
     ]
 }
@@ -249,7 +285,12 @@ fn check_abi(pins: &Pins) -> Result<(), OpenError> {
     })
 }
 
-fn load_object(pins: &Pins, mut sizes: Sizes, features: Features) -> Result<Ebpf, OpenError> {
+fn load_object(
+    pins: &Pins,
+    mut sizes: Sizes,
+    features: Features,
+    options: &Options,
+) -> Result<Ebpf, OpenError> {
     let mut loader = EbpfLoader::new();
     for name in MAPS {
         loader.map_pin_path(name, pins.map(name));
@@ -260,10 +301,16 @@ fn load_object(pins: &Pins, mut sizes: Sizes, features: Features) -> Result<Ebpf
     let set_retval = u32::from(features.set_retval);
     let skc_to_mptcp_sock = u32::from(features.skc_to_mptcp_sock);
     let peers_mask = sizes.peers - 1;
+    let cluster_ips_outside = u32::from(options.external_cluster_ips);
+    let [first, _] = options.source_ports.ends();
+    let (source_port_first, source_ports) = (u32::from(first), options.source_ports.count());
     loader
         .override_global("HAS_SET_RETVAL", &set_retval, true)
         .override_global("HAS_SKC_TO_MPTCP_SOCK", &skc_to_mptcp_sock, true)
         .override_global("HOST_NETNS_COOKIE", &features.host_netns_cookie, true)
+        .override_global("CLUSTER_IPS_OUTSIDE", &cluster_ips_outside, true)
+        .override_global("SOURCE_PORT_FIRST", &source_port_first, true)
+        .override_global("SOURCE_PORTS", &source_ports, true)
         .override_global("PEERS_MASK", &peers_mask, true)
         .load(OBJECT)
         .map_err(|error| OpenError::Object(Box::new(error)))
@@ -277,13 +324,19 @@ fn load_program(ebpf: &mut Ebpf, program: &'static str) -> Result<(), OpenError>
     match ebpf.program_mut(program) {
         Some(Program::CgroupSockAddr(loaded)) => loaded.load().map_err(refused),
         Some(Program::CgroupSock(loaded)) => loaded.load().map_err(refused),
+        Some(Program::SchedClassifier(loaded)) => loaded.load().map_err(refused),
+        Some(Program::Xdp(loaded)) => loaded.load().map_err(refused),
         _ => Err(refused(ProgramError::NotLoaded)),
     }
 }
 
-fn write_meta(pins: &Pins) -> Result<(), OpenError> {
+fn write_meta(pins: &Pins, source_ports: PortRange) -> Result<(), OpenError> {
+    let meta = Meta {
+        source_ports: source_ports.ends(),
+        ..Meta::CURRENT
+    };
     sys::Map::open(&pins.map(names::META))
-        .and_then(|map| map.update(sys::bytes(&0_u32), sys::bytes(&Meta::CURRENT)))
+        .and_then(|map| map.update(sys::bytes(&0_u32), sys::bytes(&meta)))
         .map_err(OpenError::Maps)
 }
 

@@ -370,11 +370,25 @@ pub(crate) fn create_link(
     cgroup: BorrowedFd<'_>,
     attach_type: u32,
 ) -> io::Result<OwnedFd> {
+    link(program, number(cgroup), attach_type, 0)
+}
+
+/// Attaches a program to a network device (XDP: Linux 5.9, tcx: 6.6).
+pub(crate) fn create_device_link(
+    program: BorrowedFd<'_>,
+    device: u32,
+    attach_type: u32,
+    flags: u32,
+) -> io::Result<OwnedFd> {
+    link(program, device, attach_type, flags)
+}
+
+fn link(program: BorrowedFd<'_>, target: u32, attach_type: u32, flags: u32) -> io::Result<OwnedFd> {
     let mut attr = LinkCreate {
         program: number(program),
-        target: number(cgroup),
+        target,
         attach_type,
-        flags: 0,
+        flags,
     };
     // SAFETY: no addresses.
     unsafe { bpf_fd(LINK_CREATE, &mut attr) }

@@ -8,7 +8,9 @@ use std::time::Duration;
 use anyhow::Context;
 use futures_util::{StreamExt, TryStreamExt};
 use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage, AddressScope};
-use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
+use rtnetlink::packet_route::link::{
+    InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage,
+};
 use rtnetlink::packet_route::route::{RouteAttribute, RouteMessage};
 use rtnetlink::{Handle, MulticastGroup, RouteMessageBuilder, new_multicast_connection};
 use tokio::sync::watch;
@@ -31,6 +33,13 @@ pub(crate) struct Device {
     pub(crate) addresses: BTreeSet<IpAddr>,
     /// Whether a default route leads to it.
     pub(crate) is_default: bool,
+    /// Whether its frames begin with an Ethernet header.
+    pub(crate) is_ethernet: bool,
+    pub(crate) is_bridge: bool,
+    /// Whether it is a port of a bridge, or of another device.
+    pub(crate) is_port: bool,
+    /// In bytes.
+    pub(crate) mtu: u32,
 }
 
 /// Reads the devices, and goes on to watch them.
@@ -102,18 +111,22 @@ async fn read(handle: &Handle) -> Result<Devices, rtnetlink::Error> {
 }
 
 fn device(link: &LinkMessage) -> (u32, Device) {
-    let name = link
-        .attributes
-        .iter()
-        .find_map(|attribute| match attribute {
-            LinkAttribute::IfName(name) => Some(name.clone()),
-            _ => None,
-        });
-    let device = Device {
-        name: name.unwrap_or_default(),
+    let mut device = Device {
         is_loopback: link.header.flags.contains(LinkFlags::Loopback),
+        is_ethernet: link.header.link_layer_type == LinkLayerType::Ether,
         ..Device::default()
     };
+    for attribute in &link.attributes {
+        match attribute {
+            LinkAttribute::IfName(name) => device.name.clone_from(name),
+            LinkAttribute::Mtu(mtu) => device.mtu = *mtu,
+            LinkAttribute::Controller(index) => device.is_port = *index != 0,
+            LinkAttribute::LinkInfo(facts) => {
+                device.is_bridge = facts.contains(&LinkInfo::Kind(InfoKind::Bridge));
+            }
+            _ => {}
+        }
+    }
     (link.header.index, device)
 }
 

@@ -7,9 +7,10 @@ mod health;
 mod http;
 mod metrics;
 mod node_ports;
+mod packets;
 
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -21,11 +22,13 @@ use follow::Follow;
 use health::Health;
 use metrics::Metrics;
 pub(crate) use node_ports::NodePortAddresses;
+pub(crate) use packets::DeviceChoice;
+use packets::Packets;
 use svclb_core::model::{Event, Node, Site};
 use svclb_core::planner::{Contest, Planner};
 use svclb_core::told::Told;
 use svclb_core::writer::{REST, Retired, Writer};
-use svclb_dataplane::{Attachment, Dataplane, GracePeriod, KernelMaps};
+use svclb_dataplane::{Attachment, Dataplane, GracePeriod, KernelMaps, XdpMode};
 use svclb_source::{KubeOptions, Status};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
@@ -57,6 +60,8 @@ pub(crate) struct Config {
     pub(crate) audit_interval: Duration,
     pub(crate) node_port_addresses: NodePortAddresses,
     pub(crate) external_ips: bool,
+    pub(crate) device_choice: DeviceChoice,
+    pub(crate) xdp: XdpMode,
 }
 
 /// Runs until a signal, or until the source fails.
@@ -81,6 +86,7 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
     let (sender, mut events) = mpsc::channel(AHEAD);
     let node_name = Arc::clone(&config.node_name);
     let mut source = tokio::spawn(follow(config.source, node_name, sender, status.clone()));
+    let device_map = config.dataplane.devices()?;
     let mut agent = Agent::new(
         config.dataplane,
         config.started,
@@ -94,6 +100,8 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
             node_port_addresses: config.node_port_addresses,
             external_ips: config.external_ips,
             located: None,
+            packets: Packets::new(config.device_choice, config.xdp, device_map),
+            own: Vec::new(),
         },
     )?;
     let mut tick = tokio::time::interval(Duration::from_secs(1));
@@ -148,6 +156,9 @@ struct Surroundings {
     external_ips: bool,
     /// The Node object that the planner's addresses were chosen with.
     located: Option<Node>,
+    packets: Packets,
+    /// The node's own addresses, by what was chosen last.
+    own: Vec<IpAddr>,
 }
 
 struct Agent {
@@ -233,10 +244,23 @@ impl Agent {
             .choose(&node, &known.devices.borrow_and_update());
         debug!(?node_port_ips, "NodePorts answer at these addresses");
         known.located = Some(node);
+        known.own.clone_from(&node_port_ips);
         self.planner.set_site(Site {
             node_port_ips,
             external_ips: known.external_ips,
         });
+        if self.ready {
+            self.follow_devices();
+        }
+    }
+
+    /// Attaches the packet programs to the devices that there are.
+    fn follow_devices(&mut self) {
+        let known = &mut self.surroundings;
+        let devices = known.devices.borrow().clone();
+        known
+            .packets
+            .follow(&mut self.dataplane, &devices, &known.own);
     }
 
     /// Writes what changed, and makes the first full sync complete.
@@ -283,6 +307,7 @@ impl Agent {
             error!(service = %failed.record, "cannot be removed: {}", failed.reason);
         }
         let attached = self.dataplane.attach()?;
+        self.follow_devices();
         let replaced = attached
             .iter()
             .filter(|how| matches!(how, Attachment::Replaced(_)))

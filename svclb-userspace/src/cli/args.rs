@@ -6,7 +6,9 @@ use std::path::PathBuf;
 use clap::{Args as Group, Parser, Subcommand, ValueEnum};
 use svclb_common::maps::Sizes;
 
-use crate::agent::NodePortAddresses;
+use svclb_dataplane::{PortRange, XdpMode};
+
+use crate::agent::{DeviceChoice, NodePortAddresses};
 
 /// A Kubernetes service proxy that replaces kube-proxy with eBPF.
 #[derive(Debug, Parser)]
@@ -68,12 +70,41 @@ pub(crate) struct Run {
         default_value = "0.0.0.0:10256"
     )]
     pub(crate) healthz_addr: SocketAddr,
-    /// The devices of traffic from outside (no effect yet: connections are translated at sockets)
-    #[arg(long, env = "SVCLB_DEVICES", value_name = "auto|a,b")]
-    pub(crate) devices: Option<String>,
-    /// How XDP is attached (no effect yet: connections are translated at sockets)
-    #[arg(long, env = "SVCLB_XDP", value_name = "auto|native|generic|off")]
-    pub(crate) xdp: Option<String>,
+    /// The devices by which traffic from outside comes in, and that of pods whose sockets another
+    /// kernel has; auto takes those with a default route or an address of their own
+    #[arg(
+        long,
+        env = "SVCLB_DEVICES",
+        value_name = "auto|a,b",
+        default_value = "auto"
+    )]
+    pub(crate) devices: DeviceChoice,
+    /// How XDP is attached to the devices of default routes; auto is native where the driver can,
+    /// and nothing elsewhere. Without it tc does the same, slower
+    #[arg(
+        long,
+        env = "SVCLB_XDP",
+        value_name = "auto|native|generic|off",
+        default_value = "auto"
+    )]
+    pub(crate) xdp: XdpMode,
+    /// The source ports of traffic to backends on other nodes; they are taken out of the ports that
+    /// the kernel gives sockets (ip_local_reserved_ports)
+    #[arg(
+        long,
+        env = "SVCLB_SOURCE_PORTS",
+        value_name = "FIRST-LAST",
+        default_value = "50000-60999"
+    )]
+    pub(crate) source_ports: PortRange,
+    /// Whether packets from outside may reach cluster IPs, as with kube-proxy
+    #[arg(
+        long,
+        env = "SVCLB_EXTERNAL_CLUSTER_IPS",
+        value_name = "on|off",
+        default_value = "on"
+    )]
+    pub(crate) external_cluster_ips: Switch,
     /// Where NodePorts answer: the addresses that the Node object gives (primary), all of the
     /// node's (all), or those within some CIDRs
     #[arg(
@@ -150,6 +181,9 @@ pub(crate) struct SizeArgs {
     /// Backends that UDP sockets talk to, beyond the first 16 of each
     #[arg(long, env = "SVCLB_MAX_OVERFLOW", value_name = "N", default_value_t = Sizes::DEFAULT.overflow)]
     pub(crate) max_overflow: u32,
+    /// Flows from outside, each of which counts twice
+    #[arg(long, env = "SVCLB_MAX_FLOWS", value_name = "N", default_value_t = Sizes::DEFAULT.flows)]
+    pub(crate) max_flows: u32,
     /// TCP sockets with the cheapest memory of their Service address; a power of two
     #[arg(long, env = "SVCLB_MAX_PEERS", value_name = "N", default_value_t = Sizes::DEFAULT.peers)]
     pub(crate) max_peers: u32,
@@ -164,6 +198,7 @@ impl From<&SizeArgs> for Sizes {
             services: args.max_services,
             affinity: args.max_affinity,
             overflow: args.max_overflow,
+            flows: args.max_flows,
             peers: args.max_peers,
         }
     }

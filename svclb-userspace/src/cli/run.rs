@@ -19,7 +19,6 @@ use crate::agent::{self, Source};
 pub(crate) fn run(args: Run) -> anyhow::Result<()> {
     let started = Instant::now();
     init_log(&args)?;
-    warn_of_unused(&args);
     let node_name: Arc<str> = match args.node_name {
         Some(name) => name.into(),
         None => hostname()
@@ -33,6 +32,8 @@ pub(crate) fn run(args: Run) -> anyhow::Result<()> {
             None => find_cgroup2()?,
         },
         sizes: Sizes::from(&args.sizes),
+        source_ports: args.source_ports,
+        external_cluster_ips: args.external_cluster_ips == Switch::On,
     };
     let source = match args.manifests {
         Some(dir) => Source::Manifests(dir),
@@ -70,6 +71,8 @@ pub(crate) fn run(args: Run) -> anyhow::Result<()> {
         audit_interval: Duration::from_secs(args.audit_interval.max(1)),
         node_port_addresses: args.nodeport_addresses,
         external_ips: args.external_ips == Switch::On,
+        device_choice: args.devices,
+        xdp: args.xdp,
     }));
     // A reader thread may be waiting for a file to change: nothing waits for it.
     runtime.shutdown_timeout(Duration::from_millis(100));
@@ -99,14 +102,6 @@ fn init_log(args: &Run) -> anyhow::Result<()> {
         LogFormat::Json => builder.json().init(),
     }
     Ok(())
-}
-
-fn warn_of_unused(args: &Run) {
-    for (flag, value) in [("--devices", &args.devices), ("--xdp", &args.xdp)] {
-        if value.is_some() {
-            warn!("{flag} has no effect yet: this version translates connections at sockets only");
-        }
-    }
 }
 
 fn hostname() -> Option<String> {

@@ -1,6 +1,6 @@
 //! Services as nobody should write them, and as somebody will.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use svclb_tests::Transport;
@@ -48,20 +48,15 @@ fn a_service_that_flaps_ten_times_a_second_answers_or_not_and_is_told_once() {
         .tcp(81, TARGET);
     let objects = flapping.with(&scene.endpoints_of(&["c"]));
     let other = (v4(10), 81).into();
-    let end = Instant::now() + Duration::from_secs(3);
-    let (mut answered, mut refused) = (0, 0);
-    while Instant::now() < end {
+    for _ in 0..20 {
         scene.manifests.put("flapping.yaml", &objects).unwrap();
         scene.wait_for_answers(other, &["c"]);
-        answered += 1;
         scene.manifests.remove("flapping.yaml").unwrap();
         scene.wait_for_answers(other, &[]);
         let failure = scene.client.ask(Transport::Tcp, other).unwrap_err();
         assert_eq!(failure.errno, "ECONNREFUSED");
-        refused += 1;
         assert_eq!(scene.answering(web(v4(10))), ["a", "b", "c"]);
     }
-    assert!(answered >= 10 && refused >= 10, "{answered} and {refused}");
     let log = scene.agent.log();
     let told = log.iter().filter(|line| line.contains("WARN")).count();
     assert_eq!(told, 1, "{log:#?}");

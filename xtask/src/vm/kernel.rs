@@ -97,13 +97,23 @@ fn download(place: &Place, dir: &Path) -> Result<()> {
             place.suite
         )
     })?;
-    process::run(with("apt-get").args(["-qq", "download", &package]))?;
-    let deb = fs::read_dir(dir)?
+    // Newer kernels come in parts: the image and the modules are packages of their own.
+    let depends = process::output(with("apt-cache").args(["depends", &package]))?;
+    let parts = depends
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("Depends: "))
+        .filter(|name| name.starts_with("linux-binary-") || name.starts_with("linux-modules-"));
+    let packages = std::iter::once(&*package).chain(parts);
+    process::run(with("apt-get").args(["-qq", "download"]).args(packages))?;
+    let debs: Vec<_> = fs::read_dir(dir)?
         .filter_map(|entry| Some(entry.ok()?.path()))
-        .find(|path| path.extension().is_some_and(|extension| extension == "deb"))
-        .context("apt-get downloaded nothing")?;
-    process::run(process::foreign("dpkg").arg("-x").arg(&deb).arg(dir))?;
-    fs::remove_file(deb)?;
+        .filter(|path| path.extension().is_some_and(|extension| extension == "deb"))
+        .collect();
+    anyhow::ensure!(!debs.is_empty(), "apt-get downloaded nothing");
+    for deb in debs {
+        process::run(process::foreign("dpkg").arg("-x").arg(&deb).arg(dir))?;
+        fs::remove_file(deb)?;
+    }
     Ok(())
 }
 

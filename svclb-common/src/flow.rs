@@ -1,0 +1,281 @@
+//! What the packet programs remember of a flow: conntrack.
+//!
+//! A flow from outside is two entries, one for each direction, each found by the addresses
+//! that its packets come with and holding those that they leave with. Turning an entry's new
+//! addresses round gives the other one's key, so neither needs a pointer to the other.
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use crate::addr::{Addr16, PortBe, Proto};
+use crate::frontend::{BackendId, ServiceId};
+
+/// Where packets of a direction are translated.
+#[repr(transparent)]
+#[derive(
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Default,
+    Debug,
+    FromBytes,
+    IntoBytes,
+    Immutable,
+    KnownLayout,
+)]
+pub struct Hook(u8);
+
+impl Hook {
+    /// As they come in.
+    pub const INGRESS: Self = Self(0);
+    /// As they go out: the answers of a backend on this node. Translated any earlier, they
+    /// would be packets from an address of the node that come in from elsewhere, which the
+    /// kernel drops as martian.
+    pub const EGRESS: Self = Self(1);
+}
+
+/// Source and destination of a packet.
+#[repr(C)]
+#[derive(
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Default,
+    Debug,
+    FromBytes,
+    IntoBytes,
+    Immutable,
+    KnownLayout,
+)]
+pub struct Tuple {
+    /// Source address.
+    pub src: Addr16,
+    /// Destination address.
+    pub dst: Addr16,
+    /// Source port.
+    pub src_port: PortBe,
+    /// Destination port.
+    pub dst_port: PortBe,
+}
+
+impl Tuple {
+    /// The tuple of the answer.
+    #[inline(always)]
+    pub const fn reversed(self) -> Self {
+        Self {
+            src: self.dst,
+            dst: self.src,
+            src_port: self.dst_port,
+            dst_port: self.src_port,
+        }
+    }
+}
+
+/// Key of `FLOWS`: 40 bytes.
+#[repr(C)]
+#[derive(
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Debug,
+    FromBytes,
+    IntoBytes,
+    Immutable,
+    KnownLayout,
+)]
+pub struct FlowKey {
+    /// As the packets come.
+    pub tuple: Tuple,
+    /// Of which protocol.
+    pub proto: Proto,
+    /// Where they are translated.
+    pub hook: Hook,
+    /// Always zero.
+    pub reserved: [u8; 2],
+}
+
+impl FlowKey {
+    /// The key of a direction.
+    #[inline(always)]
+    pub const fn new(tuple: Tuple, proto: Proto, hook: Hook) -> Self {
+        Self {
+            tuple,
+            proto,
+            hook,
+            reserved: [0; 2],
+        }
+    }
+}
+
+/// Facts about one direction of a flow that are yes or no, as bits.
+#[repr(transparent)]
+#[derive(
+    Clone, Copy, PartialEq, Eq, Hash, Default, Debug, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+pub struct FlowFlags(u16);
+
+impl FlowFlags {
+    /// From the client: the direction that the flow was opened in.
+    pub const FROM_CLIENT: Self = Self(1);
+    /// Forwarded by the program, past the kernel's own routing: both ends of the flow are
+    /// elsewhere, or its source is an address of this node.
+    pub const FORWARDED: Self = Self(2);
+    /// The other direction is translated at [`Hook::EGRESS`].
+    pub const OTHER_AT_EGRESS: Self = Self(4);
+    /// A packet came by.
+    pub const SEEN: Self = Self(8);
+    /// Its sender has nothing more to say (TCP FIN).
+    pub const FIN: Self = Self(16);
+    /// It is over (TCP RST).
+    pub const RST: Self = Self(32);
+
+    /// None of them.
+    pub const NONE: Self = Self(0);
+
+    /// Whether all bits of `other` are set.
+    #[inline(always)]
+    pub const fn contains(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+
+    /// Both sets of bits.
+    #[inline(always)]
+    pub const fn union(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// Whether its sender ended it.
+    #[inline(always)]
+    pub const fn is_closing(self) -> bool {
+        self.0 & (Self::FIN.0 | Self::RST.0) != 0
+    }
+}
+
+/// Value of `FLOWS`: 56 bytes.
+#[repr(C)]
+#[derive(
+    Clone, Copy, PartialEq, Eq, Hash, Default, Debug, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+pub struct FlowValue {
+    /// As the packets leave.
+    pub tuple: Tuple,
+    /// Yes-or-no facts.
+    pub flags: FlowFlags,
+    /// Always zero.
+    pub reserved: u16,
+    /// The Service port that it was opened to.
+    pub service: ServiceId,
+    /// The backend that it was given.
+    pub backend: BackendId,
+    /// When the last packet came by, to about a second: nanoseconds of CLOCK_MONOTONIC.
+    pub last_seen_ns: u64,
+}
+
+impl FlowValue {
+    /// The key of the other direction.
+    #[inline(always)]
+    pub const fn other(&self, proto: Proto) -> FlowKey {
+        let hook = if self.flags.contains(FlowFlags::OTHER_AT_EGRESS) {
+            Hook::EGRESS
+        } else {
+            Hook::INGRESS
+        };
+        FlowKey::new(self.tuple.reversed(), proto, hook)
+    }
+}
+
+/// Value of `FRAGMENTS`, keyed by [`FragmentKey`]: the ports of a datagram, which only its
+/// first fragment carries.
+#[repr(C)]
+#[derive(
+    Clone, Copy, PartialEq, Eq, Hash, Default, Debug, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+pub struct FragmentValue {
+    /// Source port.
+    pub src_port: PortBe,
+    /// Destination port.
+    pub dst_port: PortBe,
+}
+
+/// Key of `FRAGMENTS`: 40 bytes. What makes fragments one datagram (RFC 791 section 3.2, RFC
+/// 8200 section 4.5).
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct FragmentKey {
+    /// Source address.
+    pub src: Addr16,
+    /// Destination address.
+    pub dst: Addr16,
+    /// The identification, in network order.
+    pub id: u32,
+    /// Of which protocol.
+    pub proto: Proto,
+    /// Always zero.
+    pub reserved: [u8; 3],
+}
+
+/// Value of `DEVICES`, keyed by interface index: 40 bytes. What a packet that leaves by a
+/// device needs of it.
+#[repr(C)]
+#[derive(
+    Clone, Copy, PartialEq, Eq, Hash, Default, Debug, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+pub struct DeviceValue {
+    /// The IPv4 address that packets to backends elsewhere are given as source; zero if the
+    /// device has none.
+    pub v4: Addr16,
+    /// The IPv6 one.
+    pub v6: Addr16,
+    /// The longest packet that it takes, in bytes without the link header; zero for any.
+    pub mtu: u32,
+    /// Yes-or-no facts.
+    pub flags: DeviceFlags,
+}
+
+/// Facts about a device that are yes or no, as bits.
+#[repr(transparent)]
+#[derive(
+    Clone, Copy, PartialEq, Eq, Hash, Default, Debug, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+pub struct DeviceFlags(u32);
+
+impl DeviceFlags {
+    /// None of them.
+    pub const NONE: Self = Self(0);
+    /// Pods of this node are behind it: their packets are of clients inside the cluster.
+    pub const PODS: Self = Self(1);
+    /// XDP may redirect to it.
+    pub const XDP_TARGET: Self = Self(2);
+
+    /// Whether all bits of `other` are set.
+    #[inline(always)]
+    pub const fn contains(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+
+    /// Both sets of bits.
+    #[inline(always)]
+    pub const fn union(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+}
+
+const _: () = {
+    use core::mem::size_of;
+    assert!(size_of::<Tuple>() == 36);
+    assert!(size_of::<FlowKey>() == 40);
+    assert!(size_of::<FlowValue>() == 56);
+    assert!(size_of::<FragmentKey>() == 40);
+    assert!(size_of::<DeviceValue>() == 40);
+};

@@ -1,0 +1,114 @@
+//! Conntrack: the only file of the kernel half that writes `FLOWS`.
+//!
+//! A flow never moves while it lives: what it was given is looked up, and chosen again only
+//! where its client opens it anew. Entries are removed by the agent, which has the clock for it.
+
+use svclb_common::{FlowFlags, FlowKey, FlowValue, Proto};
+
+use super::parse::{Packet, TcpFlags};
+use crate::kernel::now_ns;
+use crate::maps::FLOWS;
+
+/// How precisely is known when a flow was last seen: writing it for each packet would move the
+/// entry from CPU to CPU.
+const PRECISION_NS: u64 = 1_000_000_000;
+
+/// Why a direction could not be entered.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Refused {
+    /// Its key is another flow's.
+    Taken,
+    /// There is no room.
+    Full,
+}
+
+/// The flow of a packet, which is noted to have been seen. None for a packet that opens a
+/// flow which is over.
+#[inline(always)]
+pub(super) fn find(key: &FlowKey, packet: &Packet) -> Option<&'static FlowValue> {
+    let known = FLOWS.get_ptr_mut(key)?;
+    // SAFETY: map memory, valid for the run. The agent deletes only flows that are over, and
+    // no program ever writes the addresses of an entry again. What is written are aligned
+    // words, and a lost update of one is of no harm.
+    unsafe {
+        let flags = (&raw const (*known).flags).read_volatile();
+        if packet.tcp.opens() && flags.contains(FlowFlags::FROM_CLIENT) && is_over(&*known) {
+            return None;
+        }
+        let seen = flags.union(seen(packet.tcp));
+        if seen != flags {
+            (&raw mut (*known).flags).write_volatile(seen);
+        }
+        let now = now_ns();
+        let last = (&raw const (*known).last_seen_ns).read_volatile();
+        if now.wrapping_sub(last) > PRECISION_NS {
+            (&raw mut (*known).last_seen_ns).write_volatile(now);
+        }
+        Some(&*known)
+    }
+}
+
+/// The flow of a tuple, unseen: for errors about its packets.
+#[inline(always)]
+pub(super) fn peek(key: &FlowKey) -> Option<&'static FlowValue> {
+    // SAFETY: as above.
+    unsafe { FLOWS.get(key) }
+}
+
+#[inline(always)]
+const fn seen(tcp: TcpFlags) -> FlowFlags {
+    let mut flags = FlowFlags::SEEN;
+    if tcp.fin() {
+        flags = flags.union(FlowFlags::FIN);
+    }
+    if tcp.rst() {
+        flags = flags.union(FlowFlags::RST);
+    }
+    flags
+}
+
+/// Whether a TCP flow came to its end, so that its client may use its addresses again.
+#[inline(always)]
+fn is_over(flow: &FlowValue) -> bool {
+    if flow.flags.is_closing() {
+        return true;
+    }
+    peek(&flow.other(Proto::TCP)).is_none_or(|other| other.flags.is_closing())
+}
+
+/// Enters a direction of a new flow.
+#[inline(always)]
+pub(super) fn enter(key: &FlowKey, value: &FlowValue) -> Result<(), Refused> {
+    const NO_EXIST: u64 = 1;
+    const EEXIST: i32 = -17;
+    match FLOWS.insert(key, value, NO_EXIST) {
+        Ok(()) => Ok(()),
+        Err(EEXIST) => replace(key, value),
+        Err(_) => Err(Refused::Full),
+    }
+}
+
+/// Takes the place of an entry that leads to the same, or is over.
+#[inline(always)]
+fn replace(key: &FlowKey, value: &FlowValue) -> Result<(), Refused> {
+    let is_free = match peek(key) {
+        Some(known) => known.tuple == value.tuple || known.flags.is_closing(),
+        None => true,
+    };
+    if !is_free {
+        return Err(Refused::Taken);
+    }
+    renew(key, value)
+}
+
+/// Enters a direction of a new flow, in the place of one that is over.
+#[inline(always)]
+pub(super) fn renew(key: &FlowKey, value: &FlowValue) -> Result<(), Refused> {
+    FLOWS.insert(key, value, 0).map_err(|_errno| Refused::Full)
+}
+
+/// Takes a direction back that was just entered.
+#[inline(always)]
+pub(super) fn take_back(key: &FlowKey) {
+    let _gone = FLOWS.remove(key);
+}

@@ -1,0 +1,183 @@
+//! A new flow: which frontend, which backend, which source address.
+
+use svclb_common::{
+    Addr16, AffinityKey, Counter, DeviceFlags, FlowFlags, FlowKey, FrontendFlags, FrontendKey,
+    FrontendValue, Hook, PortBe, Scope, SlotRange, SlotValue, Tuple,
+};
+
+use super::answer;
+use super::flows::{self, Refused};
+use super::frame::{Frame, has_socket};
+use super::parse::{Packet, Part};
+use super::route;
+use super::scratch::Scratch;
+use crate::affinity;
+use crate::counters::count;
+use crate::kernel::{now_ns, random};
+use crate::maps::{self, CLUSTER_IPS_OUTSIDE, SOURCE_PORT_FIRST, SOURCE_PORTS};
+use crate::slots::random_slot;
+
+/// How many source ports are tried, and how far apart they are, of 2^32.
+const TRIES: u32 = 8;
+const STRIDE: u32 = 0x1234_5677;
+
+/// A packet that is of no flow: maybe it opens one.
+#[inline(always)]
+pub(super) fn open<F: Frame>(frame: &F, scratch: &mut Scratch) -> i32 {
+    let packet = &scratch.packet;
+    let key = FrontendKey {
+        addr: packet.tuple.dst,
+        port: packet.tuple.dst_port,
+        proto: packet.proto(),
+        scope: Scope::ANY,
+    };
+    let Some(frontend) = maps::frontend(&key) else {
+        return F::PASS;
+    };
+    if frontend.flags.contains(FrontendFlags::CLUSTER_IP) && CLUSTER_IPS_OUTSIDE.load() == 0 {
+        return F::PASS;
+    }
+    if packet.part == Part::Later {
+        return F::PASS;
+    }
+    if packet.is_tcp() && !packet.tcp.opens() {
+        // Of a connection that nobody knows any more: its client is told so.
+        return answer::refuse(frame, packet);
+    }
+    let is_inside =
+        maps::device(frame.device()).is_some_and(|device| device.flags.contains(DeviceFlags::PODS));
+    let range = if is_inside {
+        frontend.internal
+    } else {
+        frontend.external
+    };
+    if range.count == 0 {
+        if !is_inside && frontend.flags.contains(FrontendFlags::DROPS_OUTSIDE) {
+            count(Counter::DropNoLocalEndpoint);
+            return F::DROP;
+        }
+        return answer::refuse(frame, packet);
+    }
+    let Some(slot) = choose(&frontend, range, packet.tuple.src) else {
+        count(Counter::SlotMissing);
+        return answer::refuse(frame, packet);
+    };
+    give(frame, scratch, &frontend, &slot, is_inside)
+}
+
+/// Where session affinity sends a client, or anywhere.
+#[inline(always)]
+fn choose(frontend: &FrontendValue, range: SlotRange, client: Addr16) -> Option<SlotValue> {
+    if frontend.affinity_seconds > 0 {
+        return affinity::slot(
+            &AffinityKey::address(frontend.service, client),
+            frontend,
+            range,
+        );
+    }
+    random_slot(frontend, range)
+}
+
+/// Gives a flow its backend, and sends its first packet there.
+#[inline(always)]
+fn give<F: Frame>(
+    frame: &F,
+    scratch: &mut Scratch,
+    frontend: &FrontendValue,
+    slot: &SlotValue,
+    is_inside: bool,
+) -> i32 {
+    let Packet { tuple, is_v4, .. } = scratch.packet;
+    let value = &mut scratch.forth;
+    value.flags = FlowFlags::NONE;
+    value.reserved = 0;
+    value.service = frontend.service;
+    value.backend = slot.backend;
+    value.last_seen_ns = now_ns();
+    value.tuple = Tuple {
+        dst: slot.addr,
+        dst_port: slot.port,
+        ..tuple
+    };
+    // A client inside the cluster would be answered by the backend itself, past this node.
+    if slot.place.is_here() && !is_inside {
+        match enter(scratch, Hook::EGRESS, FlowFlags::NONE) {
+            Ok(()) => return send(frame, scratch),
+            Err(Refused::Full) => return full::<F>(),
+            // The client reached the same backend by another address, from the same port.
+            Err(Refused::Taken) => {}
+        }
+    }
+    let Some(way) = route::way(frame, &mut scratch.question, is_v4, tuple.src, slot.addr) else {
+        if F::IS_XDP {
+            return F::PASS;
+        }
+        count(Counter::DropNoRoute);
+        return F::DROP;
+    };
+    let Some(own) = route::own_address(way.device, is_v4) else {
+        count(Counter::DropNoRoute);
+        return F::DROP;
+    };
+    scratch.forth.tuple.src = own;
+    let start = random();
+    for attempt in 0..TRIES {
+        scratch.forth.tuple.src_port =
+            source_port(start.wrapping_add(attempt.wrapping_mul(STRIDE)));
+        let answer = scratch.forth.tuple.reversed();
+        if has_socket(frame.ctx(), scratch.packet.proto(), &answer, is_v4) {
+            continue;
+        }
+        match enter(scratch, Hook::INGRESS, FlowFlags::FORWARDED) {
+            Ok(()) => return send(frame, scratch),
+            Err(Refused::Full) => return full::<F>(),
+            Err(Refused::Taken) => {}
+        }
+    }
+    count(Counter::DropNoPort);
+    F::DROP
+}
+
+#[inline(always)]
+fn send<F: Frame>(frame: &F, scratch: &mut Scratch) -> i32 {
+    let flow = scratch.forth;
+    super::translate(frame, scratch, &flow)
+}
+
+#[inline(always)]
+fn full<F: Frame>() -> i32 {
+    count(Counter::DropFlowsFull);
+    F::DROP
+}
+
+/// A port of the range that is kept for us.
+#[inline(always)]
+fn source_port(random: u32) -> PortBe {
+    let offset = (u64::from(random) * u64::from(SOURCE_PORTS.load())) >> 32;
+    PortBe::new(SOURCE_PORT_FIRST.load().wrapping_add(offset as u32) as u16)
+}
+
+/// Enters both directions, the answers' first: no packet is sent whose answer is unknown.
+#[inline(always)]
+fn enter(scratch: &mut Scratch, answers_at: Hook, flags: FlowFlags) -> Result<(), Refused> {
+    let proto = scratch.packet.proto();
+    scratch.back_key = FlowKey::new(scratch.forth.tuple.reversed(), proto, answers_at);
+    scratch.back = scratch.forth;
+    scratch.back.tuple = scratch.packet.tuple.reversed();
+    scratch.back.flags = flags;
+    flows::enter(&scratch.back_key, &scratch.back)?;
+    let other_at = match answers_at {
+        Hook::EGRESS => FlowFlags::OTHER_AT_EGRESS,
+        _ => FlowFlags::NONE,
+    };
+    scratch.forth.flags = flags
+        .union(FlowFlags::FROM_CLIENT)
+        .union(FlowFlags::SEEN)
+        .union(other_at);
+    if flows::renew(&scratch.key, &scratch.forth).is_err() {
+        flows::take_back(&scratch.back_key);
+        return Err(Refused::Full);
+    }
+    count(Counter::FlowsOpened);
+    Ok(())
+}

@@ -1,0 +1,139 @@
+//! Where a packet leaves that the kernel is not to route: one to a backend elsewhere, or back
+//! from there to its client. Its source is an address of this node, and the kernel takes no
+//! such packet in from a device (`fib_validate_source`).
+
+use aya_ebpf::helpers::generated::bpf_fib_lookup;
+use svclb_common::{Addr16, Counter, DeviceFlags, Tuple};
+
+use super::answer::{self, Error};
+use super::frame::{Frame, Way};
+use super::rewrite::{hop, rewrite};
+use super::scratch::Scratch;
+use crate::counters::count;
+use crate::maps;
+
+/// `struct bpf_fib_lookup` (include/uapi/linux/bpf.h): 64 bytes.
+#[repr(C)]
+pub(super) struct Question {
+    family: u8,
+    proto: u8,
+    src_port: u16,
+    dst_port: u16,
+    /// Zero: how long the packet is, we look at ourselves.
+    length: u16,
+    /// Where it came in; the answer is where it goes out.
+    device: u32,
+    flow: u32,
+    src: [u32; 4],
+    dst: [u32; 4],
+    vlan: u32,
+    link_src: [u8; 6],
+    link_dst: [u8; 6],
+}
+
+const _: () = assert!(size_of::<Question>() == 64);
+
+/// The kernel's answer to where an address is.
+#[inline(always)]
+pub(super) fn way<F: Frame>(
+    frame: &F,
+    question: &mut Question,
+    is_v4: bool,
+    src: Addr16,
+    dst: Addr16,
+) -> Option<Way> {
+    const AF_INET: u8 = 2;
+    const AF_INET6: u8 = 10;
+    const SUCCESS: i64 = 0;
+    const NO_NEIGHBOUR: i64 = 7;
+    let words = |addr: Addr16| {
+        if is_v4 {
+            [addr.v4_word(), 0, 0, 0]
+        } else {
+            addr.words()
+        }
+    };
+    *question = Question {
+        family: if is_v4 { AF_INET } else { AF_INET6 },
+        proto: 0,
+        src_port: 0,
+        dst_port: 0,
+        length: 0,
+        device: frame.device(),
+        flow: 0,
+        src: words(src),
+        dst: words(dst),
+        vlan: 0,
+        link_src: [0; 6],
+        link_dst: [0; 6],
+    };
+    // SAFETY: the structure is the helper's own, and of this size.
+    let found = unsafe {
+        bpf_fib_lookup(
+            frame.ctx(),
+            (&raw mut *question).cast(),
+            size_of::<Question>() as i32,
+            0,
+        )
+    };
+    let link = match found as i64 {
+        SUCCESS => {
+            let [a, b, c, d, e, f] = question.link_dst;
+            let [g, h, i, j, k, l] = question.link_src;
+            Some([a, b, c, d, e, f, g, h, i, j, k, l])
+        }
+        NO_NEIGHBOUR => None,
+        _ => return None,
+    };
+    Some(Way {
+        device: question.device,
+        link,
+    })
+}
+
+/// Gives a packet the addresses of its flow, and forwards it.
+#[inline(always)]
+pub(super) fn forward<F: Frame>(frame: &F, scratch: &mut Scratch, to: &Tuple) -> i32 {
+    let Scratch {
+        packet, question, ..
+    } = scratch;
+    if packet.hops <= 1 {
+        return answer::error(frame, packet, Error::NoHops);
+    }
+    let Some(way) = way(frame, question, packet.is_v4, to.src, to.dst) else {
+        // XDP is not told of every kind of route.
+        if F::IS_XDP {
+            return F::PASS;
+        }
+        count(Counter::DropNoRoute);
+        return F::DROP;
+    };
+    let device = maps::device(way.device);
+    if F::IS_XDP {
+        let is_same = way.device == frame.device();
+        let takes = device.is_some_and(|device| device.flags.contains(DeviceFlags::XDP_TARGET));
+        if way.link.is_none() || !(is_same || takes) {
+            return F::PASS;
+        }
+    }
+    if let Some(device) = device
+        && device.mtu != 0
+        && packet.length > device.mtu
+        && !frame.is_batch()
+    {
+        return answer::error(frame, packet, Error::TooBig(device.mtu));
+    }
+    let sent = hop(frame, packet.is_v4, packet.hops)
+        .and_then(|()| rewrite(frame, packet, to))
+        .map(|()| frame.send(&way));
+    count(Counter::Translated);
+    sent.unwrap_or(F::DROP)
+}
+
+/// The address of this node that a packet to somebody behind a device is given as source.
+#[inline(always)]
+pub(super) fn own_address(device: u32, is_v4: bool) -> Option<Addr16> {
+    let device = maps::device(device)?;
+    let own = if is_v4 { device.v4 } else { device.v6 };
+    (!own.is_unspecified()).then_some(own)
+}

@@ -1,0 +1,318 @@
+//! Attaching the packet programs to network devices.
+//!
+//! Where the kernel has tcx (Linux 6.6), and for XDP, by links that are pinned and so outlive
+//! the agent; before, by filters of the `clsact` qdisc, which outlive it by themselves.
+
+use std::fmt;
+use std::fs;
+use std::io;
+use std::mem;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use aya::programs::tc::{
+    NlOptions, SchedClassifierLink, TcAttachOptions, TcHandle, qdisc_add_clsact,
+    qdisc_detach_program,
+};
+use aya::programs::{ProgramError, SchedClassifier, TcAttachType};
+
+use crate::open::Dataplane;
+use crate::pins::Pins;
+use crate::sys;
+
+/// `enum bpf_attach_type` (include/uapi/linux/bpf.h).
+const BPF_XDP: u32 = 37;
+const BPF_TCX_INGRESS: u32 = 46;
+const BPF_TCX_EGRESS: u32 = 47;
+
+/// `XDP_FLAGS_SKB_MODE` and `XDP_FLAGS_DRV_MODE` (include/uapi/linux/if_link.h).
+const XDP_GENERIC: u32 = 2;
+const XDP_NATIVE: u32 = 4;
+
+pub(crate) const XDP: &str = "svclb_xdp";
+pub(crate) const INGRESS: &str = "svclb_ingress";
+pub(crate) const EGRESS: &str = "svclb_egress";
+
+/// The packet programs. The one that translates back is attached first.
+pub(crate) const PROGRAMS: [&str; 3] = [EGRESS, INGRESS, XDP];
+
+/// Where our filters stand among others of a `clsact` qdisc, so that they are found again.
+const PRIORITY: u16 = 3099;
+const HANDLE: TcHandle = TcHandle::new(0, 1);
+
+/// How XDP is attached.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum XdpMode {
+    /// Natively where the driver can, and nowhere else: generic XDP is slower than tc.
+    #[default]
+    Auto,
+    /// By the driver.
+    Native,
+    /// By the kernel, after the driver.
+    Generic,
+    /// Not at all.
+    Off,
+}
+
+impl FromStr for XdpMode {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "native" => Ok(Self::Native),
+            "generic" => Ok(Self::Generic),
+            "off" => Ok(Self::Off),
+            other => Err(format!(
+                "{other:?} is none of auto, native, generic and off"
+            )),
+        }
+    }
+}
+
+/// How packets of a device are translated.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Attached {
+    /// By XDP in the driver, and tc.
+    NativeXdp,
+    /// By generic XDP, and tc.
+    GenericXdp,
+    /// By tc alone.
+    Tc,
+}
+
+impl fmt::Display for Attached {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NativeXdp => "native XDP and tc",
+            Self::GenericXdp => "generic XDP and tc",
+            Self::Tc => "tc",
+        })
+    }
+}
+
+/// A packet program could not be attached to a device.
+#[derive(Debug, thiserror::Error)]
+#[error("{program} cannot be attached to the device {device}: {source}; {advice}")]
+pub struct DeviceError {
+    /// Which program.
+    pub program: &'static str,
+    /// Where.
+    pub device: String,
+    /// Why.
+    pub source: io::Error,
+    /// What to do.
+    pub advice: &'static str,
+}
+
+impl Dataplane {
+    /// Attaches the packet programs to a device of the caller's network namespace, or puts them
+    /// in the place of those that an earlier agent attached. XDP only if it `is_outward`.
+    ///
+    /// # Errors
+    /// [`DeviceError`]; what was attached before it stays.
+    pub fn attach_device(
+        &mut self,
+        name: &str,
+        index: u32,
+        mode: XdpMode,
+        is_outward: bool,
+    ) -> Result<Attached, DeviceError> {
+        for (program, tcx, hook) in [
+            (EGRESS, BPF_TCX_EGRESS, TcAttachType::Egress),
+            (INGRESS, BPF_TCX_INGRESS, TcAttachType::Ingress),
+        ] {
+            self.attach_tc(program, tcx, hook, name, index)
+                .map_err(|source| DeviceError {
+                    program,
+                    device: name.to_owned(),
+                    source,
+                    advice: "see the kernel's log, or leave the device out of --devices",
+                })?;
+        }
+        let failed = |source| DeviceError {
+            program: XDP,
+            device: name.to_owned(),
+            source,
+            advice: "the driver cannot, or another program is there; use --xdp auto or off",
+        };
+        let attached = match mode {
+            XdpMode::Auto if is_outward => match self.attach_xdp(index, XDP_NATIVE) {
+                Ok(()) => Attached::NativeXdp,
+                Err(_) => Attached::Tc,
+            },
+            XdpMode::Native if is_outward => {
+                self.attach_xdp(index, XDP_NATIVE).map_err(failed)?;
+                Attached::NativeXdp
+            }
+            XdpMode::Generic if is_outward => {
+                self.attach_xdp(index, XDP_GENERIC).map_err(failed)?;
+                Attached::GenericXdp
+            }
+            _ => Attached::Tc,
+        };
+        if attached == Attached::Tc {
+            release(&self.pins().link(&pin(XDP, index))).map_err(failed)?;
+        }
+        Ok(attached)
+    }
+
+    fn attach_tc(
+        &mut self,
+        program: &'static str,
+        tcx: u32,
+        hook: TcAttachType,
+        name: &str,
+        index: u32,
+    ) -> io::Result<()> {
+        let path = self.pins().link(&pin(program, index));
+        let loaded = self.packet_program(program)?;
+        match place(loaded, index, tcx, 0, &path) {
+            // Before Linux 6.6.
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {}
+            result => return result,
+        }
+        match qdisc_add_clsact(name) {
+            Err(error) if !error.to_string().contains("File exists") && !has_clsact(&error) => {
+                return Err(io::Error::other(error));
+            }
+            _ => {}
+        }
+        let classifier = self.classifier(program)?;
+        // In the place of an earlier agent's, or anew.
+        let earlier =
+            SchedClassifierLink::attached(name, hook, PRIORITY, HANDLE, None).map_err(other)?;
+        let id = match classifier.attach_to_link(earlier) {
+            Ok(id) => id,
+            Err(_) => {
+                let options = TcAttachOptions::Netlink(NlOptions {
+                    priority: PRIORITY,
+                    handle: HANDLE,
+                    classid: None,
+                });
+                classifier
+                    .attach_with_options(name, hook, options)
+                    .map_err(other)?
+            }
+        };
+        // It would take the filter away with itself.
+        mem::forget(classifier.take_link(id).map_err(other)?);
+        Ok(())
+    }
+
+    fn attach_xdp(&mut self, index: u32, flags: u32) -> io::Result<()> {
+        let path = self.pins().link(&pin(XDP, index));
+        let loaded = self.packet_program(XDP)?;
+        place(loaded, index, BPF_XDP, flags, &path)
+    }
+
+    fn classifier(&mut self, program: &str) -> io::Result<&mut SchedClassifier> {
+        self.program_mut(program)
+            .ok_or_else(|| other(ProgramError::NotLoaded))?
+            .try_into()
+            .map_err(other)
+    }
+
+    /// Detaches the packet programs from all devices but these.
+    ///
+    /// # Errors
+    /// The first pin that cannot be removed.
+    pub fn keep_devices(&self, keep: &[u32]) -> io::Result<()> {
+        for (name, index) in device_pins(self.pins())? {
+            if !keep.contains(&index) {
+                release(&self.pins().link(&name))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn other(error: impl std::error::Error + Send + Sync + 'static) -> io::Error {
+    io::Error::other(error)
+}
+
+/// Whether the qdisc is there already.
+fn has_clsact(error: &(dyn std::error::Error + 'static)) -> bool {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        let io = error.downcast_ref::<io::Error>();
+        if io.and_then(io::Error::raw_os_error) == Some(libc::EEXIST) {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
+}
+
+/// The name of a link's pin. (By the device's number: names may have dots, which a bpffs
+/// does not take.)
+fn pin(program: &str, index: u32) -> String {
+    format!("{program}-{index}")
+}
+
+/// The pins of device links, with their devices.
+pub(crate) fn device_pins(pins: &Pins) -> io::Result<Vec<(String, u32)>> {
+    let mut found = Vec::new();
+    let entries = match fs::read_dir(pins.links()) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(found),
+        Err(error) => return Err(error),
+    };
+    for entry in entries {
+        let name = entry?.file_name().to_string_lossy().into_owned();
+        let index = name.rsplit_once('-').and_then(|(program, index)| {
+            PROGRAMS.contains(&program).then_some(())?;
+            index.parse().ok()
+        });
+        found.extend(index.map(|index| (name, index)));
+    }
+    Ok(found)
+}
+
+/// Detaches and unpins a link, if it is there.
+pub(crate) fn release(path: &PathBuf) -> io::Result<()> {
+    match sys::open_pin(path) {
+        Ok(link) => {
+            // EINVAL or ENOLINK: its device is gone.
+            let _already_detached = sys::detach_link(link.as_fd());
+            fs::remove_file(path)
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Attaches a program by a pinned link, or puts it in the place of the one before.
+fn place(
+    program: BorrowedFd<'_>,
+    index: u32,
+    attach_type: u32,
+    flags: u32,
+    path: &PathBuf,
+) -> io::Result<()> {
+    if let Ok(link) = sys::open_pin(path) {
+        if sys::update_link(link.as_fd(), program).is_ok() {
+            return Ok(());
+        }
+        // Its device is gone, or it was attached in another mode.
+        release(path)?;
+    }
+    let link = sys::create_device_link(program, index, attach_type, flags)?;
+    sys::pin(link.as_fd(), path)
+}
+
+/// Takes our filters off every device of the caller's network namespace.
+pub(crate) fn remove_filters() {
+    let names = nix::net::if_::if_nameindex();
+    for interface in names.iter().flat_map(|names| names.iter()) {
+        let name = interface.name().to_string_lossy();
+        for (program, hook) in [
+            (EGRESS, TcAttachType::Egress),
+            (INGRESS, TcAttachType::Ingress),
+        ] {
+            // NotFound: there is none.
+            let _none_there = qdisc_detach_program(&name, hook, program);
+        }
+    }
+}

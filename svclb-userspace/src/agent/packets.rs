@@ -1,0 +1,168 @@
+//! Which devices carry traffic from outside, and what the packet programs know of them.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::str::FromStr;
+
+use svclb_common::{Addr16, DeviceFlags, DeviceValue};
+use svclb_dataplane::{Attached, Dataplane, Devices as DeviceMap, XdpMode};
+use tracing::{info, warn};
+
+use super::devices::{Device, Devices};
+
+/// `--devices`.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(crate) enum DeviceChoice {
+    /// Those with a default route, or an address of their own.
+    #[default]
+    Auto,
+    /// By name.
+    Named(Vec<String>),
+}
+
+impl FromStr for DeviceChoice {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "auto" {
+            return Ok(Self::Auto);
+        }
+        let names: Vec<_> = text.split(',').map(|name| name.trim().to_owned()).collect();
+        if names.iter().any(String::is_empty) {
+            return Err(format!(
+                "{text:?} is neither auto nor a list of devices such as eth0,eth1"
+            ));
+        }
+        Ok(Self::Named(names))
+    }
+}
+
+impl DeviceChoice {
+    /// Whether packets of a device are translated.
+    fn takes(&self, device: &Device) -> bool {
+        match self {
+            Self::Named(names) => names.contains(&device.name),
+            // The bridge of pods has an address too, and a device in a bridge is no way of its
+            // own.
+            Self::Auto => {
+                let is_uplink = device.is_default;
+                let is_wire = !device.addresses.is_empty() && !device.is_bridge;
+                device.is_ethernet
+                    && !device.is_loopback
+                    && !device.is_port
+                    && (is_uplink || is_wire)
+            }
+        }
+    }
+
+    /// Whether pods of this node are behind it: only the operator can say so.
+    fn is_of_pods(&self, device: &Device) -> bool {
+        *self != Self::Auto
+            && !device.is_default
+            && (device.is_bridge || device.addresses.is_empty())
+    }
+}
+
+/// Keeps the packet programs where they should be.
+pub(crate) struct Packets {
+    choice: DeviceChoice,
+    mode: XdpMode,
+    map: DeviceMap,
+    attached: BTreeMap<u32, (String, Attached)>,
+    written: BTreeMap<u32, DeviceValue>,
+}
+
+impl Packets {
+    pub(crate) const fn new(choice: DeviceChoice, mode: XdpMode, map: DeviceMap) -> Self {
+        Self {
+            choice,
+            mode,
+            map,
+            attached: BTreeMap::new(),
+            written: BTreeMap::new(),
+        }
+    }
+
+    /// Attaches to devices that came, and says what changed of them. `own` are the node's
+    /// addresses, for devices that have none.
+    pub(crate) fn follow(&mut self, dataplane: &mut Dataplane, devices: &Devices, own: &[IpAddr]) {
+        let wanted: BTreeMap<_, _> = devices
+            .iter()
+            .filter(|(_, device)| self.choice.takes(device))
+            .collect();
+        self.attached.retain(|index, (name, _)| {
+            let stays = wanted.get(index).is_some_and(|device| device.name == *name);
+            if !stays {
+                info!(device = %name, "packets of this device are no longer translated");
+            }
+            stays
+        });
+        let keep: Vec<_> = wanted.keys().map(|index| **index).collect();
+        if let Err(error) = dataplane.keep_devices(&keep) {
+            warn!("programs cannot be detached from devices that are gone: {error}");
+        }
+        // What the programs need of a device stands in its map before they run for it.
+        self.write(devices, own);
+        for (index, device) in wanted {
+            if self.attached.contains_key(index) {
+                continue;
+            }
+            let is_outward = device.is_default;
+            match dataplane.attach_device(&device.name, *index, self.mode, is_outward) {
+                Ok(attached) => {
+                    info!(device = %device.name, by = %attached, "packets of this device are translated");
+                    self.attached
+                        .insert(*index, (device.name.clone(), attached));
+                }
+                Err(error) => warn!("{error}"),
+            }
+        }
+        self.write(devices, own);
+    }
+
+    fn write(&mut self, devices: &Devices, own: &[IpAddr]) {
+        let wanted: BTreeMap<_, _> = devices
+            .iter()
+            .filter(|(_, device)| !device.is_loopback)
+            .map(|(index, device)| (*index, self.value(*index, device, own)))
+            .collect();
+        for (index, value) in &wanted {
+            if self.written.get(index) != Some(value)
+                && let Err(error) = self.map.put(*index, value)
+            {
+                warn!("what is known of a device cannot be written: {error}");
+                return;
+            }
+        }
+        for index in self
+            .written
+            .keys()
+            .filter(|index| !wanted.contains_key(index))
+        {
+            // It is gone, and nothing is sent by it.
+            let _gone = self.map.delete(*index);
+        }
+        self.written = wanted;
+    }
+
+    fn value(&self, index: u32, device: &Device, own: &[IpAddr]) -> DeviceValue {
+        let address = |is_v4: bool| {
+            let of_family = |ip: &&IpAddr| ip.is_ipv4() == is_v4;
+            let its = device.addresses.iter().find(of_family);
+            let found = its.or_else(|| own.iter().find(of_family));
+            found.map_or_else(Addr16::default, |ip| Addr16::from_ip(*ip))
+        };
+        let flag = |flag, is_set| if is_set { flag } else { DeviceFlags::NONE };
+        let native = self
+            .attached
+            .get(&index)
+            .is_some_and(|(_, attached)| *attached == Attached::NativeXdp);
+        DeviceValue {
+            v4: address(true),
+            v6: address(false),
+            mtu: device.mtu,
+            flags: flag(DeviceFlags::PODS, self.choice.is_of_pods(device))
+                .union(flag(DeviceFlags::XDP_TARGET, native)),
+        }
+    }
+}
