@@ -37,14 +37,20 @@ mod lab;
 mod machine;
 pub mod manifests;
 mod netns;
+mod network;
+mod outside;
 pub mod peer;
+mod segment;
 mod sweep;
+mod tool;
 mod wire;
 
 pub use agent::{Agent, AgentOptions, svclb_binary};
 pub use apiserver::ApiServer;
 pub use lab::{Lab, Node, Pod, SERVICE_V4, SERVICE_V6, wait_until};
 pub use machine::{Machine, prepare_machine};
+pub use network::PodNetwork;
+pub use outside::{BALANCER_V4, BALANCER_V6, Outside, UplinkOptions};
 pub use peer::{
     Answer, Connected, Failure, Kind, Peer, PeerSocket, Received, Tally, Transport, peer_binary,
 };

@@ -51,6 +51,11 @@ pub(crate) fn bridge_v4(node: u8) -> Ipv4Addr {
 
 /// An address of a node's IPv6 pod range, its numbers readable as decimal ones.
 pub(crate) fn pod_v6(node: u8, host: u8) -> Ipv6Addr {
-    let digits = |n: u8| u16::from_str_radix(&n.to_string(), 16).unwrap_or_default();
-    Ipv6Addr::new(0xfd00, 0x10, 0x244, digits(node), 0, 0, 0, digits(host))
+    let (node, host) = (decimal(node), decimal(host));
+    Ipv6Addr::new(0xfd00, 0x10, 0x244, node, 0, 0, 0, host)
+}
+
+/// The number whose hexadecimal digits are the decimal ones of another.
+pub(crate) fn decimal(n: u8) -> u16 {
+    u16::from_str_radix(&n.to_string(), 16).unwrap_or_default()
 }
