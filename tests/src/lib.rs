@@ -36,6 +36,7 @@ mod ip;
 mod lab;
 mod machine;
 pub mod manifests;
+mod masquerade;
 mod netns;
 mod network;
 mod outside;

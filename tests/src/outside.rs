@@ -19,6 +19,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use anyhow::{Context as _, Result};
 
 use crate::lab::{Node, Pod};
+use crate::masquerade::masquerade;
 use crate::netns::Netns;
 use crate::network::PodNetwork;
 use crate::peer::Peer;
@@ -55,11 +56,17 @@ pub struct UplinkOptions {
     /// distributions have it) only one whose answer would leave by the same device, 2
     /// (loose) one that is reachable at all.
     pub rp_filter: u8,
+    /// Whether the node puts its own address in the place of its pods' for all but other
+    /// pods, as most clusters do. Then the router knows no way to its pods.
+    pub masquerade: bool,
 }
 
 impl Default for UplinkOptions {
     fn default() -> Self {
-        Self { rp_filter: 1 }
+        Self {
+            rp_filter: 1,
+            masquerade: false,
+        }
     }
 }
 
@@ -191,7 +198,12 @@ impl Outside {
             like_a_wire(&port)?;
             // What a node's programs send back out of the device that it came in by
             // (XDP_TX), or redirect into it, is dropped unless the other end polls.
-            set_feature(&port, "gro", "on")?;
+            set_feature(&port, "gro", "on")
+        })?;
+        if options.masquerade {
+            return node.netns.run(|| masquerade(index));
+        }
+        self.run(|| {
             ip::batch(&[
                 format!("route add 10.244.{index}.0/24 via {v4}"),
                 format!("route add fd00:10:244:{index}::/64 via {v6}"),

@@ -73,6 +73,7 @@ pub(crate) fn static_target() -> Result<()> {
 pub(crate) fn lab_tools() -> Result<()> {
     need("ip", "iproute2")?;
     need("ethtool", "ethtool")?;
+    need("nft", "nftables")?;
     need("nsenter", "util-linux")?;
     need("dnsmasq", "dnsmasq-base")?;
     need("dig", "bind9-dnsutils")

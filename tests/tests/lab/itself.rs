@@ -1,5 +1,6 @@
 //! The lab without an agent.
 
+mod networks;
 mod outside;
 mod tap;
 

@@ -163,7 +163,10 @@ fn a_node_judges_sources_as_it_was_told() {
     let lab = Lab::new("sources").unwrap();
     let outside = lab.outside(PodNetwork::Bridged).unwrap();
     for (name, rp_filter) in [("off", 0), ("strict", 1), ("loose", 2)] {
-        let options = UplinkOptions { rp_filter };
+        let options = UplinkOptions {
+            rp_filter,
+            ..UplinkOptions::default()
+        };
         let node = lab.node_at(&outside, name, options).unwrap();
         for device in ["eth0", "br0"] {
             let path = format!("/proc/sys/net/ipv4/conf/{device}/rp_filter");
@@ -202,14 +205,14 @@ fn nothing_is_left_of_an_outside_after_a_panic() {
 
 /// Sockets that take an answer from anybody: a server at every address of a node answers
 /// over UDP from the one that is next to the client, whichever was asked.
-const UDP: Kind = Kind::new(Transport::Udp).unconnected();
+pub(super) const UDP: Kind = Kind::new(Transport::Udp).unconnected();
 
 /// Port 80 of a node's own addresses.
 fn hosts(node: &Node) -> [SocketAddr; 2] {
     [(node.v4(), 80).into(), (node.v6(), 80).into()]
 }
 
-fn assert_unreachable(peer: &Peer, to: SocketAddr) {
+pub(super) fn assert_unreachable(peer: &Peer, to: SocketAddr) {
     let failure = peer.ask(Transport::Tcp, to).unwrap_err();
     assert!(
         ["EHOSTUNREACH", "ENETUNREACH"].contains(&failure.errno.as_str()),
