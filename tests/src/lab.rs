@@ -15,8 +15,9 @@ use signal_hook::iterator::Signals;
 use crate::machine::{Machine, RUN, prepare_machine, require_root};
 use crate::netns::{Netns, in_folder};
 use crate::network::{PodNetwork, pod_v4};
-use crate::outside::{Outside, UplinkOptions, uplink_v4, uplink_v6};
+use crate::outside::Outside;
 use crate::peer::Peer;
+use crate::uplink::{self, UplinkOptions, uplink_v4, uplink_v6};
 use crate::wire::{End, bridge_v4, pod_v6};
 use crate::{cgroup, ip, sweep};
 
@@ -139,7 +140,7 @@ impl Lab {
             netns: &netns,
         };
         match uplink {
-            Some((outside, options)) => outside.connect(own, options)?,
+            Some((outside, options)) => uplink::connect(outside.router(), own, options)?,
             None => netns.run(|| {
                 ip::batch(&[
                     "route add unreachable default".to_owned(),

@@ -10,7 +10,7 @@ use anyhow::Result;
 use super::pod_v4;
 use crate::ip;
 use crate::netns::Netns;
-use crate::outside::{uplink_v4, uplink_v6};
+use crate::uplink::{uplink_v4, uplink_v6};
 use crate::wire::{End, pod_v6};
 
 /// The hardware address of every node's end of a pod's link.

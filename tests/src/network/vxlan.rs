@@ -7,7 +7,7 @@ use std::process::Command;
 
 use anyhow::Result;
 
-use crate::outside::uplink_v4;
+use crate::uplink::uplink_v4;
 use crate::wire::pod_v6;
 use crate::{ip, tool};
 
