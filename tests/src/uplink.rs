@@ -25,7 +25,7 @@ pub struct UplinkOptions {
     /// `rp_filter` of the node's devices: 0 takes any source address, 1 (strict, as
     /// distributions have it) only one whose answer would leave by the same device, 2
     /// (loose) one that is reachable at all. A strict node refuses what pods of other nodes
-    /// send to its own address under their own, unless they are [`PodNetwork::Routed`].
+    /// send to its own address under their own, unless they are [`Routed`](crate::PodNetwork::Routed).
     pub rp_filter: u8,
     /// Whether the node puts its own address in the place of its pods' for all but other
     /// pods, as most clusters do. Then the router knows no way to its pods.
