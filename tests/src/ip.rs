@@ -1,35 +1,19 @@
-//! Netlink by way of `ip -batch`: one process for many changes.
+//! Devices, addresses and routes by way of `ip -batch`: one process for many changes.
 
-use std::io::Write as _;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
+
+use crate::tool;
 
 /// Runs the lines in the namespace of the calling thread; stops at the first that fails.
 pub(crate) fn batch(lines: &[String]) -> Result<()> {
-    let mut child = Command::new("ip")
-        .args(["-batch", "-"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .context("cannot run `ip`: install iproute2")?;
     let mut script = lines.join("\n");
     script.push('\n');
-    if let Some(mut stdin) = child.stdin.take() {
-        stdin
-            .write_all(script.as_bytes())
-            .context("`ip -batch` went away")?;
-    }
-    let output = child
-        .wait_with_output()
-        .context("cannot wait for `ip -batch`")?;
-    if output.status.success() {
-        return Ok(());
-    }
-    bail!(
-        "`ip -batch` failed: {}\nin:\n{script}",
-        String::from_utf8_lossy(&output.stderr).trim()
+    tool::feed(
+        Command::new("ip").args(["-batch", "-"]),
+        "iproute2",
+        &script,
     )
 }
 

@@ -14,8 +14,11 @@ use signal_hook::iterator::Signals;
 
 use crate::machine::{Machine, RUN, prepare_machine, require_root};
 use crate::netns::{Netns, in_folder};
+use crate::network::{PodNetwork, pod_v4};
+use crate::outside::Outside;
 use crate::peer::Peer;
-use crate::wire::{self, End, bridge_v4, pod_v6};
+use crate::uplink::{self, UplinkOptions, uplink_v4, uplink_v6};
+use crate::wire::{End, bridge_v4, pod_v6};
 use crate::{cgroup, ip, sweep};
 
 /// The Service range of every lab, IPv4. No pod has such an address and no route leads
@@ -86,14 +89,42 @@ impl Lab {
     /// # Errors
     /// If the kernel or `ip` refuse; what was made so far goes with the lab.
     pub fn node(&self, name: &str) -> Result<Node> {
+        self.add_node(name, PodNetwork::Bridged, None)
+    }
+
+    /// Adds the outside of the cluster: a router, to which nodes can have an uplink, and
+    /// behind it clients. A lab has one at most.
+    ///
+    /// # Errors
+    /// If the kernel, `ip` or `ethtool` refuse; what was made so far goes with the lab.
+    pub fn outside(&self, network: PodNetwork) -> Result<Outside> {
+        let cgroup = self.machine.cgroup_root.join(&self.prefix).join("outside");
+        Outside::new(&self.prefix, cgroup, network)
+    }
+
+    /// Adds a node as [`node`](Self::node) does, with an uplink to the outside: an `eth0`
+    /// with the addresses 192.0.2.n and fd00:192:0:2::n, which are the node's own. Its
+    /// pods are connected in the way that was chosen for the outside; with another than
+    /// [`PodNetwork::Bridged`] all nodes of the lab are to be added by this.
+    ///
+    /// # Errors
+    /// If the kernel or a program refuse; what was made so far goes with the lab.
+    pub fn node_at(&self, outside: &Outside, name: &str, options: UplinkOptions) -> Result<Node> {
+        self.add_node(name, outside.network(), Some((outside, options)))
+    }
+
+    fn add_node(
+        &self,
+        name: &str,
+        network: PodNetwork,
+        uplink: Option<(&Outside, UplinkOptions)>,
+    ) -> Result<Node> {
         let mut nodes = self.nodes.lock().unwrap_or_else(PoisonError::into_inner);
         let index = u8::try_from(nodes.len() + 1).context("too many nodes")?;
         let netns = Netns::create(&format!("{}-{name}", self.prefix))?;
-        let (bridge_v4, bridge_v6) = (bridge_v4(index), pod_v6(index, 1));
+        netns.start()?;
         netns.run(|| {
             for (name, value) in [
-                ("net/ipv6/conf/all/accept_dad", "0"),
-                ("net/ipv6/conf/default/accept_dad", "0"),
                 ("net/ipv4/ip_forward", "1"),
                 ("net/ipv6/conf/all/forwarding", "1"),
                 // Every refusal is to be heard, not one a second.
@@ -102,26 +133,28 @@ impl Lab {
             ] {
                 ip::sysctl(name, value)?;
             }
-            ip::batch(&[
-                "link set lo up".to_owned(),
-                "link add br0 type bridge mcast_snooping 0".to_owned(),
-                format!("addr add {bridge_v4}/24 dev br0"),
-                format!("addr add {bridge_v6}/64 dev br0 nodad"),
-                "link set br0 up".to_owned(),
-                "route add unreachable default".to_owned(),
-                "route add unreachable ::/0".to_owned(),
-            ])
+            Ok(())
         })?;
+        let own = End {
+            index,
+            netns: &netns,
+        };
+        match uplink {
+            Some((outside, options)) => uplink::connect(outside.router(), own, options)?,
+            None => netns.run(|| {
+                ip::batch(&[
+                    "route add unreachable default".to_owned(),
+                    "route add unreachable ::/0".to_owned(),
+                ])
+            })?,
+        }
+        network.prepare(own)?;
         for (before, far) in (1..).zip(nodes.iter()) {
             let far = End {
                 index: before,
                 netns: far,
             };
-            let own = End {
-                index,
-                netns: &netns,
-            };
-            wire::connect(own, far)?;
+            network.connect(own, far)?;
         }
         nodes.push(netns.clone());
         drop(nodes);
@@ -138,6 +171,8 @@ impl Lab {
                 cgroup,
                 pin_dir: self.machine.bpffs.join(&self.prefix).join(name),
                 dir: self.dir(),
+                network,
+                uplinked: uplink.is_some(),
                 next_pod: AtomicU8::new(10),
                 netns,
                 host,
@@ -220,7 +255,7 @@ impl Drop for Lab {
     }
 }
 
-/// A node: the namespace of its host, a bridge, a cgroup. Cheap to clone.
+/// A node: the namespace of its host, links to its pods, a cgroup. Cheap to clone.
 ///
 /// It is used as the [`Peer`] of its host: a process in the node's own namespace.
 #[derive(Clone, Debug)]
@@ -236,6 +271,8 @@ struct NodeInner {
     cgroup: PathBuf,
     pin_dir: PathBuf,
     dir: PathBuf,
+    network: PodNetwork,
+    uplinked: bool,
     next_pod: AtomicU8,
     netns: Netns,
     host: Peer,
@@ -257,14 +294,30 @@ impl Node {
         self.inner.netns.path()
     }
 
-    /// The node's IPv4 address, which is that of its pods' bridge.
+    /// The node's IPv4 address: that of its uplink, and without one that of its pods'
+    /// bridge.
     pub fn v4(&self) -> Ipv4Addr {
-        bridge_v4(self.inner.index)
+        self.uplink()
+            .map_or_else(|| bridge_v4(self.inner.index), uplink_v4)
     }
 
     /// The node's IPv6 address.
     pub fn v6(&self) -> Ipv6Addr {
-        pod_v6(self.inner.index, 1)
+        self.uplink()
+            .map_or_else(|| pod_v6(self.inner.index, 1), uplink_v6)
+    }
+
+    /// The node's address in the family of another.
+    pub fn ip_like(&self, other: IpAddr) -> IpAddr {
+        match other {
+            IpAddr::V4(_) => self.v4().into(),
+            IpAddr::V6(_) => self.v6().into(),
+        }
+    }
+
+    /// The number of its uplink, if it has one.
+    pub(crate) fn uplink(&self) -> Option<u8> {
+        self.inner.uplinked.then_some(self.inner.index)
     }
 
     /// Where this node's agent pins: a directory of the lab's own in a bpffs, not made yet.
@@ -310,41 +363,18 @@ impl Node {
     pub fn pod(&self, name: &str) -> Result<Pod> {
         let host = self.inner.next_pod.fetch_add(1, Ordering::Relaxed);
         let index = self.inner.index;
-        let v4 = Ipv4Addr::new(10, 244, index, host);
-        let v6 = pod_v6(index, host);
         let netns = Netns::create(&format!("{}-{}-{name}", self.inner.prefix, self.inner.name))?;
-        self.inner.netns.run(|| {
-            ip::batch(&[
-                format!(
-                    "link add v{host} type veth peer name eth0 netns {}",
-                    netns.path().display()
-                ),
-                format!("link set v{host} master br0 up"),
-            ])
-        })?;
-        netns.run(|| {
-            ip::sysctl("net/ipv6/conf/all/accept_dad", "0")?;
-            ip::sysctl("net/ipv6/conf/default/accept_dad", "0")?;
-            ip::batch(&[
-                "link set lo up".to_owned(),
-                format!("addr add {v4}/24 dev eth0"),
-                format!("addr add {v6}/64 dev eth0 nodad"),
-                "link set eth0 up".to_owned(),
-                format!("route add default via {}", bridge_v4(index)),
-                format!("route add ::/0 via {}", pod_v6(index, 1)),
-            ])
-        })?;
+        netns.start()?;
+        let node = End {
+            index,
+            netns: &self.inner.netns,
+        };
+        self.inner.network.attach(node, host, &netns)?;
         let cgroup = self.inner.cgroup.join(name);
         cgroup::create(&cgroup)?;
         let peer = Peer::spawn(name, netns.path(), &cgroup)?;
-        Ok(Pod {
-            name: name.to_owned(),
-            v4,
-            v6,
-            cgroup,
-            netns,
-            peer,
-        })
+        let (v4, v6) = (pod_v4(index, host), pod_v6(index, host));
+        Ok(Pod::new(name, v4, v6, cgroup, netns, peer))
     }
 }
 
@@ -355,7 +385,7 @@ impl Deref for Node {
     }
 }
 
-/// A pod: a namespace with one link into its node's bridge, and a cgroup.
+/// A pod: a namespace with one link to its node, and a cgroup. Or a client outside.
 ///
 /// It is used as the [`Peer`] that runs in it.
 #[derive(Debug)]
@@ -369,6 +399,24 @@ pub struct Pod {
 }
 
 impl Pod {
+    pub(crate) fn new(
+        name: &str,
+        v4: Ipv4Addr,
+        v6: Ipv6Addr,
+        cgroup: PathBuf,
+        netns: Netns,
+        peer: Peer,
+    ) -> Self {
+        Self {
+            name: name.to_owned(),
+            v4,
+            v6,
+            cgroup,
+            netns,
+            peer,
+        }
+    }
+
     /// The name given to [`Node::pod`].
     pub fn name(&self) -> &str {
         &self.name

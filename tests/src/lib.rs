@@ -16,6 +16,24 @@
 //! # }
 //! ```
 //!
+//! A cluster with an outside, where nodes have an uplink and clients are behind a router:
+//!
+//! ```no_run
+//! use svclb_tests::{Lab, PodNetwork, Transport, UplinkOptions};
+//!
+//! # fn main() -> anyhow::Result<()> {
+//! let lab = Lab::new("readme")?;
+//! let outside = lab.outside(PodNetwork::Vxlan)?;
+//! let node = lab.node_at(&outside, "node1", UplinkOptions::default())?;
+//! let client = outside.client("client")?;
+//! node.serve(Transport::Tcp, 80)?;
+//! let answer = client.ask(Transport::Tcp, (node.v4(), 80).into())?;
+//! assert_eq!(answer.client.ip(), client.v4());
+//! outside.route("203.0.113.7".parse()?, &node)?;
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! # What a lab may touch
 //! Nothing of the machine: its namespaces have no link and no route to the outside, its
 //! cgroups lie below one directory that carries the lab's prefix, its pins in a directory
@@ -36,15 +54,24 @@ mod ip;
 mod lab;
 mod machine;
 pub mod manifests;
+mod masquerade;
 mod netns;
+mod network;
+mod outside;
 pub mod peer;
+mod segment;
 mod sweep;
+mod tool;
+mod uplink;
 mod wire;
 
 pub use agent::{Agent, AgentOptions, svclb_binary};
 pub use apiserver::ApiServer;
 pub use lab::{Lab, Node, Pod, SERVICE_V4, SERVICE_V6, wait_until};
 pub use machine::{Machine, prepare_machine};
+pub use network::PodNetwork;
+pub use outside::{BALANCER_V4, BALANCER_V6, Outside};
 pub use peer::{
     Answer, Connected, Failure, Kind, Peer, PeerSocket, Received, Tally, Transport, peer_binary,
 };
+pub use uplink::UplinkOptions;

@@ -10,6 +10,8 @@ use anyhow::{Context as _, Result, anyhow};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns, unshare};
 
+use crate::ip;
+
 /// Where `ip netns` looks for names too.
 pub(crate) const DIR: &str = "/run/netns";
 
@@ -40,6 +42,16 @@ impl Netns {
             .with_context(|| format!("cannot bind a namespace to {}", target.display()))
         })?;
         Ok(netns)
+    }
+
+    /// Sets up what every namespace needs: the loopback device, and IPv6 addresses that
+    /// can be used at once.
+    pub(crate) fn start(&self) -> Result<()> {
+        self.run(|| {
+            ip::sysctl("net/ipv6/conf/all/accept_dad", "0")?;
+            ip::sysctl("net/ipv6/conf/default/accept_dad", "0")?;
+            ip::batch(&["link set lo up".to_owned()])
+        })
     }
 
     /// The path that names it.

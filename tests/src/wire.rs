@@ -16,8 +16,8 @@ pub(crate) struct End<'a> {
 
 /// Links two nodes, so that the pods and the host of each reach those of the other.
 ///
-/// No address is used up: IPv4 goes to the other's bridge, which answers for its address
-/// on every link, IPv6 to an address of the link itself.
+/// No address is used up: IPv4 goes to the other's bridge, whose address is also that of
+/// every link, IPv6 to an address of the link itself.
 pub(crate) fn connect(one: End<'_>, other: End<'_>) -> Result<()> {
     one.netns.run(|| {
         ip::batch(&[format!(
@@ -33,10 +33,13 @@ pub(crate) fn connect(one: End<'_>, other: End<'_>) -> Result<()> {
     Ok(())
 }
 
-fn routes(own: u8, far: u8) -> [String; 4] {
+fn routes(own: u8, far: u8) -> [String; 5] {
     let (far_v4, own_v4) = (bridge_v4(far), bridge_v4(own));
     let own_v6 = pod_v6(own, 1);
     [
+        // Otherwise ARP asks on behalf of any address of the node, and a node that judges
+        // sources does not answer.
+        format!("addr add {own_v4}/32 dev n{far}"),
         format!("addr add fe80::{own}/64 dev n{far} nodad"),
         format!("link set n{far} up"),
         format!("route add 10.244.{far}.0/24 via {far_v4} dev n{far} onlink src {own_v4}"),
@@ -51,6 +54,11 @@ pub(crate) fn bridge_v4(node: u8) -> Ipv4Addr {
 
 /// An address of a node's IPv6 pod range, its numbers readable as decimal ones.
 pub(crate) fn pod_v6(node: u8, host: u8) -> Ipv6Addr {
-    let digits = |n: u8| u16::from_str_radix(&n.to_string(), 16).unwrap_or_default();
-    Ipv6Addr::new(0xfd00, 0x10, 0x244, digits(node), 0, 0, 0, digits(host))
+    let (node, host) = (decimal(node), decimal(host));
+    Ipv6Addr::new(0xfd00, 0x10, 0x244, node, 0, 0, 0, host)
+}
+
+/// The number whose hexadecimal digits are the decimal ones of another.
+pub(crate) fn decimal(n: u8) -> u16 {
+    u16::from_str_radix(&n.to_string(), 16).unwrap_or_default()
 }

@@ -1,6 +1,6 @@
 //! What svclb promises, with real sockets on this machine's kernel, in labs.
 //!
-//! Needs root, `ip`, and (all but the module `itself`) the binary that `cargo xtask
+//! Needs root, `ip`, `ethtool`, `nft`, and (all but the module `itself`) the binary that `cargo xtask
 //! build` makes; only `conformance::document` needs none of them. The scenarios run one at a time, whatever `--test-threads` says: each
 //! takes [`scene::turn`], since they measure time and share few cores.
 //!

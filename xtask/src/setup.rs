@@ -72,6 +72,8 @@ pub(crate) fn static_target() -> Result<()> {
 /// What labs are made with, and the DNS server and client of one scenario.
 pub(crate) fn lab_tools() -> Result<()> {
     need("ip", "iproute2")?;
+    need("ethtool", "ethtool")?;
+    need("nft", "nftables")?;
     need("nsenter", "util-linux")?;
     need("dnsmasq", "dnsmasq-base")?;
     need("dig", "bind9-dnsutils")

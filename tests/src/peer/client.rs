@@ -84,7 +84,9 @@ impl Peer {
         })
     }
 
-    /// Answers at a port of every address, in both families, from now on.
+    /// Answers at a port of every address, in both families, from now on. As with any
+    /// program that listens so, a datagram is answered from the address that the kernel
+    /// chooses for the way back, whichever was asked.
     ///
     /// # Errors
     /// What `bind` or `socket` say.

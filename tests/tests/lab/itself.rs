@@ -1,5 +1,9 @@
 //! The lab without an agent.
 
+mod networks;
+mod outside;
+mod tap;
+
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
