@@ -19,6 +19,8 @@ pub struct Cluster {
     /// The Service of each slice, so that a deleted or relabelled slice finds it.
     owners: HashMap<ObjectName, Arc<str>>,
     node: Node,
+    /// Whether the source has said what this node is like.
+    node_known: bool,
     dirty: BTreeSet<ObjectName>,
     synced: bool,
 }
@@ -40,17 +42,23 @@ impl Cluster {
         match event {
             Event::Apply(Object::Service(service)) => self.apply_service(service),
             Event::Apply(Object::EndpointSlice(slice)) => self.apply_slice(slice),
-            Event::Apply(Object::Node(node)) => self.apply_node(node),
+            Event::Apply(Object::Node(node)) => {
+                self.node_known = true;
+                self.apply_node(node);
+            }
             Event::Delete(ObjectKey::Service(name)) => {
                 if self.services.remove(&name).is_some() {
                     self.dirty.insert(name);
                 }
             }
             Event::Delete(ObjectKey::EndpointSlice(name)) => self.delete_slice(&name),
-            Event::Delete(ObjectKey::Node) => self.apply_node(Node {
-                name: Arc::clone(&self.node.name),
-                ..Node::default()
-            }),
+            Event::Delete(ObjectKey::Node) => {
+                self.node_known = false;
+                self.apply_node(Node {
+                    name: Arc::clone(&self.node.name),
+                    ..Node::default()
+                });
+            }
             Event::Synced => self.synced = true,
         }
     }
@@ -126,6 +134,9 @@ impl Cluster {
     }
 
     fn apply_node(&mut self, node: Node) {
+        // What no plan depends on: that the node is about to go.
+        self.node.being_deleted = node.being_deleted;
+        self.node.scaled_down = node.scaled_down;
         if node != self.node {
             self.node = node;
             self.mark_all_dirty();
@@ -180,6 +191,11 @@ impl Cluster {
     /// This node.
     pub const fn node(&self) -> &Node {
         &self.node
+    }
+
+    /// This node, if the source has said what it is like.
+    pub fn known_node(&self) -> Option<&Node> {
+        self.node_known.then_some(&self.node)
     }
 
     /// How many Services there are.

@@ -4,6 +4,7 @@
 //! terminating endpoint means.
 
 mod endpoints;
+mod health;
 
 use svclb_common::{
     Addr16, BackendValue, FrontendKey, Label, PortBe, Proto, Scope, ServiceFamily, ServiceRecord,
@@ -12,6 +13,7 @@ use svclb_common::{
 
 use crate::model::{EndpointSlice, Family, Node, Service, ServicePort, ServiceType};
 use endpoints::Endpoints;
+pub use health::{HealthCheck, health_check, ineligible};
 
 /// What one port of a Service should be in the maps, in one address family.
 #[derive(Clone, PartialEq, Eq, Debug)]
