@@ -20,6 +20,7 @@ mod lab {
     mod extremes;
     mod faults;
     mod follow;
+    mod health_checks;
     mod itself;
     mod lifecycle;
     mod matrix;

@@ -20,6 +20,8 @@ pub struct Cluster {
     owners: HashMap<ObjectName, Arc<str>>,
     node: Node,
     site: Site,
+    /// Whether the source has said what this node is like.
+    node_known: bool,
     dirty: BTreeSet<ObjectName>,
     synced: bool,
 }
@@ -41,17 +43,23 @@ impl Cluster {
         match event {
             Event::Apply(Object::Service(service)) => self.apply_service(service),
             Event::Apply(Object::EndpointSlice(slice)) => self.apply_slice(slice),
-            Event::Apply(Object::Node(node)) => self.apply_node(node),
+            Event::Apply(Object::Node(node)) => {
+                self.node_known = true;
+                self.apply_node(node);
+            }
             Event::Delete(ObjectKey::Service(name)) => {
                 if self.services.remove(&name).is_some() {
                     self.dirty.insert(name);
                 }
             }
             Event::Delete(ObjectKey::EndpointSlice(name)) => self.delete_slice(&name),
-            Event::Delete(ObjectKey::Node) => self.apply_node(Node {
-                name: Arc::clone(&self.node.name),
-                ..Node::default()
-            }),
+            Event::Delete(ObjectKey::Node) => {
+                self.node_known = false;
+                self.apply_node(Node {
+                    name: Arc::clone(&self.node.name),
+                    ..Node::default()
+                });
+            }
             Event::Synced => self.synced = true,
         }
     }
@@ -127,6 +135,9 @@ impl Cluster {
     }
 
     fn apply_node(&mut self, node: Node) {
+        // What no plan depends on: that the node is about to go.
+        self.node.being_deleted = node.being_deleted;
+        self.node.scaled_down = node.scaled_down;
         if node != self.node {
             self.node = node;
             self.mark_all_dirty();
@@ -194,6 +205,11 @@ impl Cluster {
     /// This node.
     pub const fn node(&self) -> &Node {
         &self.node
+    }
+
+    /// This node, if the source has said what it is like.
+    pub fn known_node(&self) -> Option<&Node> {
+        self.node_known.then_some(&self.node)
     }
 
     /// How many Services there are.

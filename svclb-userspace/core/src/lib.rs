@@ -13,7 +13,8 @@
 //!
 //! Where things are:
 //! * Kubernetes' rules: [`plan`];
-//! * who has an address that two Services claim: `claims`;
+//! * who has an address that two Services claim: `claims`; and a health check's port:
+//!   `health_checks`;
 //! * the order of writes: [`op::Phase`], and nowhere else;
 //! * what the maps hold now: [`image`];
 //! * what must always hold in them: [`invariants`].
@@ -25,6 +26,7 @@ pub mod cluster;
 pub mod diff;
 #[cfg(feature = "testing")]
 pub mod fake;
+mod health_checks;
 mod ids;
 pub mod image;
 pub mod invariants;

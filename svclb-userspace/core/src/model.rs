@@ -103,6 +103,8 @@ pub struct Service {
     pub internal_policy: TrafficPolicy,
     /// `spec.externalTrafficPolicy`.
     pub external_policy: TrafficPolicy,
+    /// `spec.healthCheckNodePort`; zero if there is none.
+    pub health_check_node_port: u16,
 }
 
 impl Service {
@@ -210,6 +212,10 @@ pub struct Node {
     pub zone: Option<Arc<str>>,
     /// `status.addresses` of type InternalIP.
     pub internal_ips: Vec<IpAddr>,
+    /// Whether `metadata.deletionTimestamp` is set.
+    pub being_deleted: bool,
+    /// Whether it has the taint `ToBeDeletedByClusterAutoscaler`.
+    pub scaled_down: bool,
 }
 
 /// What of this node no object says: what its agent was told, and what it looked up.

@@ -5,6 +5,7 @@
 
 mod endpoints;
 mod frontends;
+mod health;
 
 use svclb_common::{
     Addr16, BackendValue, FrontendFlags, FrontendKey, FrontendValue, Generation, Label, PortBe,
@@ -16,6 +17,7 @@ use endpoints::Endpoints;
 pub(crate) use frontends::claimed;
 pub use frontends::{Frontend, FrontendKind};
 use frontends::{families, of_port, other_ports, served_ports};
+pub use health::{HealthCheck, health_check, ineligible};
 
 /// What one port of a Service should be in the maps, in one address family.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -6,8 +6,9 @@ use svclb_common::{BackendValue, FrontendKey, Generation, ServiceId, ServiceReco
 
 use crate::claims::Claims;
 use crate::cluster::Cluster;
+use crate::health_checks::HealthChecks;
 use crate::model::{Event, ObjectName, Site};
-use crate::plan::{Frontend, PortPlan, claimed, plan, serves};
+use crate::plan::{Frontend, HealthCheck, PortPlan, claimed, health_check, plan, serves};
 
 /// What changed since the round before.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -18,6 +19,8 @@ pub struct Round {
     pub removed: Vec<ServiceRecord>,
     /// Contests over an address and port that began or ended.
     pub contests: Vec<Contest>,
+    /// Health checks that are new or different now, or, if `None`, no more.
+    pub health_checks: BTreeMap<ObjectName, Option<HealthCheck>>,
 }
 
 /// A Service began or ceased to wait for a frontend that another Service holds.
@@ -40,6 +43,7 @@ pub struct Planner {
     /// The Service ports in the maps for each Service, by the plans given out so far.
     given: HashMap<ObjectName, Vec<ServiceRecord>>,
     waiting: BTreeMap<ObjectName, BTreeMap<FrontendKey, ObjectName>>,
+    health_checks: HealthChecks,
 }
 
 impl Planner {
@@ -51,6 +55,7 @@ impl Planner {
             partners: HashMap::new(),
             given: HashMap::new(),
             waiting: BTreeMap::new(),
+            health_checks: HealthChecks::default(),
         }
     }
 
@@ -149,6 +154,7 @@ impl Planner {
         }
         let mut round = Round::default();
         for (name, plans) in planned {
+            self.check_health(&name, &mut round);
             self.settle(name, plans, &mut round);
         }
         Some(round)
@@ -184,6 +190,19 @@ impl Planner {
                 self.cluster.site(),
             )
         })
+    }
+
+    fn check_health(&mut self, name: &ObjectName, round: &mut Round) {
+        let (created, check) = match self.cluster.service(name) {
+            Some(service) => {
+                let slices = self.cluster.slices(name);
+                let check = health_check(service, slices, self.cluster.node());
+                (service.created, check)
+            }
+            None => (0, None),
+        };
+        let changed = self.health_checks.set(name, created, check);
+        round.health_checks.extend(changed);
     }
 
     /// Leaves each plan the frontends that its Service holds, and notes what is removed

@@ -104,6 +104,7 @@ fn round(from: &State, to: &State) -> Round {
             .map(|n| record(*n))
             .collect(),
         contests: Vec::new(),
+        health_checks: BTreeMap::new(),
     }
 }
 

@@ -15,7 +15,12 @@ pub(crate) fn fingerprint(object: &Object) -> u64 {
             name,
             zone,
             internal_ips,
-        }) => (2u8, name, zone, internal_ips).hash(&mut hasher),
+            being_deleted,
+            scaled_down,
+        }) => {
+            (2u8, name, zone, internal_ips).hash(&mut hasher);
+            (being_deleted, scaled_down).hash(&mut hasher);
+        }
     }
     hasher.finish()
 }
@@ -32,6 +37,7 @@ fn hash_service(service: &Service, hasher: &mut DefaultHasher) {
         affinity_seconds,
         internal_policy,
         external_policy,
+        health_check_node_port,
     } = service;
     (0u8, name, created, *kind as u8).hash(hasher);
     (cluster_ips, external_ips, ingress_ips).hash(hasher);
@@ -39,6 +45,7 @@ fn hash_service(service: &Service, hasher: &mut DefaultHasher) {
         affinity_seconds,
         *internal_policy as u8,
         *external_policy as u8,
+        health_check_node_port,
     )
         .hash(hasher);
     for port in ports {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::State;
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderName, StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
 use axum::{Json, Router};
@@ -16,6 +16,9 @@ use super::health::Health;
 use super::metrics::Metrics;
 
 const RETRY: Duration = Duration::from_secs(5);
+
+/// As kube-proxy says it: the body is what its type says, and nothing else.
+const NO_SNIFF: [(HeaderName, &str); 1] = [(header::X_CONTENT_TYPE_OPTIONS, "nosniff")];
 
 /// Serves routes at an address. A port that is taken (by the kube-proxy that is being
 /// replaced, say) is tried again, and is no reason to stop.
@@ -43,8 +46,9 @@ pub(crate) fn serve(addr: SocketAddr, routes: Router, flag: &'static str) {
     });
 }
 
-/// `/healthz`: 200 if every Service is as it should be. `/livez`: 200 while the agent
-/// runs, so that nothing restarts it for a fault that a restart does not mend.
+/// `/healthz`: 200 if every Service is as it should be, and this node is not about to go:
+/// load balancers ask it. `/livez`: 200 while the agent runs, so that nothing restarts it for
+/// a fault that a restart does not mend.
 pub(crate) fn health_routes(health: Health) -> Router {
     Router::new()
         .route("/healthz", get(healthz))
@@ -53,17 +57,17 @@ pub(crate) fn health_routes(health: Health) -> Router {
 }
 
 async fn healthz(State(health): State<Health>) -> impl IntoResponse {
-    let report = health.report();
-    let code = if report.healthy {
+    let report = health.of_node();
+    let code = if report.healthy && report.node_eligible == Some(true) {
         StatusCode::OK
     } else {
         StatusCode::SERVICE_UNAVAILABLE
     };
-    (code, Json(report))
+    (code, NO_SNIFF, Json(report))
 }
 
 async fn livez(State(health): State<Health>) -> impl IntoResponse {
-    Json(health.report())
+    (NO_SNIFF, Json(health.of_proxy()))
 }
 
 /// `/metrics` in the OpenMetrics text format, and `/proxyMode`.

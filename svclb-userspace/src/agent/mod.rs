@@ -4,6 +4,7 @@ mod devices;
 mod failing;
 mod follow;
 mod health;
+mod health_checks;
 mod http;
 mod metrics;
 mod node_ports;
@@ -20,6 +21,7 @@ use devices::Devices;
 use failing::Failing;
 use follow::Follow;
 use health::Health;
+use health_checks::HealthChecks;
 use metrics::Metrics;
 pub(crate) use node_ports::NodePortAddresses;
 pub(crate) use packets::DeviceChoice;
@@ -70,7 +72,9 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
     let mut interrupt = signal(SignalKind::interrupt()).context("no signal handler")?;
     let mut hangup = signal(SignalKind::hangup()).context("no signal handler")?;
     let status = Status::default();
-    let health = Health::new(status.clone());
+    // A folder need not have a Node; a cluster has one for every node of its own.
+    let needs_node = matches!(config.source, Source::Kubernetes(_));
+    let health = Health::new(status.clone(), needs_node);
     let metrics = Arc::new(Metrics::new(&config.pin_dir));
     http::serve(
         config.healthz_addr,
@@ -179,6 +183,7 @@ struct Agent {
     started: Instant,
     ready: bool,
     health: Health,
+    health_checks: HealthChecks,
     metrics: Arc<Metrics>,
 }
 
@@ -218,6 +223,7 @@ impl Agent {
             audited: Some(Instant::now()),
             started,
             ready: false,
+            health_checks: HealthChecks::new(health_checks::everywhere(), health.clone()),
             health,
             metrics,
         })
@@ -267,7 +273,7 @@ impl Agent {
     fn catch_up(&mut self) -> anyhow::Result<()> {
         self.locate();
         let mut wanted = (!self.ready).then(BTreeSet::new);
-        while let Some(round) = self.planner.next_round(ROUND) {
+        while let Some(mut round) = self.planner.next_round(ROUND) {
             let begun = Instant::now();
             let report = self.writer.commit(&round);
             self.metrics.round(begun.elapsed(), report.performed);
@@ -284,6 +290,11 @@ impl Agent {
             for contest in &round.contests {
                 log_contest(contest, &mut self.told, self.started.elapsed());
             }
+            self.health_checks.update(
+                std::mem::take(&mut round.health_checks),
+                &mut self.told,
+                self.started.elapsed(),
+            );
             self.follow.written(&round);
             self.failing.update(&round, report.failed);
         }
@@ -292,7 +303,9 @@ impl Agent {
         {
             self.become_ready(&wanted)?;
         }
-        self.health.synced(self.ready, self.failing.sentence());
+        let node = self.planner.cluster().known_node();
+        self.health
+            .synced(self.ready, self.failing.sentence(), node);
         self.begin_grace();
         self.follow.start();
         Ok(())

@@ -23,6 +23,7 @@ fn service() -> Service {
         affinity_seconds: None,
         internal_policy: TrafficPolicy::Cluster,
         external_policy: TrafficPolicy::Cluster,
+        health_check_node_port: 0,
     }
 }
 

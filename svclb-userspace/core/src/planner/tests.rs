@@ -22,6 +22,7 @@ fn service(name: &str, created: i64) -> Service {
         affinity_seconds: None,
         internal_policy: TrafficPolicy::Cluster,
         external_policy: TrafficPolicy::Cluster,
+        health_check_node_port: 0,
     }
 }
 
@@ -242,4 +243,46 @@ fn node_ports_follow_the_nodes_addresses() {
     assert_eq!(reached(&[one]), Some(vec![loopback, one]));
     assert_eq!(reached(&[one]), None, "nothing changed");
     assert_eq!(reached(&[other]), Some(vec![loopback, other]));
+}
+
+fn balanced(name: &str, created: i64) -> Service {
+    Service {
+        kind: ServiceType::LoadBalancer,
+        external_policy: TrafficPolicy::Local,
+        health_check_node_port: 32_000,
+        ..service(name, created)
+    }
+}
+
+#[test]
+fn a_round_says_which_health_checks_changed_and_no_others() {
+    let mut planner = planner(&[balanced("a", 1), service("b", 2)]);
+    planner.observe(Event::Synced);
+    let round = planner.next_round(100).unwrap();
+    let names: Vec<_> = round.health_checks.keys().map(|name| &*name.name).collect();
+    assert_eq!(names, ["a"]);
+    // An endpoint on no node changes a plan, and no health check.
+    planner.observe(one_endpoint("a"));
+    let round = planner.next_round(100).unwrap();
+    assert!(!round.plans.is_empty() && round.health_checks.is_empty());
+    planner.observe(Event::Apply(Object::Service(service("a", 1))));
+    let round = planner.next_round(100).unwrap();
+    let gone = (ObjectName::new("default", "a"), None);
+    assert_eq!(round.health_checks.into_iter().collect::<Vec<_>>(), [gone]);
+}
+
+#[test]
+fn a_node_that_is_about_to_go_plans_nothing_again() {
+    let mut planner = planner(&[service("a", 1)]);
+    planner.observe(Event::Synced);
+    let _round = planner.next_round(100);
+    assert_eq!(planner.cluster().known_node(), None);
+    let node = crate::model::Node {
+        name: "node1".into(),
+        scaled_down: true,
+        ..crate::model::Node::default()
+    };
+    planner.observe(Event::Apply(Object::Node(node.clone())));
+    assert_eq!(planner.next_round(100), None);
+    assert_eq!(planner.cluster().known_node(), Some(&node));
 }

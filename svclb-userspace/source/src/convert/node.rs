@@ -3,7 +3,11 @@ use svclb_core::model::Node;
 
 use super::{Names, Problem, address};
 
-/// A Node: its zone and internal addresses. `None`, with a problem, without a name.
+/// What the cluster autoscaler taints a node with before it removes it (KEP-3836).
+const SCALED_DOWN: &str = "ToBeDeletedByClusterAutoscaler";
+
+/// A Node: its zone, its internal addresses, and whether it is about to go. `None`, with a
+/// problem, without a name.
 pub fn node(from: core::Node, names: &Names, problems: &mut Vec<Problem>) -> Option<Node> {
     let Some(name) = from.metadata.name else {
         problems.push(Problem::new("metadata.name", "missing; ignored"));
@@ -23,6 +27,7 @@ pub fn node(from: core::Node, names: &Names, problems: &mut Vec<Problem>) -> Opt
             )),
         }
     }
+    let taints = from.spec.and_then(|spec| spec.taints).unwrap_or_default();
     let labels = from.metadata.labels.unwrap_or_default();
     Some(Node {
         name: names.get(&name),
@@ -30,5 +35,7 @@ pub fn node(from: core::Node, names: &Names, problems: &mut Vec<Problem>) -> Opt
             .get("topology.kubernetes.io/zone")
             .map(|zone| names.get(zone)),
         internal_ips,
+        being_deleted: from.metadata.deletion_timestamp.is_some(),
+        scaled_down: taints.iter().any(|taint| taint.key == SCALED_DOWN),
     })
 }

@@ -42,6 +42,7 @@ pub fn service(from: core::Service, names: &Names, problems: &mut Vec<Problem>) 
         problems,
     );
     let affinity_seconds = affinity(&spec, problems);
+    let health_check_node_port = health_check_node_port(&spec, problems);
     Some(Service {
         name: ObjectName::new(names.get(namespace), names.get(&name)),
         created: from
@@ -76,6 +77,7 @@ pub fn service(from: core::Service, names: &Names, problems: &mut Vec<Problem>) 
             spec.external_traffic_policy.as_deref(),
             problems,
         ),
+        health_check_node_port,
     })
 }
 
@@ -141,6 +143,17 @@ fn ports(
         });
     }
     ports
+}
+
+fn health_check_node_port(spec: &core::ServiceSpec, problems: &mut Vec<Problem>) -> u16 {
+    let number = spec.health_check_node_port.unwrap_or(0);
+    u16::try_from(number).unwrap_or_else(|_| {
+        problems.push(Problem::new(
+            "spec.healthCheckNodePort",
+            format!("{number} is not within 1 to 65535; no health check"),
+        ));
+        0
+    })
 }
 
 fn affinity(spec: &core::ServiceSpec, problems: &mut Vec<Problem>) -> Option<u32> {

@@ -126,3 +126,39 @@ fn hints_are_for_zones_and_nodes() {
     assert_eq!(endpoints[1].hints, None);
     assert!(problems.is_empty(), "{problems:?}");
 }
+
+#[test]
+fn a_health_check_node_port_out_of_range_is_none_and_named() {
+    let (service, problems) = one_service("  healthCheckNodePort: 32000");
+    assert_eq!(service.health_check_node_port, 32_000);
+    assert!(problems.is_empty(), "{problems:?}");
+    for number in [-1, 65_536] {
+        let (service, problems) = one_service(&format!("  healthCheckNodePort: {number}"));
+        assert_eq!(service.health_check_node_port, 0);
+        assert!(
+            problems[0].starts_with(&format!("spec.healthCheckNodePort: {number}")),
+            "{problems:?}"
+        );
+    }
+}
+
+/// Whether a Node is being deleted, and whether the autoscaler removes it.
+fn leaves(rest: &str) -> (bool, bool) {
+    let text = format!("metadata: {{name: node1{rest}");
+    let node = node(from(&text), &Names::default(), &mut Vec::new()).unwrap();
+    (node.being_deleted, node.scaled_down)
+}
+
+#[test]
+fn a_node_goes_by_its_deletion_timestamp_or_the_autoscalers_taint_and_by_no_other() {
+    let taint = |key: &str| {
+        leaves(&format!(
+            "}}\nspec: {{taints: [{{key: {key}, effect: NoSchedule}}]}}"
+        ))
+    };
+    assert_eq!(leaves("}"), (false, false));
+    assert_eq!(taint("node.kubernetes.io/unschedulable"), (false, false));
+    assert_eq!(taint("ToBeDeletedByClusterAutoscaler"), (false, true));
+    let deleted = leaves(", deletionTimestamp: '2026-01-01T00:00:00Z'}");
+    assert_eq!(deleted, (true, false));
+}

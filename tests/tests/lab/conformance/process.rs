@@ -4,7 +4,7 @@ use std::fs;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use svclb_tests::manifests::Service;
+use svclb_tests::manifests::{Service, node};
 use svclb_tests::{Agent, AgentOptions, ApiServer, Transport, wait_until};
 
 use super::super::scene::{Scene, TARGET, v4, v6, web, web_service};
@@ -92,7 +92,11 @@ fn should_recreate_its_programs_if_they_are_detached() {
 fn should_work_after_restarting_apiserver() {
     let mut scene = Scene::web();
     scene.agent.cleanup().unwrap();
-    let objects = |names: &[&str]| web_service().with(&scene.endpoints_of(names));
+    let objects = |names: &[&str]| {
+        let mut objects = web_service().with(&scene.endpoints_of(names));
+        objects.push(node("node1", "west"));
+        objects
+    };
     let mut server = ApiServer::start(&scene.node, objects(&["a", "b"])).unwrap();
     let kubeconfig = server.kubeconfig(&scene.lab.dir()).unwrap();
     let options = AgentOptions {

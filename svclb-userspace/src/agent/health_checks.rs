@@ -1,0 +1,229 @@
+//! The ports at which load balancers ask whether this node has an endpoint of a Service
+//! (`healthCheckNodePort`). What is answered is the plan's to say; here it is said.
+
+use std::collections::{BTreeMap, HashMap};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::Path;
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::IntoResponse;
+use axum::{Json, Router};
+use serde::Serialize;
+use socket2::{Domain, Socket, Type};
+use svclb_core::model::ObjectName;
+use svclb_core::plan::HealthCheck;
+use svclb_core::told::Told;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tracing::{debug, info, warn};
+
+use super::health::Health;
+
+/// How many connections may wait to be accepted.
+const BACKLOG: i32 = 128;
+/// How long until a port that could not be opened is tried again: at first, and at most. A port
+/// whose listener was closed a moment ago is free within a few tries.
+const RETRY: [Duration; 2] = [Duration::from_millis(10), Duration::from_secs(30)];
+/// A port that is not open by the time that the delay has grown to this is told of.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// The listeners of all health checks.
+pub(crate) struct HealthChecks {
+    addresses: Vec<IpAddr>,
+    health: Health,
+    /// Dropping a sender closes the listeners that watch it.
+    open: HashMap<ObjectName, watch::Sender<HealthCheck>>,
+}
+
+/// All addresses of the node, in the families that its kernel has.
+pub(crate) fn everywhere() -> Vec<IpAddr> {
+    let mut addresses = vec![Ipv4Addr::UNSPECIFIED.into()];
+    if Path::new("/proc/net/if_inet6").exists() {
+        addresses.push(Ipv6Addr::UNSPECIFIED.into());
+    }
+    addresses
+}
+
+impl HealthChecks {
+    /// Health checks that answer at these addresses of the node.
+    pub(crate) fn new(addresses: Vec<IpAddr>, health: Health) -> Self {
+        Self {
+            addresses,
+            health,
+            open: HashMap::new(),
+        }
+    }
+
+    /// Takes a round's changes in. What is no more is closed before anything is opened, since
+    /// a port may pass from one Service to another.
+    pub(crate) fn update(
+        &mut self,
+        changes: BTreeMap<ObjectName, Option<HealthCheck>>,
+        told: &mut Told,
+        now: Duration,
+    ) {
+        for (service, check) in &changes {
+            let port = check.as_ref().filter(|check| check.waits_for.is_none());
+            let port = port.map(|check| check.port);
+            if let Some(open) = self.open.get(service)
+                && port != Some(open.borrow().port)
+            {
+                self.open.remove(service);
+            }
+        }
+        for (service, check) in changes {
+            let Some(check) = check else { continue };
+            if let Some(holder) = &check.waits_for {
+                let line = format!(
+                    "Service {service} waits for the health check port {}, which the older Service {holder} has",
+                    check.port
+                );
+                if told.anew(&line, now) {
+                    warn!("{line}");
+                }
+            } else if let Some(open) = self.open.get(&service) {
+                open.send_replace(check);
+            } else {
+                self.open(service, check);
+            }
+        }
+    }
+
+    fn open(&mut self, service: ObjectName, check: HealthCheck) {
+        let port = check.port;
+        let (sender, check) = watch::channel(check);
+        for ip in &self.addresses {
+            let check = Checked {
+                check: check.clone(),
+                health: self.health.clone(),
+            };
+            tokio::spawn(attend(SocketAddr::new(*ip, port), check));
+        }
+        self.open.insert(service, sender);
+    }
+}
+
+/// What a listener answers from.
+#[derive(Clone)]
+struct Checked {
+    check: watch::Receiver<HealthCheck>,
+    health: Health,
+}
+
+impl Checked {
+    fn is_closed(&self) -> bool {
+        self.check.has_changed().is_err()
+    }
+
+    /// Resolves when the health check is no more.
+    async fn closed(mut self) {
+        while self.check.changed().await.is_ok() {}
+    }
+}
+
+/// Answers at one address until the health check is no more; connections that wait for a
+/// request end with it.
+async fn attend(at: SocketAddr, checked: Checked) {
+    let listener = tokio::select! {
+        listener = open_in_the_end(at, &checked) => listener,
+        () = checked.clone().closed() => return,
+    };
+    let routes = Router::new().fallback(answer).with_state(checked.clone());
+    let served = axum::serve(listener, routes).with_graceful_shutdown(checked.closed());
+    if let Err(error) = served.await {
+        warn!("the health check at {at} stopped answering: {error}");
+    }
+}
+
+/// Tries until the port can be opened: somebody else's port is no reason to stop.
+async fn open_in_the_end(at: SocketAddr, checked: &Checked) -> TcpListener {
+    let service = checked.check.borrow().service.clone();
+    let [mut delay, longest] = RETRY;
+    let mut told = false;
+    loop {
+        match listen(at) {
+            Ok(listener) => {
+                if told {
+                    info!("the health check of Service {service} answers at {at} now");
+                } else {
+                    debug!("the health check of Service {service} answers at {at}");
+                }
+                return listener;
+            }
+            Err(error) if !told && delay >= PATIENCE => {
+                warn!(
+                    "the health check of Service {service} cannot be opened at {at} and is tried \
+                     again: {error}; `ss -ltnp` shows who has the port"
+                );
+                told = true;
+            }
+            Err(_) => {}
+        }
+        tokio::time::sleep(delay).await;
+        delay = (delay * 2).min(longest);
+    }
+}
+
+/// IPv6 sockets are for IPv6 alone, so that both families have a listener whatever
+/// net.ipv6.bindv6only says.
+fn listen(at: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(at), Type::STREAM, None)?;
+    if at.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&at.into())?;
+    socket.listen(BACKLOG)?;
+    TcpListener::from_std(socket.into())
+}
+
+/// The body that kube-proxy answers with.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Answer {
+    service: Name,
+    local_endpoints: usize,
+    service_proxy_healthy: bool,
+}
+
+#[derive(Serialize)]
+struct Name {
+    namespace: String,
+    name: String,
+}
+
+async fn answer(State(checked): State<Checked>) -> impl IntoResponse {
+    let healthy = checked.health.is_healthy();
+    let check = checked.check.borrow();
+    // A request may come in on a connection from before the health check went.
+    let endpoints = if checked.is_closed() {
+        0
+    } else {
+        check.local_endpoints
+    };
+    let code = if endpoints > 0 && healthy {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
+    let headers = [
+        (
+            header::X_CONTENT_TYPE_OPTIONS.as_str(),
+            "nosniff".to_owned(),
+        ),
+        ("x-load-balancing-endpoint-weight", endpoints.to_string()),
+    ];
+    let answer = Answer {
+        service: Name {
+            namespace: check.service.namespace.to_string(),
+            name: check.service.name.to_string(),
+        },
+        local_endpoints: endpoints,
+        service_proxy_healthy: healthy,
+    };
+    (code, headers, Json(answer))
+}
