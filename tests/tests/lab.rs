@@ -24,6 +24,7 @@ mod lab {
     mod itself;
     mod lifecycle;
     mod matrix;
+    mod outside;
     mod outward;
     mod refusal;
     mod scene;

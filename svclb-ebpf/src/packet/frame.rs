@@ -54,6 +54,13 @@ pub(crate) trait Frame {
     fn send(&self, way: &Way) -> i32;
 }
 
+/// The verifier has to see that an offset is small. Every one that XDP uses is: it passes up
+/// headers of variable length.
+#[inline(always)]
+const fn bounded(offset: u32) -> usize {
+    (offset & 0xff) as usize
+}
+
 impl Frame for XdpContext {
     const IS_XDP: bool = true;
     const PASS: i32 = xdp_action::XDP_PASS as i32;
@@ -82,7 +89,7 @@ impl Frame for XdpContext {
 
     #[inline(always)]
     fn load<T: Copy>(&self, offset: u32) -> Option<T> {
-        let start = self.data() + offset as usize;
+        let start = self.data() + bounded(offset);
         // The check has to be on the moved pointer: the verifier forgets any other.
         if start + size_of::<T>() > self.data_end() {
             return None;
@@ -93,7 +100,7 @@ impl Frame for XdpContext {
 
     #[inline(always)]
     fn store<T: Copy>(&self, offset: u32, value: T) -> Option<()> {
-        let start = self.data() + offset as usize;
+        let start = self.data() + bounded(offset);
         if start + size_of::<T>() > self.data_end() {
             return None;
         }
@@ -133,9 +140,8 @@ impl Frame for XdpContext {
         if written.is_none() {
             return Self::DROP;
         }
-        if way.device == self.device() {
-            return xdp_action::XDP_TX as i32;
-        }
+        // Back by the same device too: a veth leaves what XDP_TX sends lying until something
+        // else comes along (seen on 6.18).
         // SAFETY: takes numbers.
         unsafe { bpf_redirect(way.device, 0) as i32 }
     }

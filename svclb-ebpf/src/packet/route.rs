@@ -110,9 +110,8 @@ pub(super) fn forward<F: Frame>(frame: &F, scratch: &mut Scratch, to: &Tuple) ->
     };
     let device = maps::device(way.device);
     if F::IS_XDP {
-        let is_same = way.device == frame.device();
         let takes = device.is_some_and(|device| device.flags.contains(DeviceFlags::XDP_TARGET));
-        if way.link.is_none() || !(is_same || takes) {
+        if way.link.is_none() || !takes {
             return F::PASS;
         }
     }

@@ -23,6 +23,7 @@
 pub mod apply;
 mod claims;
 pub mod cluster;
+pub mod conntrack;
 pub mod diff;
 #[cfg(feature = "testing")]
 pub mod fake;

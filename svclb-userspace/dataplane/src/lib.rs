@@ -12,6 +12,7 @@ mod attach;
 mod cleanup;
 mod device_map;
 mod features;
+mod flows;
 #[cfg(feature = "kernel-log")]
 mod kernel_log;
 mod kernel_maps;
@@ -29,6 +30,7 @@ pub use attach::{AttachError, Attachment, PROGRAMS};
 pub use cleanup::{CleanupError, cleanup};
 pub use device_map::Devices;
 pub use features::{Features, features};
+pub use flows::{Flow, Flows};
 pub use kernel_maps::{GracePeriod, KernelMaps};
 pub use mounts::{MountError, find_bpffs, find_cgroup2};
 pub use open::{Dataplane, OpenError, Options};

@@ -17,6 +17,7 @@ use crate::attach::{self, AttachError, Attachment, PROGRAMS};
 use crate::cleanup::MAPS;
 use crate::device_map::Devices;
 use crate::features::{Features, features};
+use crate::flows::Flows;
 use crate::kernel_maps::KernelMaps;
 use crate::pinned::{Pinned, PinnedError};
 use crate::pins::Pins;
@@ -107,12 +108,7 @@ impl Dataplane {
             load_program(&mut ebpf, program)?;
         }
         write_meta(&pins, options.source_ports)?;
-        if let Err(error) = options.source_ports.reserve() {
-            warnings.push(format!(
-                "the source ports of traffic to other nodes cannot be reserved: {error}; set \
-                 net.ipv4.ip_local_reserved_ports yourself"
-            ));
-        }
+
         #[cfg(feature = "kernel-log")]
         crate::kernel_log::follow(&mut ebpf);
         Ok(Self {
@@ -159,6 +155,14 @@ impl Dataplane {
     /// [`OpenError::Maps`].
     pub fn devices(&self) -> Result<Devices, OpenError> {
         Devices::open(&self.pins).map_err(OpenError::Maps)
+    }
+
+    /// The flows from outside.
+    ///
+    /// # Errors
+    /// [`OpenError::Maps`].
+    pub fn flows(&self) -> Result<Flows, OpenError> {
+        Flows::open(&self.pins).map_err(OpenError::Maps)
     }
 
     pub(crate) const fn pins(&self) -> &Pins {

@@ -10,6 +10,7 @@ use svclb_common::{
 use svclb_core::apply::Snapshot;
 
 use crate::attach::PROGRAMS;
+use crate::flows::{Flow, Flows};
 use crate::pins::Pins;
 use crate::planned::{Planned, read_all};
 use crate::sys::{self, Map};
@@ -102,6 +103,14 @@ impl Pinned {
     /// What the system said.
     pub fn snapshot(&self) -> io::Result<Snapshot> {
         self.planned.read()
+    }
+
+    /// The flows from outside.
+    ///
+    /// # Errors
+    /// What the system said.
+    pub fn flows(&self) -> io::Result<Vec<Flow>> {
+        Flows::open(&self.pins)?.list()
     }
 
     /// All affinity entries, also those whose time is over.

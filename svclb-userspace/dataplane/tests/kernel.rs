@@ -16,7 +16,7 @@ use svclb_common::{
 use svclb_core::apply::Maps;
 use svclb_core::op::Op;
 use svclb_dataplane::{
-    Attachment, Dataplane, Options, PROGRAMS, Pinned, cleanup, find_bpffs, find_cgroup2,
+    Attachment, Dataplane, Options, PROGRAMS, Pinned, PortRange, cleanup, find_bpffs, find_cgroup2,
 };
 
 /// A pin directory and a cgroup of this test alone, both gone when it is dropped.
@@ -46,6 +46,8 @@ impl Place {
                 peers: 1024,
                 ..Sizes::DEFAULT
             },
+            source_ports: PortRange::new(50_000, 50_999).unwrap(),
+            external_cluster_ips: true,
         })
     }
 
@@ -202,8 +204,8 @@ fn maps_of_another_layout_are_refused_with_what_to_do() {
     let place = Place::new();
     drop(place.open());
     let pinned = MapData::from_pin(place.pin_dir().join("maps/META")).unwrap();
-    let mut meta = Array::<_, u64>::try_from(Map::Array(pinned)).unwrap();
-    let other: u64 = zerocopy::transmute!(Meta {
+    let mut meta = Array::<_, [u32; 3]>::try_from(Map::Array(pinned)).unwrap();
+    let other: [u32; 3] = zerocopy::transmute!(Meta {
         abi_version: ABI_VERSION + 1,
         ..Meta::CURRENT
     });
@@ -258,6 +260,6 @@ fn cleaning_up_twice_is_cleaning_up_once() {
     let place = Place::new();
     place.open().attach().unwrap();
     let removed = cleanup(place.pin_dir()).unwrap();
-    assert_eq!(removed.len(), PROGRAMS.len() + 10 + 3);
+    assert_eq!(removed.len(), PROGRAMS.len() + 13 + 3);
     assert!(cleanup(place.pin_dir()).unwrap().is_empty());
 }

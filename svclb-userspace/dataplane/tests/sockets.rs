@@ -21,7 +21,7 @@ use svclb_common::{
 use svclb_core::apply::Maps;
 use svclb_core::op::Op;
 use svclb_dataplane::{
-    Dataplane, Options, UdpSockets, can_destroy, cleanup, find_bpffs, find_cgroup2,
+    Dataplane, Options, PortRange, UdpSockets, can_destroy, cleanup, find_bpffs, find_cgroup2,
 };
 
 const SERVICE4: &str = "10.96.0.1:53";
@@ -53,6 +53,8 @@ impl Place {
                 peers: 1024,
                 ..Sizes::DEFAULT
             },
+            source_ports: PortRange::new(50_000, 50_999).unwrap(),
+            external_cluster_ips: true,
         };
         fs::create_dir(&options.cgroup).unwrap();
         let place = Self {

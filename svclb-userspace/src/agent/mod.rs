@@ -1,5 +1,6 @@
 //! The agent: `source → planner → writer`, and nothing between them but this loop.
 
+mod conntrack;
 mod devices;
 mod failing;
 mod follow;
@@ -17,6 +18,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use conntrack::Conntrack;
 use devices::Devices;
 use failing::Failing;
 use follow::Follow;
@@ -177,6 +179,7 @@ struct Agent {
     failing: Failing,
     told: Told,
     follow: Follow,
+    conntrack: Conntrack,
     audit_interval: Duration,
     /// When the maps were last compared; `None` to do it now.
     audited: Option<Instant>,
@@ -198,6 +201,7 @@ impl Agent {
         surroundings: Surroundings,
     ) -> anyhow::Result<Self> {
         let maps = dataplane.maps()?;
+        let conntrack = Conntrack::new(dataplane.flows()?);
         let grace = maps.grace();
         let writer = Writer::adopt(maps).context("the pinned maps cannot be read back")?;
         let fill = writer.fill();
@@ -219,6 +223,7 @@ impl Agent {
             failing: Failing::default(),
             told: Told::default(),
             follow,
+            conntrack,
             audit_interval,
             audited: Some(Instant::now()),
             started,
@@ -296,6 +301,7 @@ impl Agent {
                 self.started.elapsed(),
             );
             self.follow.written(&round);
+            self.conntrack.written(&round);
             self.failing.update(&round, report.failed);
         }
         if let Some(wanted) = wanted
@@ -308,6 +314,9 @@ impl Agent {
             .synced(self.ready, self.failing.sentence(), node);
         self.begin_grace();
         self.follow.start();
+        if self.ready {
+            self.conntrack.start();
+        }
         Ok(())
     }
 
@@ -352,6 +361,7 @@ impl Agent {
         }
         let retired = self.writer.retire();
         self.follow.grace(!retired.is_empty());
+        self.conntrack.grace(!retired.is_empty());
         if !retired.is_empty() {
             let grace = self.grace.clone();
             self.passing = Some(Passing {
@@ -366,6 +376,7 @@ impl Agent {
         tokio::select! {
             waited = grace_over(&mut self.passing) => Happened::GraceOver(waited),
             worked = self.follow.happens() => Happened::Worked(worked),
+            swept = self.conntrack.happens() => Happened::Swept(swept),
             Ok(()) = self.surroundings.devices.changed() => Happened::Moved,
         }
     }
@@ -373,6 +384,7 @@ impl Agent {
     fn take(&mut self, happened: Happened) {
         match happened {
             Happened::GraceOver(waited) => self.collect(waited),
+            Happened::Swept(swept) => self.conntrack.take(swept, &self.planner),
             // Noticed by `locate`.
             Happened::Moved => self.surroundings.devices.mark_changed(),
             Happened::Worked(worked) => {
@@ -394,6 +406,7 @@ impl Agent {
             }
         };
         self.follow.grace_over();
+        self.conntrack.grace_over();
         match result {
             Ok(_) => self.collects = true,
             Err(error) => {
@@ -473,6 +486,7 @@ impl Agent {
 enum Happened {
     GraceOver(std::io::Result<()>),
     Worked(follow::Worked),
+    Swept(std::io::Result<(Vec<svclb_dataplane::Flow>, usize)>),
     /// The node's devices or addresses changed.
     Moved,
 }

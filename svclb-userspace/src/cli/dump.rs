@@ -20,7 +20,7 @@ struct Report {
     #[serde(skip_serializing_if = "Option::is_none")]
     backends: Option<Vec<Backend>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    conntrack: Option<Vec<()>>,
+    conntrack: Option<Vec<Flow>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     affinity: Option<Vec<Affinity>>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -68,6 +68,18 @@ struct Affinity {
     last_used_ns: u64,
 }
 
+/// A flow from outside.
+#[derive(Serialize)]
+struct Flow {
+    protocol: &'static str,
+    client: String,
+    frontend: String,
+    backend: String,
+    /// What the backend sees instead of the client, where it is on another node.
+    seen_as: Option<String>,
+    last_seen_ns: u64,
+}
+
 #[derive(Serialize)]
 struct Socket {
     cookie: u64,
@@ -102,8 +114,8 @@ pub(crate) fn dump(args: &Dump) -> anyhow::Result<()> {
         report.backends = Some(backends(&maps));
     }
     if asked(What::Conntrack) {
-        // Nothing is tracked at sockets: the kernel's own connection is the state.
-        report.conntrack = Some(Vec::new());
+        // Of clients outside only: at sockets the kernel's own connection is the state.
+        report.conntrack = Some(conntrack(&pinned)?);
     }
     if asked(What::Affinity) {
         report.affinity = Some(affinity(&pinned, &maps)?);
@@ -226,6 +238,23 @@ fn affinity(pinned: &Pinned, maps: &Snapshot) -> anyhow::Result<Vec<Affinity>> {
     Ok(entries)
 }
 
+fn conntrack(pinned: &Pinned) -> anyhow::Result<Vec<Flow>> {
+    let mut flows: Vec<_> = pinned
+        .flows()?
+        .into_iter()
+        .map(|flow| Flow {
+            protocol: flow.proto.name(),
+            client: flow.client.to_string(),
+            frontend: flow.frontend.to_string(),
+            backend: flow.backend.to_string(),
+            seen_as: flow.seen_as().map(|addr| addr.to_string()),
+            last_seen_ns: flow.last_seen_ns(),
+        })
+        .collect();
+    flows.sort_by(|a, b| (&a.frontend, &a.client).cmp(&(&b.frontend, &b.client)));
+    Ok(flows)
+}
+
 fn sockets(pinned: &Pinned) -> anyhow::Result<Vec<Socket>> {
     let address = |addr: svclb_common::Addr16, port: svclb_common::PortBe| {
         std::net::SocketAddr::new(addr.to_ip(), port.get()).to_string()
@@ -312,10 +341,24 @@ impl Tabular for Report {
             }
             tables.push(("BACKENDS".to_owned(), table));
         }
-        if self.conntrack.is_some() {
-            let mut table = render::table(["CONNTRACK"]);
-            table.add_row(["nothing is tracked: connections are translated at their sockets"]);
-            tables.push(("CONNTRACK".to_owned(), table));
+        if let Some(flows) = &self.conntrack {
+            let mut table = render::table([
+                "PROTOCOL",
+                "CLIENT",
+                "FRONTEND",
+                "BACKEND",
+                "CLIENT SEEN AS",
+            ]);
+            for flow in flows {
+                table.add_row([
+                    flow.protocol.to_owned(),
+                    flow.client.clone(),
+                    flow.frontend.clone(),
+                    flow.backend.clone(),
+                    flow.seen_as.clone().unwrap_or_else(|| "itself".to_owned()),
+                ]);
+            }
+            tables.push(("CONNTRACK (clients outside)".to_owned(), table));
         }
         if let Some(affinity) = &self.affinity {
             let mut table = render::table(["SERVICE", "CLIENT", "BACKEND"]);

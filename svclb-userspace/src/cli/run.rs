@@ -54,6 +54,13 @@ pub(crate) fn run(args: Run) -> anyhow::Result<()> {
     for warning in dataplane.warnings() {
         warn!("{warning}");
     }
+    if let Err(error) = options.source_ports.reserve() {
+        let [first, last] = options.source_ports.ends();
+        warn!(
+            "the source ports of traffic to other nodes cannot be kept from sockets: {error}; add \
+             {first}-{last} to net.ipv4.ip_local_reserved_ports"
+        );
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .max_blocking_threads(8)

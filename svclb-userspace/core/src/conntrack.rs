@@ -1,0 +1,160 @@
+//! When a flow from outside is over. Pure: what is known of both directions, and how long
+//! neither was heard of.
+
+use std::time::Duration;
+
+use svclb_common::{FlowFlags, FlowValue, Proto};
+
+/// How long a flow is remembered after its last packet, by what was seen of it. The defaults
+/// are those of Linux and kube-proxy for netfilter's conntrack.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Timeouts {
+    /// TCP that nobody answered (`nf_conntrack_tcp_timeout_syn_sent`, shortened: a flood of
+    /// them must not fill the map).
+    pub tcp_opening: Duration,
+    /// TCP that was answered (`nf_conntrack_tcp_timeout_established`, as kube-proxy sets it).
+    pub tcp_established: Duration,
+    /// TCP that one side ended (`nf_conntrack_tcp_timeout_close_wait`, as kube-proxy sets it).
+    pub tcp_half_closed: Duration,
+    /// TCP that both sides ended (`nf_conntrack_tcp_timeout_time_wait`).
+    pub tcp_closed: Duration,
+    /// TCP that was reset (`nf_conntrack_tcp_timeout_close`).
+    pub tcp_reset: Duration,
+    /// UDP that nobody answered (`nf_conntrack_udp_timeout`).
+    pub udp_opening: Duration,
+    /// UDP that was answered (`nf_conntrack_udp_timeout_stream`).
+    pub udp_established: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        let seconds = Duration::from_secs;
+        Self {
+            tcp_opening: seconds(30),
+            tcp_established: seconds(24 * 3600),
+            tcp_half_closed: seconds(3600),
+            tcp_closed: seconds(120),
+            tcp_reset: seconds(10),
+            udp_opening: seconds(30),
+            udp_established: seconds(120),
+        }
+    }
+}
+
+impl Timeouts {
+    /// How long a flow is remembered. `other` is the other direction's entry, if it has one:
+    /// a direction alone is what a crash or a full map left.
+    pub fn of(&self, proto: Proto, one: &FlowValue, other: Option<&FlowValue>) -> Duration {
+        let Some(other) = other else {
+            return self.tcp_opening;
+        };
+        let both = |flag| one.flags.contains(flag) && other.flags.contains(flag);
+        let any = |flag| one.flags.contains(flag) || other.flags.contains(flag);
+        let is_answered = both(FlowFlags::SEEN);
+        if proto == Proto::UDP {
+            return if is_answered {
+                self.udp_established
+            } else {
+                self.udp_opening
+            };
+        }
+        if any(FlowFlags::RST) {
+            self.tcp_reset
+        } else if both(FlowFlags::FIN) {
+            self.tcp_closed
+        } else if any(FlowFlags::FIN) {
+            self.tcp_half_closed
+        } else if is_answered {
+            self.tcp_established
+        } else {
+            self.tcp_opening
+        }
+    }
+
+    /// Whether a flow is over at a time, in nanoseconds of CLOCK_MONOTONIC.
+    pub fn is_over(
+        &self,
+        proto: Proto,
+        one: &FlowValue,
+        other: Option<&FlowValue>,
+        now_ns: u64,
+    ) -> bool {
+        let last = other
+            .map_or(0, |other| other.last_seen_ns)
+            .max(one.last_seen_ns);
+        let idle = Duration::from_nanos(now_ns.saturating_sub(last));
+        idle >= self.of(proto, one, other)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: u64 = 1_000_000_000;
+
+    fn direction(flags: &[FlowFlags], last_seen: u64) -> FlowValue {
+        FlowValue {
+            flags: flags
+                .iter()
+                .fold(FlowFlags::NONE, |all, flag| all.union(*flag)),
+            last_seen_ns: last_seen * SECOND,
+            ..FlowValue::default()
+        }
+    }
+
+    /// After how many seconds a flow is over whose directions were seen like this at second 0.
+    fn lasts(proto: Proto, one: &[FlowFlags], other: &[FlowFlags]) -> u64 {
+        let timeouts = Timeouts::default();
+        let (one, other) = (direction(one, 0), direction(other, 0));
+        (0..=100_000)
+            .find(|second| timeouts.is_over(proto, &one, Some(&other), second * SECOND))
+            .unwrap()
+    }
+
+    const SEEN: FlowFlags = FlowFlags::SEEN;
+    const FIN: FlowFlags = FlowFlags::FIN;
+    const RST: FlowFlags = FlowFlags::RST;
+
+    #[test]
+    fn an_established_connection_is_kept_for_a_day_and_one_that_nobody_answered_for_seconds() {
+        assert_eq!(lasts(Proto::TCP, &[SEEN], &[SEEN]), 24 * 3600);
+        assert_eq!(lasts(Proto::TCP, &[SEEN], &[]), 30);
+    }
+
+    #[test]
+    fn a_connection_that_one_side_ended_is_kept_for_an_hour_as_with_kube_proxy() {
+        assert_eq!(lasts(Proto::TCP, &[SEEN, FIN], &[SEEN]), 3600);
+        assert_eq!(lasts(Proto::TCP, &[SEEN], &[SEEN, FIN]), 3600);
+    }
+
+    #[test]
+    fn a_connection_that_both_ended_or_one_reset_goes_soon() {
+        assert_eq!(lasts(Proto::TCP, &[SEEN, FIN], &[SEEN, FIN]), 120);
+        assert_eq!(lasts(Proto::TCP, &[SEEN], &[SEEN, RST]), 10);
+    }
+
+    #[test]
+    fn datagrams_that_are_answered_keep_their_flow_for_longer() {
+        assert_eq!(lasts(Proto::UDP, &[SEEN], &[]), 30);
+        assert_eq!(lasts(Proto::UDP, &[SEEN], &[SEEN]), 120);
+    }
+
+    #[test]
+    fn a_packet_of_either_direction_keeps_both() {
+        let timeouts = Timeouts::default();
+        let (one, other) = (direction(&[SEEN], 0), direction(&[SEEN], 1000));
+        for (one, other) in [(one, other), (other, one)] {
+            let is_over = |at| timeouts.is_over(Proto::UDP, &one, Some(&other), at * SECOND);
+            assert!(!is_over(1119) && is_over(1120));
+        }
+    }
+
+    #[test]
+    fn a_direction_alone_is_swept() {
+        let timeouts = Timeouts::default();
+        let alone = direction(&[SEEN], 0);
+        assert!(timeouts.is_over(Proto::TCP, &alone, None, 30 * SECOND));
+        assert!(!timeouts.is_over(Proto::TCP, &alone, None, 29 * SECOND));
+    }
+}

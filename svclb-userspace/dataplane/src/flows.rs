@@ -1,0 +1,154 @@
+//! `FLOWS`: reading the flows from outside, and removing those that are over.
+
+use std::io;
+use std::net::SocketAddr;
+
+use nix::time::{ClockId, clock_gettime};
+use svclb_common::{Addr16, FlowFlags, FlowKey, FlowValue, PortBe, Proto, maps as names};
+use svclb_core::conntrack::Timeouts;
+
+use crate::pins::Pins;
+use crate::planned::read_all;
+use crate::sys::{self, Map};
+
+/// A flow from outside, as its client's direction has it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Flow {
+    /// Its client.
+    pub client: SocketAddr,
+    /// The address that the client uses.
+    pub frontend: SocketAddr,
+    /// Where it was sent.
+    pub backend: SocketAddr,
+    /// TCP or UDP.
+    pub proto: Proto,
+    key: FlowKey,
+    value: FlowValue,
+}
+
+impl Flow {
+    fn new(key: FlowKey, value: FlowValue) -> Option<Self> {
+        let at = |addr: Addr16, port: PortBe| SocketAddr::new(addr.to_ip(), port.get());
+        let (from, to) = (key.tuple, value.tuple);
+        value.flags.contains(FlowFlags::FROM_CLIENT).then(|| Self {
+            client: at(from.src, from.src_port),
+            frontend: at(from.dst, from.dst_port),
+            backend: at(to.dst, to.dst_port),
+            proto: key.proto,
+            key,
+            value,
+        })
+    }
+
+    /// The node's own address and port that the backend sees, where it does not see the
+    /// client's.
+    pub fn seen_as(&self) -> Option<SocketAddr> {
+        let to = self.value.tuple;
+        let is_forwarded = self.value.flags.contains(FlowFlags::FORWARDED);
+        is_forwarded.then(|| SocketAddr::new(to.src.to_ip(), to.src_port.get()))
+    }
+
+    /// When its client was last heard of, in nanoseconds of CLOCK_MONOTONIC.
+    pub const fn last_seen_ns(&self) -> u64 {
+        self.value.last_seen_ns
+    }
+}
+
+/// The flows.
+#[derive(Debug)]
+pub struct Flows(Map);
+
+impl Flows {
+    pub(crate) fn open(pins: &Pins) -> io::Result<Self> {
+        Map::open(&pins.map(names::FLOWS)).map(Self)
+    }
+
+    /// All of them, in no order.
+    ///
+    /// # Errors
+    /// What the system said.
+    pub fn list(&self) -> io::Result<Vec<Flow>> {
+        let all = read_all::<FlowKey, FlowValue>(&self.0)?;
+        Ok(all
+            .into_iter()
+            .filter_map(|(key, value)| Flow::new(key, value))
+            .collect())
+    }
+
+    /// Removes the flows that are over, and returns those of UDP that go on, and how many are
+    /// gone. Blocks for as long as reading the map takes.
+    ///
+    /// # Errors
+    /// What the system said; what was removed before it is gone.
+    pub fn sweep(&self, timeouts: &Timeouts) -> io::Result<(Vec<Flow>, usize)> {
+        let now = monotonic_ns()?;
+        let (mut going_on, mut removed) = (Vec::new(), 0);
+        for (key, value) in read_all::<FlowKey, FlowValue>(&self.0)? {
+            let is_udp = key.proto == Proto::UDP;
+            let other_key = value.other(key.proto);
+            // Only what was silent for a while needs a look at its other direction.
+            let may_be_over = timeouts.is_over(key.proto, &value, Some(&value), now)
+                || timeouts.is_over(key.proto, &value, None, now);
+            let other = if may_be_over {
+                self.get(&other_key)?
+            } else {
+                Some(value)
+            };
+            if may_be_over && timeouts.is_over(key.proto, &value, other.as_ref(), now) {
+                removed += usize::from(self.remove_unless_seen(&key, &value)?);
+                if let Some(other) = other {
+                    self.remove_unless_seen(&other_key, &other)?;
+                }
+            } else if is_udp {
+                going_on.extend(Flow::new(key, value));
+            }
+        }
+        Ok((going_on, removed))
+    }
+
+    /// Removes flows whose backend no longer serves: their client's next packet is given
+    /// another one. How many were still there.
+    ///
+    /// # Errors
+    /// What the system said.
+    pub fn remove(&self, flows: &[Flow]) -> io::Result<usize> {
+        let mut removed = 0;
+        for flow in flows {
+            removed += usize::from(self.delete(&flow.key)?);
+            self.delete(&flow.value.other(flow.proto))?;
+        }
+        Ok(removed)
+    }
+
+    fn get(&self, key: &FlowKey) -> io::Result<Option<FlowValue>> {
+        let mut value = vec![0; self.0.value_size.next_multiple_of(8)];
+        if !self.0.lookup(sys::bytes(key), &mut value)? {
+            return Ok(None);
+        }
+        let exact = value.get(..size_of::<FlowValue>()).unwrap_or_default();
+        sys::value(exact).map(Some)
+    }
+
+    /// Removes an entry, if nothing was seen of it since it was read.
+    fn remove_unless_seen(&self, key: &FlowKey, known: &FlowValue) -> io::Result<bool> {
+        if self.get(key)? != Some(*known) {
+            return Ok(false);
+        }
+        self.delete(key)
+    }
+
+    fn delete(&self, key: &FlowKey) -> io::Result<bool> {
+        match self.0.delete(sys::bytes(key)) {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// CLOCK_MONOTONIC, which `bpf_ktime_get_ns` reads.
+fn monotonic_ns() -> io::Result<u64> {
+    let now = clock_gettime(ClockId::CLOCK_MONOTONIC)?;
+    let seconds = u64::try_from(now.tv_sec()).unwrap_or_default();
+    Ok(seconds * 1_000_000_000 + u64::try_from(now.tv_nsec()).unwrap_or_default())
+}

@@ -1,0 +1,370 @@
+//! Clients outside the cluster: packets that come in by a node's uplink.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::MutexGuard;
+use std::time::Duration;
+
+use svclb_tests::manifests::{Endpoint, Manifests, Service};
+use svclb_tests::{
+    Agent, AgentOptions, Kind, Lab, Node, Outside, Pod, PodNetwork, Transport, UplinkOptions,
+    wait_until,
+};
+
+use super::scene::{TARGET, turn, v4, v6, web};
+
+const NODE_PORT: u16 = 30_080;
+const BALANCED: [IpAddr; 2] = [
+    IpAddr::V4(Ipv4Addr::new(203, 0, 113, 10)),
+    IpAddr::V6(Ipv6Addr::new(0xfd00, 0x203, 0, 0x113, 0, 0, 0, 0x10)),
+];
+const NETWORKS: [PodNetwork; 3] = [PodNetwork::Bridged, PodNetwork::Routed, PodNetwork::Vxlan];
+/// Both ways to translate, where the uplink takes XDP.
+const WAYS: [&str; 2] = ["off", "native"];
+
+/// Two nodes with a backend each, an agent each, and a client outside. Fields go in this order.
+struct Scene {
+    agents: Vec<Agent>,
+    manifests: Manifests,
+    backends: Vec<Pod>,
+    nodes: Vec<Node>,
+    client: Pod,
+    outside: Outside,
+    _lab: Lab,
+    _turn: MutexGuard<'static, ()>,
+}
+
+fn service() -> Service {
+    let service = Service::new("web")
+        .at(v4(10))
+        .at(v6(0x10))
+        .tcp(80, TARGET)
+        .udp(80, TARGET)
+        .node_ports(30_000);
+    BALANCED.into_iter().fold(service, Service::balanced_at)
+}
+
+impl Scene {
+    fn new(network: PodNetwork, xdp: &str, service: &Service) -> Self {
+        let turn = turn();
+        let lab = Lab::new("outside").unwrap();
+        let outside = lab.outside(network).unwrap();
+        let options = UplinkOptions {
+            masquerade: true,
+            ..UplinkOptions::default()
+        };
+        let nodes: Vec<_> = ["node1", "node2"]
+            .iter()
+            .map(|name| lab.node_at(&outside, name, options).unwrap())
+            .collect();
+        let backends: Vec<_> = nodes
+            .iter()
+            .zip(["a", "b"])
+            .map(|(node, name)| node.pod(name).unwrap())
+            .collect();
+        for backend in &backends {
+            backend.serve(Transport::Tcp, TARGET).unwrap();
+            backend.serve(Transport::Udp, TARGET).unwrap();
+        }
+        let client = outside.client("client").unwrap();
+        for ip in BALANCED {
+            outside.route(ip, &nodes[0]).unwrap();
+        }
+        let manifests = Manifests::new(lab.dir().join("manifests")).unwrap();
+        let scene = Self {
+            agents: Vec::new(),
+            manifests,
+            backends,
+            nodes,
+            client,
+            outside,
+            _lab: lab,
+            _turn: turn,
+        };
+        scene.put(service, &["a", "b"]);
+        scene.started(xdp)
+    }
+
+    fn started(mut self, xdp: &str) -> Self {
+        for node in &self.nodes {
+            let options = AgentOptions {
+                args: vec!["--xdp".to_owned(), xdp.to_owned()],
+            };
+            let agent = Agent::start(node, self.manifests.dir(), options).unwrap();
+            self.agents.push(agent);
+        }
+        self
+    }
+
+    /// The Service with these backends.
+    fn put(&self, service: &Service, names: &[&str]) {
+        let mut objects = vec![service.object()];
+        for is_v6 in [false, true] {
+            let endpoints: Vec<_> = self
+                .backends
+                .iter()
+                .zip(&self.nodes)
+                .filter(|(pod, _)| names.contains(&pod.name()))
+                .map(|(pod, node)| {
+                    let ip: IpAddr = if is_v6 {
+                        pod.v6().into()
+                    } else {
+                        pod.v4().into()
+                    };
+                    Endpoint::new(ip).on(node.name())
+                })
+                .collect();
+            if !endpoints.is_empty() {
+                objects.push(service.slice_of(&endpoints));
+            }
+        }
+        self.manifests.put("web.yaml", &objects).unwrap();
+    }
+
+    fn backend(&self, name: &str) -> &Pod {
+        self.backends.iter().find(|pod| pod.name() == name).unwrap()
+    }
+
+    /// A node's NodePort, in both families.
+    fn node_port(&self, node: usize) -> [SocketAddr; 2] {
+        let node = &self.nodes[node];
+        [(node.v4(), NODE_PORT).into(), (node.v6(), NODE_PORT).into()]
+    }
+
+    /// Waits until the client outside is answered by exactly these.
+    fn wait_for_answers(&self, to: SocketAddr, names: &[&str]) {
+        let mut last = None;
+        let settled = wait_until(Duration::from_secs(5), || {
+            let tally = self.client.repeat(Transport::Tcp, to, 24).unwrap();
+            let answering: Vec<_> = tally.answers.keys().cloned().collect();
+            let is_so = answering == names && (names.is_empty() || tally.failed() == 0);
+            last = Some(tally);
+            is_so
+        });
+        assert!(settled, "{to} is not answered by {names:?} but: {last:?}");
+    }
+}
+
+fn kinds() -> [Kind; 3] {
+    let udp = Kind::new(Transport::Udp);
+    [Kind::new(Transport::Tcp), udp, udp.unconnected()]
+}
+
+#[test]
+fn a_client_outside_reaches_every_backend_by_any_node_and_local_ones_see_its_address() {
+    for network in NETWORKS {
+        for xdp in WAYS {
+            let scene = Scene::new(network, xdp, &service());
+            let own: [IpAddr; 2] = [scene.client.v4().into(), scene.client.v6().into()];
+            let ways = scene.node_port(0).into_iter().chain(BALANCED.map(web));
+            for to in ways.chain(scene.node_port(1)) {
+                let here = if scene.node_port(1).contains(&to) {
+                    "b"
+                } else {
+                    "a"
+                };
+                for kind in kinds() {
+                    let mut answering = std::collections::BTreeSet::new();
+                    for _ in 0..24 {
+                        let answer = scene.client.ask(kind, to).unwrap_or_else(|failure| {
+                            panic!("{network:?}, XDP {xdp}, {to} {kind:?}: {failure}")
+                        });
+                        if answer.backend == here {
+                            assert!(own.contains(&answer.client.ip()), "{to}: {answer:?}");
+                        }
+                        answering.insert(answer.backend);
+                    }
+                    assert_eq!(
+                        answering.len(),
+                        2,
+                        "{network:?} {xdp} {to} {kind:?}: {answering:?}"
+                    );
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn with_external_policy_local_only_this_nodes_backends_answer_and_they_see_the_client() {
+    for xdp in WAYS {
+        let local = service().external_local();
+        let scene = Scene::new(PodNetwork::Vxlan, xdp, &local);
+        let own: [IpAddr; 2] = [scene.client.v4().into(), scene.client.v6().into()];
+        for (node, name) in [(0, "a"), (1, "b")] {
+            for to in scene.node_port(node) {
+                scene.wait_for_answers(to, &[name]);
+                let answer = scene.client.ask(Transport::Udp, to).unwrap();
+                assert!(own.contains(&answer.client.ip()), "{answer:?}");
+            }
+        }
+        // The other node has none: nobody is refused, so that a balancer's time-out tells.
+        scene.put(&local, &["b"]);
+        scene.wait_for_answers(scene.node_port(1)[0], &["b"]);
+        for to in [scene.node_port(0)[0], web(BALANCED[0])] {
+            scene.wait_for_answers(to, &[]);
+            let failure = scene.client.ask(Transport::Tcp, to).unwrap_err();
+            assert!(failure.is_time_out(), "{failure:?}");
+        }
+    }
+}
+
+#[test]
+fn without_endpoints_clients_outside_are_refused_at_once() {
+    for xdp in WAYS {
+        let scene = Scene::new(PodNetwork::Routed, xdp, &service());
+        scene.put(&service(), &[]);
+        for to in scene.node_port(0).into_iter().chain(BALANCED.map(web)) {
+            let refused = wait_until(Duration::from_secs(5), || {
+                let failure = scene.client.ask(Transport::Tcp, to);
+                failure.is_err_and(|failure| failure.to_string() == "connect: ECONNREFUSED")
+            });
+            assert!(refused, "{to} over TCP");
+            let failure = scene.client.ask(Transport::Udp, to).unwrap_err();
+            assert_eq!(
+                failure.to_string(),
+                "receive: ECONNREFUSED",
+                "{to} over UDP"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_client_outside_with_affinity_stays_with_its_backend() {
+    let sticky = service().sticky(100);
+    let scene = Scene::new(PodNetwork::Bridged, "native", &sticky);
+    let other = scene.outside.client("other").unwrap();
+    for client in [&scene.client, &other] {
+        for to in scene.node_port(0).into_iter().chain(BALANCED.map(web)) {
+            for transport in [Transport::Tcp, Transport::Udp] {
+                let tally = client.repeat(transport, to, 15).unwrap();
+                assert_eq!(
+                    (tally.answers.len(), tally.failed()),
+                    (1, 0),
+                    "{to} {tally:?}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn a_connection_from_outside_goes_on_while_its_service_changes_and_the_agent_is_away() {
+    let mut scene = Scene::new(PodNetwork::Vxlan, "native", &service());
+    let to = web(BALANCED[0]);
+    let connections: Vec<_> = (0..8)
+        .map(|_| {
+            let socket = scene.client.socket(Transport::Tcp, false).unwrap();
+            socket.connect(to).unwrap();
+            socket.send("who?").unwrap();
+            (socket.receive().unwrap().backend, socket)
+        })
+        .collect();
+    let go_on = || {
+        for (backend, socket) in &connections {
+            socket.send("still there?").unwrap();
+            assert_eq!(socket.receive().unwrap().backend, *backend);
+        }
+    };
+    scene.put(&service(), &["b"]);
+    scene.wait_for_answers(to, &["b"]);
+    go_on();
+    scene.agents[0].kill().unwrap();
+    go_on();
+    assert_eq!(scene.client.ask(Transport::Tcp, to).unwrap().backend, "b");
+    scene.agents[0].run().unwrap();
+    go_on();
+    scene.manifests.remove("web.yaml").unwrap();
+    scene.wait_for_answers(to, &[]);
+    go_on();
+}
+
+#[test]
+fn datagrams_of_one_socket_outside_follow_the_backends() {
+    for xdp in WAYS {
+        let scene = Scene::new(PodNetwork::Routed, xdp, &service());
+        for to in [scene.node_port(0)[0], web(BALANCED[1])] {
+            scene.put(&service(), &["a"]);
+            let socket = scene.client.socket(Transport::Udp, to.is_ipv6()).unwrap();
+            socket.connect(to).unwrap();
+            let answers = |name: &str| {
+                let followed = wait_until(Duration::from_secs(15), || {
+                    let sent = socket.send("who?").is_ok();
+                    sent && socket.receive().is_ok_and(|answer| answer.backend == name)
+                });
+                assert!(followed, "{to} is not answered by {name}");
+            };
+            for name in ["a", "b", "a"] {
+                scene.put(&service(), &[name]);
+                answers(name);
+            }
+            scene.put(&service(), &[]);
+            let told = wait_until(Duration::from_secs(15), || {
+                socket.send("who?").is_err() || socket.receive().is_err()
+            });
+            assert!(told);
+            scene.put(&service(), &["b"]);
+            answers("b");
+        }
+    }
+}
+
+#[test]
+fn the_dump_names_the_flows_of_clients_outside() {
+    let scene = Scene::new(PodNetwork::Bridged, "off", &service());
+    let to = web(BALANCED[0]);
+    scene.wait_for_answers(to, &["a", "b"]);
+    let dump = scene.agents[0].dump("conntrack").unwrap();
+    let flows = dump["conntrack"].as_array().unwrap();
+    let client = scene.client.v4().to_string();
+    let of = |pod: &Pod| {
+        let backend = pod.v4_at(TARGET).to_string();
+        let flow = flows.iter().find(|flow| flow["backend"] == *backend);
+        flow.unwrap_or_else(|| panic!("no flow to {backend}: {dump}"))
+    };
+    for flow in [of(scene.backend("a")), of(scene.backend("b"))] {
+        assert_eq!(flow["frontend"], to.to_string());
+        assert!(flow["client"].as_str().unwrap().starts_with(&client));
+    }
+    assert!(of(scene.backend("a"))["seen_as"].is_null());
+    assert!(of(scene.backend("b"))["seen_as"].is_string());
+}
+
+#[test]
+fn nothing_is_left_on_the_devices_after_cleanup() {
+    for xdp in WAYS {
+        let mut scene = Scene::new(PodNetwork::Bridged, xdp, &service());
+        let node = scene.nodes[0].clone();
+        let reserved = || {
+            let mut text = String::new();
+            node.run(|| {
+                text = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_reserved_ports")?;
+                Ok(())
+            })
+            .unwrap();
+            text
+        };
+        assert!(reserved().contains("50000-60999"));
+        let shown = |command: &[&str]| {
+            let mut text = String::new();
+            node.run(|| {
+                let output = std::process::Command::new(command[0])
+                    .args(&command[1..])
+                    .output()?;
+                text = String::from_utf8_lossy(&output.stdout).into_owned();
+                Ok(())
+            })
+            .unwrap();
+            text
+        };
+        scene.agents[0].cleanup().unwrap();
+        assert!(!reserved().contains("50000"), "{}", reserved());
+        assert!(!shown(&["ip", "-d", "link"]).contains("xdp"));
+        for side in ["ingress", "egress"] {
+            let filters = shown(&["tc", "filter", "show", "dev", "eth0", side]);
+            assert!(!filters.contains("svclb"), "{filters}");
+        }
+        let failure = scene.client.ask(Transport::Tcp, scene.node_port(0)[0]);
+        assert_eq!(failure.unwrap_err().errno, "ECONNREFUSED");
+    }
+}
