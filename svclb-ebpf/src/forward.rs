@@ -21,11 +21,13 @@ pub(crate) fn forward<F: Family, C: Call>(ctx: &SockAddrContext) -> i32 {
     };
     let wanted = peer::<F>(ctx);
     let key = FrontendKey::of_socket(wanted.addr, wanted.port, proto);
-    if key.scope == Scope::HOST && !is_of_the_host(ctx) {
-        return ALLOW;
-    }
-    let served = maps::frontend(&key);
-    let Some(frontend) = served.or_else(|| other_ports(&key)) else {
+    let is_nobodys = key.scope == Scope::HOST && !is_of_the_host(ctx);
+    let served = if is_nobodys {
+        None
+    } else {
+        maps::frontend(&key).or_else(|| other_ports(&key))
+    };
+    let Some(frontend) = served else {
         // Not for sends: an IPv6 socket that is connected to an IPv4-mapped address comes
         // here with its backend at every send.
         if C::CONNECTS {

@@ -138,6 +138,13 @@ fn frontend_once(key: &FrontendKey) -> Option<FrontendValue> {
     unsafe { FRONTENDS.get(key) }.copied()
 }
 
+/// The ports of a datagram's fragments.
+#[inline(always)]
+pub(crate) fn fragment(key: &FragmentKey) -> Option<FragmentValue> {
+    // SAFETY: as above; the value is one word.
+    unsafe { FRAGMENTS.get(key) }.copied()
+}
+
 /// What is known of a device.
 #[inline(always)]
 pub(crate) fn device(index: u32) -> Option<DeviceValue> {

@@ -1,10 +1,9 @@
 //! What is sent back instead of a packet: a refusal, or an error of the way. tc alone does
 //! it; XDP passes such packets up.
 
-use aya_ebpf::helpers::generated::{bpf_redirect, bpf_skb_change_head, bpf_skb_change_tail};
-use svclb_common::{Addr16, Counter, Proto, checksum};
+use svclb_common::{Counter, Proto, checksum};
 
-use super::frame::{ETHERNET, Frame};
+use super::frame::{ETHERNET, Frame, Way};
 use super::parse::{Ipv4, Ipv6, Packet, Part};
 use crate::counters::count;
 
@@ -103,15 +102,11 @@ fn link_back<F: Frame>(frame: &F) -> Option<[u8; 12]> {
 }
 
 #[inline(always)]
-fn send_back<F: Frame>(frame: &F) -> i32 {
-    // SAFETY: takes numbers.
-    unsafe { bpf_redirect(frame.device(), 0) as i32 }
-}
-
-/// The addresses of an answer, as words: destination of the packet, then its source.
-#[inline(always)]
-fn words(addr: Addr16) -> [u32; 4] {
-    addr.words()
+fn send_back<F: Frame>(frame: &F, link: [u8; 12]) -> i32 {
+    frame.send(&Way {
+        device: frame.device(),
+        link: Some(link),
+    })
 }
 
 /// A TCP header without options (RFC 9293 section 3.1), all fields in network order.
@@ -148,8 +143,7 @@ fn reset<F: Frame>(frame: &F, packet: &Packet) -> Option<i32> {
     };
     let link = link_back(frame)?;
     let length = if packet.is_v4 { 20 } else { 40 };
-    change_tail(frame, ETHERNET + length + HEADER)?;
-    frame.store(0, link)?;
+    frame.cut(ETHERNET + length + HEADER)?;
     let mut answer = Tcp {
         src_port: tcp.dst_port,
         dst_port: tcp.src_port,
@@ -168,7 +162,7 @@ fn reset<F: Frame>(frame: &F, packet: &Packet) -> Option<i32> {
     ];
     answer.checksum = checksum::of([ports, sequence, acknowledged, control], pseudo);
     frame.store(ETHERNET + length, answer)?;
-    Some(send_back(frame))
+    Some(send_back(frame, link))
 }
 
 /// Writes the network header of an answer to a packet, and returns the sum of the pseudo
@@ -223,12 +217,12 @@ fn write_network<F: Frame>(
             length: (length as u16).to_be(),
             next,
             hops: HOPS,
-            src: words(from),
-            dst: words(to),
+            src: from.words(),
+            dst: to.words(),
         },
     )?;
-    let [a, b, c, d] = words(from);
-    let [e, f, g, h] = words(to);
+    let [a, b, c, d] = from.words();
+    let [e, f, g, h] = to.words();
     Some(sum([a, b, c, d, e, f, g, h, rest[0], rest[1]]))
 }
 
@@ -251,9 +245,8 @@ fn message_back<F: Frame>(frame: &F, packet: &Packet, message: Message) -> Optio
     }
     let link = link_back(frame)?;
     let kind = frame.load::<u16>(12)?;
-    change_tail(frame, ETHERNET + plain + CARRIED)?;
-    change_head(frame, plain + HEADER)?;
-    frame.store(0, link)?;
+    frame.cut(ETHERNET + plain + CARRIED)?;
+    frame.grow(plain + HEADER)?;
     frame.store(12, kind)?;
     let next = if packet.is_v4 { NEXT_ICMP } else { NEXT_ICMPV6 };
     let length = HEADER + plain + CARRIED;
@@ -277,19 +270,5 @@ fn message_back<F: Frame>(frame: &F, packet: &Packet, message: Message) -> Optio
             message.word,
         ],
     )?;
-    Some(send_back(frame))
-}
-
-#[inline(always)]
-fn change_tail<F: Frame>(frame: &F, length: u32) -> Option<()> {
-    // SAFETY: the context of a tc program: XDP does not come here.
-    let result = unsafe { bpf_skb_change_tail(frame.ctx().cast(), length, 0) };
-    (result == 0).then_some(())
-}
-
-#[inline(always)]
-fn change_head<F: Frame>(frame: &F, more: u32) -> Option<()> {
-    // SAFETY: as above.
-    let result = unsafe { bpf_skb_change_head(frame.ctx().cast(), more, 0) };
-    (result == 0).then_some(())
+    Some(send_back(frame, link))
 }

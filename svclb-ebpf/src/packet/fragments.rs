@@ -6,7 +6,7 @@
 use svclb_common::FragmentValue;
 
 use super::parse::Packet;
-use crate::maps::FRAGMENTS;
+use crate::maps::{self, FRAGMENTS};
 
 /// Notes the ports of a first fragment.
 #[inline(always)]
@@ -22,7 +22,6 @@ pub(super) fn remember(packet: &Packet) {
 /// The ports of a later fragment.
 #[inline(always)]
 pub(super) fn ports(packet: &Packet) -> Option<[u16; 2]> {
-    // SAFETY: the memory outlives the program's run; the value is one word.
-    let value = unsafe { FRAGMENTS.get(packet.datagram()) }?;
+    let value = maps::fragment(&packet.datagram())?;
     Some([value.src_port.bits(), value.dst_port.bits()])
 }

@@ -5,11 +5,14 @@ use core::mem::MaybeUninit;
 use aya_ebpf::bindings::{TC_ACT_OK, TC_ACT_SHOT, xdp_action};
 use aya_ebpf::cty::c_void;
 use aya_ebpf::helpers::generated::{
-    bpf_l3_csum_replace, bpf_l4_csum_replace, bpf_redirect, bpf_redirect_neigh, bpf_sk_lookup_tcp,
-    bpf_sk_lookup_udp, bpf_sk_release, bpf_skb_load_bytes, bpf_skb_store_bytes,
+    bpf_fib_lookup, bpf_l3_csum_replace, bpf_l4_csum_replace, bpf_redirect, bpf_redirect_neigh,
+    bpf_sk_lookup_tcp, bpf_sk_lookup_udp, bpf_sk_release, bpf_skb_change_head, bpf_skb_change_tail,
+    bpf_skb_load_bytes, bpf_skb_store_bytes,
 };
 use aya_ebpf::programs::{TcContext, XdpContext};
 use svclb_common::{Proto, Tuple, checksum};
+
+use super::route::Question;
 
 /// The length of the link header of every device that we attach to.
 pub(crate) const ETHERNET: u32 = 14;
@@ -52,6 +55,26 @@ pub(crate) trait Frame {
     -> Option<()>;
     /// Sends the frame on its way.
     fn send(&self, way: &Way) -> i32;
+    /// Cuts the frame to a length. tc alone.
+    fn cut(&self, length: u32) -> Option<()>;
+    /// Makes room at the front of the frame, so that everything stands that much further back;
+    /// a link header has to be written anew. tc alone.
+    fn grow(&self, more: u32) -> Option<()>;
+
+    /// Asks the kernel's routing where an address is; the number that it answers is one of
+    /// `BPF_FIB_LKUP_RET_…` (include/uapi/linux/bpf.h).
+    #[inline(always)]
+    fn ask(&self, question: &mut Question) -> i64 {
+        // SAFETY: the structure is the helper's own, and of this size.
+        unsafe {
+            bpf_fib_lookup(
+                self.ctx(),
+                (&raw mut *question).cast(),
+                size_of::<Question>() as i32,
+                0,
+            ) as i64
+        }
+    }
 }
 
 /// The verifier has to see that an offset is small. Every one that XDP uses is: it passes up
@@ -144,6 +167,16 @@ impl Frame for XdpContext {
         // else comes along (seen on 6.18).
         // SAFETY: takes numbers.
         unsafe { bpf_redirect(way.device, 0) as i32 }
+    }
+
+    #[inline(always)]
+    fn cut(&self, _length: u32) -> Option<()> {
+        None
+    }
+
+    #[inline(always)]
+    fn grow(&self, _more: u32) -> Option<()> {
+        None
     }
 }
 
@@ -255,6 +288,20 @@ impl Frame for TcContext {
             // SAFETY: without parameters it looks the way up itself.
             None => unsafe { bpf_redirect_neigh(way.device, core::ptr::null_mut(), 0, 0) as i32 },
         }
+    }
+
+    #[inline(always)]
+    fn cut(&self, length: u32) -> Option<()> {
+        // SAFETY: takes numbers.
+        let result = unsafe { bpf_skb_change_tail(self.skb.skb, length, 0) };
+        (result == 0).then_some(())
+    }
+
+    #[inline(always)]
+    fn grow(&self, more: u32) -> Option<()> {
+        // SAFETY: takes numbers.
+        let result = unsafe { bpf_skb_change_head(self.skb.skb, more, 0) };
+        (result == 0).then_some(())
     }
 }
 

@@ -100,37 +100,34 @@ fn give<F: Frame>(
         ..tuple
     };
     // A client inside the cluster would be answered by the backend itself, past this node.
-    if slot.place.is_here() && !is_inside {
-        match enter(scratch, Hook::EGRESS, FlowFlags::NONE) {
-            Ok(()) => return send(frame, scratch),
-            Err(Refused::Full) => return full::<F>(),
-            // The client reached the same backend by another address, from the same port.
-            Err(Refused::Taken) => {}
+    let keeps_source = slot.place.is_here() && !is_inside;
+    let (answers_at, flags) = if keeps_source {
+        (Hook::EGRESS, FlowFlags::NONE)
+    } else {
+        match source(frame, scratch, slot.addr) {
+            Ok(own) => scratch.forth.tuple.src = own,
+            Err(verdict) => return verdict,
         }
-    }
-    let Some(way) = route::way(frame, &mut scratch.question, is_v4, tuple.src, slot.addr) else {
-        if F::IS_XDP {
-            return F::PASS;
-        }
-        count(Counter::DropNoRoute);
-        return F::DROP;
+        (Hook::INGRESS, FlowFlags::FORWARDED)
     };
-    let Some(own) = route::own_address(way.device, is_v4) else {
-        count(Counter::DropNoRoute);
-        return F::DROP;
-    };
-    scratch.forth.tuple.src = own;
     let start = random();
     for attempt in 0..TRIES {
-        scratch.forth.tuple.src_port =
-            source_port(start.wrapping_add(attempt.wrapping_mul(STRIDE)));
+        // A client keeps its port too, unless it reached the same backend by another address
+        // from it: the answers could not be told apart.
+        if !keeps_source || attempt > 0 {
+            let random = start.wrapping_add(attempt.wrapping_mul(STRIDE));
+            scratch.forth.tuple.src_port = source_port(random);
+        }
         let answer = scratch.forth.tuple.reversed();
-        if has_socket(frame.ctx(), scratch.packet.proto(), &answer, is_v4) {
+        if !keeps_source && has_socket(frame.ctx(), scratch.packet.proto(), &answer, is_v4) {
             continue;
         }
-        match enter(scratch, Hook::INGRESS, FlowFlags::FORWARDED) {
+        match enter(scratch, answers_at, flags) {
             Ok(()) => return send(frame, scratch),
-            Err(Refused::Full) => return full::<F>(),
+            Err(Refused::Full) => {
+                count(Counter::DropFlowsFull);
+                return F::DROP;
+            }
             Err(Refused::Taken) => {}
         }
     }
@@ -138,16 +135,28 @@ fn give<F: Frame>(
     F::DROP
 }
 
+/// The address of this node that a backend elsewhere is to answer to; or what becomes of the
+/// packet, if there is no way to the backend.
+#[inline(always)]
+fn source<F: Frame>(frame: &F, scratch: &mut Scratch, backend: Addr16) -> Result<Addr16, i32> {
+    let Packet { tuple, is_v4, .. } = scratch.packet;
+    let way = route::way(frame, &mut scratch.question, is_v4, tuple.src, backend);
+    if let Some(way) = way
+        && let Some(own) = route::own_address(way.device, is_v4)
+    {
+        return Ok(own);
+    }
+    if F::IS_XDP {
+        return Err(F::PASS);
+    }
+    count(Counter::DropNoRoute);
+    Err(F::DROP)
+}
+
 #[inline(always)]
 fn send<F: Frame>(frame: &F, scratch: &mut Scratch) -> i32 {
     let flow = scratch.forth;
     super::translate(frame, scratch, &flow)
-}
-
-#[inline(always)]
-fn full<F: Frame>() -> i32 {
-    count(Counter::DropFlowsFull);
-    F::DROP
 }
 
 /// A port of the range that is kept for us.

@@ -2,7 +2,6 @@
 //! from there to its client. Its source is an address of this node, and the kernel takes no
 //! such packet in from a device (`fib_validate_source`).
 
-use aya_ebpf::helpers::generated::bpf_fib_lookup;
 use svclb_common::{Addr16, Counter, DeviceFlags, Tuple};
 
 use super::answer::{self, Error};
@@ -14,7 +13,7 @@ use crate::maps;
 
 /// `struct bpf_fib_lookup` (include/uapi/linux/bpf.h): 64 bytes.
 #[repr(C)]
-pub(super) struct Question {
+pub(crate) struct Question {
     family: u8,
     proto: u8,
     src_port: u16,
@@ -67,16 +66,7 @@ pub(super) fn way<F: Frame>(
         link_src: [0; 6],
         link_dst: [0; 6],
     };
-    // SAFETY: the structure is the helper's own, and of this size.
-    let found = unsafe {
-        bpf_fib_lookup(
-            frame.ctx(),
-            (&raw mut *question).cast(),
-            size_of::<Question>() as i32,
-            0,
-        )
-    };
-    let link = match found as i64 {
+    let link = match frame.ask(question) {
         SUCCESS => {
             let [a, b, c, d, e, f] = question.link_dst;
             let [g, h, i, j, k, l] = question.link_src;
