@@ -49,6 +49,7 @@ fn run(args: &Args) -> Result<()> {
     scenes::names(&mut screen, &stage)?;
     scenes::affinity(&mut screen, &stage)?;
     scenes::refusal(&mut screen, &stage)?;
+    scenes::outside(&mut screen, &stage)?;
     scenes::left_alone(&mut screen, &stage)?;
     scenes::dump(&mut screen, &stage)?;
     scenes::change(&mut screen, &mut stage)?;

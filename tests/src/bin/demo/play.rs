@@ -52,7 +52,11 @@ pub(crate) fn keep(screen: &mut Screen, stage: Stage) -> Result<()> {
         }
     }
     stage.node.stay()?;
-    for pod in stage.backends.iter().chain([&stage.client]) {
+    for pod in stage
+        .backends
+        .iter()
+        .chain([&stage.client, &stage.outsider])
+    {
         pod.stay()?;
     }
     stage.agent.keep();

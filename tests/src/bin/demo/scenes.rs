@@ -87,6 +87,43 @@ pub(crate) fn distribution(screen: &mut Screen, stage: &Stage) -> Result<()> {
     Ok(())
 }
 
+/// A client outside the cluster, whose packets are translated as they come in.
+pub(crate) fn outside(screen: &mut Screen, stage: &Stage) -> Result<()> {
+    let log = stage.agent.log();
+    let by = log
+        .iter()
+        .find_map(|line| {
+            line.split_once("device=eth0 by=")
+                .map(|(_, by)| by.trim_matches('"'))
+        })
+        .context("the agent does not say how packets are translated")?;
+    screen.chapter(&format!("From outside the cluster, through {by}"));
+    let balanced = at("192.0.2.80:80")?;
+    stage.outside.route(balanced.ip(), &stage.node)?;
+    let node_port = SocketAddr::new(stage.node.v4().into(), 32_223);
+    for (name, to) in [("nodeport-svc", node_port), ("loadbalancer-svc", balanced)] {
+        let tally = stage.outsider.repeat(Transport::Tcp, to, EACH)?;
+        sound(name, &tally)?;
+        screen.line(&format!(
+            "{name:<24}{:<24}{}",
+            to.to_string(),
+            bars(screen, stage, &tally).trim_end()
+        ));
+    }
+    let answer = stage.outsider.ask(Transport::Tcp, balanced)?;
+    ensure!(
+        answer.client.ip() == stage.outsider.v4(),
+        "the backend saw {} and not its client",
+        answer.client
+    );
+    screen.good(&format!(
+        "{} sees the client's own address, {}",
+        answer.backend,
+        answer.client.ip()
+    ));
+    Ok(())
+}
+
 /// The program sees the address that it used.
 pub(crate) fn names(screen: &mut Screen, stage: &Stage) -> Result<()> {
     screen.chapter("The program sees the Service, the backend sees the client");

@@ -4,7 +4,9 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
 use svclb_tests::manifests::Manifests;
-use svclb_tests::{Agent, AgentOptions, Lab, Node, Pod, Transport};
+use svclb_tests::{
+    Agent, AgentOptions, Lab, Node, Outside, Pod, PodNetwork, Transport, UplinkOptions,
+};
 
 use crate::screen::{Ink, Screen};
 
@@ -14,6 +16,8 @@ pub(crate) struct Stage {
     pub(crate) manifests: Manifests,
     pub(crate) backends: Vec<Pod>,
     pub(crate) client: Pod,
+    pub(crate) outsider: Pod,
+    pub(crate) outside: Outside,
     pub(crate) node: Node,
     pub(crate) lab: Lab,
 }
@@ -21,16 +25,20 @@ pub(crate) struct Stage {
 impl Stage {
     /// Builds the lab and starts the agent on a copy of deploy/examples.
     pub(crate) fn set(screen: &mut Screen) -> Result<Self> {
-        screen.chapter("A node, three backend pods and a client, in a lab with no way out");
+        screen.chapter(
+            "A node with three backends and a client, and one outside, in a lab with no way out",
+        );
         let lab = Lab::new("demo")?;
         lab.remove_on_interrupt()?;
-        let node = lab.node("node1")?;
+        let outside = lab.outside(PodNetwork::Bridged)?;
+        let node = lab.node_at(&outside, "node1", UplinkOptions::default())?;
         let mut backends = Vec::new();
         for name in ["backend-a", "backend-b", "backend-c"] {
             backends.push(backend(&node, name)?);
         }
         let client = node.pod("client")?;
-        for (index, pod) in backends.iter().chain([&client]).enumerate() {
+        let outsider = outside.client("outsider")?;
+        for (index, pod) in backends.iter().chain([&client, &outsider]).enumerate() {
             let ink = match index {
                 0..3 => Ink::Backend(index),
                 _ => Ink::Bold,
@@ -56,6 +64,8 @@ impl Stage {
             manifests,
             backends,
             client,
+            outsider,
+            outside,
             node,
             lab,
         })
