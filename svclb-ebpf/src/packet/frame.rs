@@ -314,15 +314,15 @@ pub(crate) fn has_socket(ctx: *mut c_void, proto: Proto, tuple: &Tuple, is_v4: b
     let ports = super::rewrite::ports(tuple.src_port, tuple.dst_port);
     let [a, b, c, d] = tuple.src.words();
     let [e, f, g, h] = tuple.dst.words();
-    let mut v4 = [d, h, ports];
-    let mut v6 = [a, b, c, d, e, f, g, h, ports];
-    let (question, length) = if is_v4 {
-        (v4.as_mut_ptr(), size_of_val(&v4) as u32)
+    // One array for both, so that the verifier finds either length in it.
+    let (mut question, length) = if is_v4 {
+        ([d, h, ports, 0, 0, 0, 0, 0, 0], 12)
     } else {
-        (v6.as_mut_ptr(), size_of_val(&v6) as u32)
+        ([a, b, c, d, e, f, g, h, ports], 36)
     };
-    // SAFETY: the arrays are the two forms of the structure, told apart by their length; a
-    // socket that is found is given back.
+    let question = question.as_mut_ptr();
+    // SAFETY: the array holds one of the two forms of the structure, told apart by their length;
+    // a socket that is found is given back.
     unsafe {
         let socket = if matches!(proto, Proto::TCP) {
             bpf_sk_lookup_tcp(ctx, question.cast(), length, HERE, 0)
