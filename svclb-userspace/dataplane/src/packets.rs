@@ -108,7 +108,7 @@ pub struct DeviceError {
 
 impl Dataplane {
     /// Attaches the packet programs to a device of the caller's network namespace, or puts them
-    /// in the place of those that an earlier agent attached. XDP only if it `is_outward`.
+    /// in the place of those that an earlier agent attached.
     ///
     /// # Errors
     /// [`DeviceError`]; what was attached before it stays.
@@ -117,7 +117,6 @@ impl Dataplane {
         name: &str,
         index: u32,
         mode: XdpMode,
-        is_outward: bool,
     ) -> Result<Attached, DeviceError> {
         for (program, tcx, hook) in [
             (EGRESS, BPF_TCX_EGRESS, TcAttachType::Egress),
@@ -138,19 +137,19 @@ impl Dataplane {
             advice: "the driver cannot, or another program is there; use --xdp auto or off",
         };
         let attached = match mode {
-            XdpMode::Auto if is_outward => match self.attach_xdp(index, XDP_NATIVE) {
+            XdpMode::Auto => match self.attach_xdp(index, XDP_NATIVE) {
                 Ok(()) => Attached::NativeXdp,
                 Err(_) => Attached::Tc,
             },
-            XdpMode::Native if is_outward => {
+            XdpMode::Native => {
                 self.attach_xdp(index, XDP_NATIVE).map_err(failed)?;
                 Attached::NativeXdp
             }
-            XdpMode::Generic if is_outward => {
+            XdpMode::Generic => {
                 self.attach_xdp(index, XDP_GENERIC).map_err(failed)?;
                 Attached::GenericXdp
             }
-            _ => Attached::Tc,
+            XdpMode::Off => Attached::Tc,
         };
         if attached == Attached::Tc {
             release(&self.pins().link(&pin(XDP, index))).map_err(failed)?;

@@ -36,6 +36,7 @@ pub(crate) struct Device {
     /// Whether its frames begin with an Ethernet header.
     pub(crate) is_ethernet: bool,
     pub(crate) is_bridge: bool,
+    pub(crate) is_veth: bool,
     /// Whether it is a port of a bridge, or of another device.
     pub(crate) is_port: bool,
     /// In bytes.
@@ -123,6 +124,7 @@ fn device(link: &LinkMessage) -> (u32, Device) {
             LinkAttribute::Controller(index) => device.is_port = *index != 0,
             LinkAttribute::LinkInfo(facts) => {
                 device.is_bridge = facts.contains(&LinkInfo::Kind(InfoKind::Bridge));
+                device.is_veth = facts.contains(&LinkInfo::Kind(InfoKind::Veth));
             }
             _ => {}
         }

@@ -107,8 +107,7 @@ impl Packets {
             if self.attached.contains_key(index) {
                 continue;
             }
-            let is_outward = device.is_default;
-            match dataplane.attach_device(&device.name, *index, self.mode, is_outward) {
+            match dataplane.attach_device(&device.name, *index, self.mode_of(device)) {
                 Ok(attached) => {
                     info!(device = %device.name, by = %attached, "packets of this device are translated");
                     self.attached
@@ -118,6 +117,17 @@ impl Packets {
             }
         }
         self.write(devices, own);
+    }
+
+    /// How XDP is attached to a device: to those of default routes alone, and to a veth (the
+    /// uplink of a node that is a container) only if the operator says so: what XDP sends by
+    /// one is lost unless its far end polls, which is not its default and not to be seen here.
+    fn mode_of(&self, device: &Device) -> XdpMode {
+        match self.mode {
+            _ if !device.is_default => XdpMode::Off,
+            XdpMode::Auto if device.is_veth => XdpMode::Off,
+            mode => mode,
+        }
     }
 
     fn write(&mut self, devices: &Devices, own: &[IpAddr]) {

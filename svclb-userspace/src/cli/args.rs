@@ -79,8 +79,9 @@ pub(crate) struct Run {
         default_value = "auto"
     )]
     pub(crate) devices: DeviceChoice,
-    /// How XDP is attached to the devices of default routes; auto is native where the driver can,
-    /// and nothing elsewhere. Without it tc does the same, slower
+    /// How XDP is attached to the devices of default routes; auto is native where the driver can
+    /// (on a veth only if you say native: its far end has to have GRO on, or an XDP program).
+    /// Without XDP tc does the same, slower
     #[arg(
         long,
         env = "SVCLB_XDP",

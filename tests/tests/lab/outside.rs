@@ -10,7 +10,7 @@ use svclb_tests::{
     wait_until,
 };
 
-use super::scene::{TARGET, turn, v4, v6, web};
+use super::scene::{TARGET, kernel, turn, v4, v6, web};
 
 const NODE_PORT: u16 = 30_080;
 const BALANCED: [IpAddr; 2] = [
@@ -18,8 +18,15 @@ const BALANCED: [IpAddr; 2] = [
     IpAddr::V6(Ipv6Addr::new(0xfd00, 0x203, 0, 0x113, 0, 0, 0, 0x10)),
 ];
 const NETWORKS: [PodNetwork; 3] = [PodNetwork::Bridged, PodNetwork::Routed, PodNetwork::Vxlan];
-/// Both ways to translate, where the uplink takes XDP.
-const WAYS: [&str; 2] = ["off", "native"];
+/// Both ways to translate. Before Linux 5.13 the far end of a veth takes what XDP sends only if
+/// it has a program of its own.
+fn ways() -> &'static [&'static str] {
+    if kernel() < (5, 13) {
+        println!("LACKS: veths that take what XDP sends");
+        return &["off"];
+    }
+    &["off", "native"]
+}
 
 /// Two nodes with a backend each, an agent each, and a client outside. Fields go in this order.
 struct Scene {
@@ -152,7 +159,7 @@ fn kinds() -> [Kind; 3] {
 #[test]
 fn a_client_outside_reaches_every_backend_by_any_node_and_local_ones_see_its_address() {
     for network in NETWORKS {
-        for xdp in WAYS {
+        for xdp in ways() {
             let scene = Scene::new(network, xdp, &service());
             let own: [IpAddr; 2] = [scene.client.v4().into(), scene.client.v6().into()];
             let ways = scene.node_port(0).into_iter().chain(BALANCED.map(web));
@@ -164,7 +171,8 @@ fn a_client_outside_reaches_every_backend_by_any_node_and_local_ones_see_its_add
                 };
                 for kind in kinds() {
                     let mut answering = std::collections::BTreeSet::new();
-                    for _ in 0..24 {
+                    // One of two, again and again: by chance once in a trillion.
+                    for _ in 0..40 {
                         let answer = scene.client.ask(kind, to).unwrap_or_else(|failure| {
                             panic!("{network:?}, XDP {xdp}, {to} {kind:?}: {failure}")
                         });
@@ -172,6 +180,9 @@ fn a_client_outside_reaches_every_backend_by_any_node_and_local_ones_see_its_add
                             assert!(own.contains(&answer.client.ip()), "{to}: {answer:?}");
                         }
                         answering.insert(answer.backend);
+                        if answering.len() == 2 {
+                            break;
+                        }
                     }
                     assert_eq!(
                         answering.len(),
@@ -186,7 +197,7 @@ fn a_client_outside_reaches_every_backend_by_any_node_and_local_ones_see_its_add
 
 #[test]
 fn with_external_policy_local_only_this_nodes_backends_answer_and_they_see_the_client() {
-    for xdp in WAYS {
+    for xdp in ways() {
         let local = service().external_local();
         let scene = Scene::new(PodNetwork::Vxlan, xdp, &local);
         let own: [IpAddr; 2] = [scene.client.v4().into(), scene.client.v6().into()];
@@ -210,7 +221,7 @@ fn with_external_policy_local_only_this_nodes_backends_answer_and_they_see_the_c
 
 #[test]
 fn without_endpoints_clients_outside_are_refused_at_once() {
-    for xdp in WAYS {
+    for xdp in ways() {
         let scene = Scene::new(PodNetwork::Routed, xdp, &service());
         scene.put(&service(), &[]);
         for to in scene.node_port(0).into_iter().chain(BALANCED.map(web)) {
@@ -232,7 +243,7 @@ fn without_endpoints_clients_outside_are_refused_at_once() {
 #[test]
 fn a_client_outside_with_affinity_stays_with_its_backend() {
     let sticky = service().sticky(100);
-    let scene = Scene::new(PodNetwork::Bridged, "native", &sticky);
+    let scene = Scene::new(PodNetwork::Bridged, ways().last().unwrap(), &sticky);
     let other = scene.outside.client("other").unwrap();
     for client in [&scene.client, &other] {
         for to in scene.node_port(0).into_iter().chain(BALANCED.map(web)) {
@@ -250,7 +261,7 @@ fn a_client_outside_with_affinity_stays_with_its_backend() {
 
 #[test]
 fn a_connection_from_outside_goes_on_while_its_service_changes_and_the_agent_is_away() {
-    let mut scene = Scene::new(PodNetwork::Vxlan, "native", &service());
+    let mut scene = Scene::new(PodNetwork::Vxlan, ways().last().unwrap(), &service());
     let to = web(BALANCED[0]);
     let connections: Vec<_> = (0..8)
         .map(|_| {
@@ -281,7 +292,7 @@ fn a_connection_from_outside_goes_on_while_its_service_changes_and_the_agent_is_
 
 #[test]
 fn datagrams_of_one_socket_outside_follow_the_backends() {
-    for xdp in WAYS {
+    for xdp in ways() {
         let scene = Scene::new(PodNetwork::Routed, xdp, &service());
         for to in [scene.node_port(0)[0], web(BALANCED[1])] {
             scene.put(&service(), &["a"]);
@@ -332,7 +343,7 @@ fn the_dump_names_the_flows_of_clients_outside() {
 
 #[test]
 fn nothing_is_left_on_the_devices_after_cleanup() {
-    for xdp in WAYS {
+    for xdp in ways() {
         let mut scene = Scene::new(PodNetwork::Bridged, xdp, &service());
         let node = scene.nodes[0].clone();
         let reserved = || {

@@ -32,7 +32,7 @@ pub fn service(from: core::Service, names: &Names, problems: &mut Vec<Problem>) 
     );
     // ipMode Proxy means that traffic has to go out to the balancer (KEP-1860).
     let ingress = from.status.and_then(|status| status.load_balancer);
-    let ingress_ips = addresses(
+    let mut ingress_ips = addresses(
         "status.loadBalancer.ingress",
         ingress
             .iter()
@@ -41,6 +41,14 @@ pub fn service(from: core::Service, names: &Names, problems: &mut Vec<Problem>) 
             .filter_map(|ingress| ingress.ip.as_deref()),
         problems,
     );
+    if limits_sources(&spec) && !ingress_ips.is_empty() {
+        // Not served at all is safe; served to everybody is not.
+        problems.push(Problem::new(
+            "spec.loadBalancerSourceRanges",
+            "not supported yet; the load balancer's addresses are left out",
+        ));
+        ingress_ips.clear();
+    }
     let affinity_seconds = affinity(&spec, problems);
     let health_check_node_port = health_check_node_port(&spec, problems);
     Some(Service {
@@ -79,6 +87,12 @@ pub fn service(from: core::Service, names: &Names, problems: &mut Vec<Problem>) 
         ),
         health_check_node_port,
     })
+}
+
+/// Whether not everybody may use the load balancer's addresses.
+fn limits_sources(spec: &core::ServiceSpec) -> bool {
+    let mut ranges = spec.load_balancer_source_ranges.iter().flatten().peekable();
+    ranges.peek().is_some() && !ranges.any(|range| range.trim().ends_with("/0"))
 }
 
 fn addresses<'a>(

@@ -55,6 +55,30 @@ fn policies_and_types_have_their_defaults() {
 }
 
 #[test]
+fn a_load_balancer_with_source_ranges_is_not_served_to_everybody() {
+    let balanced = |ranges: &str| {
+        one_service(&format!(
+            "  clusterIP: 10.0.0.1\n  loadBalancerSourceRanges: {ranges}\n\
+             status: {{loadBalancer: {{ingress: [{{ip: 192.0.2.1}}]}}}}"
+        ))
+    };
+    let (service, problems) = balanced("[198.51.100.0/24]");
+    assert!(service.ingress_ips.is_empty());
+    assert!(
+        problems[0].contains("loadBalancerSourceRanges"),
+        "{problems:?}"
+    );
+    for open in ["[]", "[' 0.0.0.0/0']"] {
+        let (service, problems) = balanced(open);
+        assert_eq!(
+            (service.ingress_ips.len(), problems.len()),
+            (1, 0),
+            "{open}"
+        );
+    }
+}
+
+#[test]
 fn an_endpoint_without_conditions_is_ready() {
     let (slice, _) = one_slice("addressType: IPv4\nendpoints: [{addresses: [10.0.0.1]}]");
     let endpoint = &slice.unwrap().endpoints[0];

@@ -54,7 +54,11 @@ impl Stage {
         screen.chapter("svclb run --manifests deploy/examples");
         let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/examples");
         let manifests = Manifests::copy_of(&examples, lab.dir().join("manifests"))?;
-        let agent = Agent::start(&node, manifests.dir(), AgentOptions::default())?;
+        // A veth's far end has to poll for what XDP sends by it: this lab's does.
+        let options = AgentOptions {
+            args: vec!["--xdp".to_owned(), "native".to_owned()],
+        };
+        let agent = Agent::start(&node, manifests.dir(), options)?;
         screen.good(&format!(
             "ready {} ms after it was started",
             agent.ready_after().as_millis()
