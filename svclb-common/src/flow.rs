@@ -225,7 +225,7 @@ pub struct FragmentKey {
     pub reserved: [u8; 3],
 }
 
-/// Value of `DEVICES`, keyed by interface index: 40 bytes. What a packet that leaves by a
+/// Value of `DEVICES`, keyed by interface index: 48 bytes. What a packet that leaves by a
 /// device needs of it.
 #[repr(C)]
 #[derive(
@@ -237,6 +237,10 @@ pub struct DeviceValue {
     pub v4: Addr16,
     /// The IPv6 one.
     pub v6: Addr16,
+    /// Its link address.
+    pub link: [u8; 6],
+    /// Always zero.
+    pub reserved: [u8; 2],
     /// The longest packet that it takes, in bytes without the link header; zero for any.
     pub mtu: u32,
     /// Yes-or-no facts.
@@ -277,5 +281,5 @@ const _: () = {
     assert!(size_of::<FlowKey>() == 40);
     assert!(size_of::<FlowValue>() == 56);
     assert!(size_of::<FragmentKey>() == 40);
-    assert!(size_of::<DeviceValue>() == 40);
+    assert!(size_of::<DeviceValue>() == 48);
 };

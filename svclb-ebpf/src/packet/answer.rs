@@ -106,6 +106,7 @@ fn send_back<F: Frame>(frame: &F, link: [u8; 12]) -> i32 {
     frame.send(&Way {
         device: frame.device(),
         link: Some(link),
+        by_redirect: true,
     })
 }
 

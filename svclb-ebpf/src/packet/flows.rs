@@ -3,9 +3,9 @@
 //! A flow never moves while it lives: what it was given is looked up, and chosen again only
 //! where its client opens it anew. Entries are removed by the agent, which has the clock for it.
 
-use svclb_common::{FlowFlags, FlowKey, FlowValue, Proto};
+use svclb_common::{FlowFlags, FlowKey, FlowValue};
 
-use super::parse::{Packet, TcpFlags};
+use super::parse::Packet;
 use crate::kernel::now_ns;
 use crate::maps::FLOWS;
 
@@ -32,10 +32,10 @@ pub(super) fn find(key: &FlowKey, packet: &Packet) -> Option<&'static FlowValue>
     // words, and a lost update of one is of no harm.
     unsafe {
         let flags = (&raw const (*known).flags).read_volatile();
-        if packet.tcp.opens() && flags.contains(FlowFlags::FROM_CLIENT) && is_over(&*known) {
+        if packet.tcp.opens() && flags.contains(FlowFlags::FROM_CLIENT) && is_over(key, &*known) {
             return None;
         }
-        let seen = flags.union(seen(packet.tcp));
+        let seen = flags.union(seen(packet));
         if seen != flags {
             (&raw mut (*known).flags).write_volatile(seen);
         }
@@ -55,9 +55,16 @@ pub(super) fn peek(key: &FlowKey) -> Option<&'static FlowValue> {
     unsafe { FLOWS.get(key) }
 }
 
+/// What a packet says of its direction. An opening one says nothing yet: it may be from anybody,
+/// and what it opens must not be remembered for long.
 #[inline(always)]
-const fn seen(tcp: TcpFlags) -> FlowFlags {
-    let mut flags = FlowFlags::SEEN;
+const fn seen(packet: &Packet) -> FlowFlags {
+    let tcp = packet.tcp;
+    let mut flags = if packet.is_udp() || tcp.ack() {
+        FlowFlags::SEEN
+    } else {
+        FlowFlags::NONE
+    };
     if tcp.fin() {
         flags = flags.union(FlowFlags::FIN);
     }
@@ -67,13 +74,19 @@ const fn seen(tcp: TcpFlags) -> FlowFlags {
     flags
 }
 
-/// Whether a TCP flow came to its end, so that its client may use its addresses again.
+/// Whether a TCP flow came to its end, so that its addresses may be used again: a reset, or both
+/// sides are done; or its other direction is gone.
 #[inline(always)]
-fn is_over(flow: &FlowValue) -> bool {
-    if flow.flags.is_closing() {
+fn is_over(key: &FlowKey, flow: &FlowValue) -> bool {
+    if flow.flags.contains(FlowFlags::RST) {
         return true;
     }
-    peek(&flow.other(Proto::TCP)).is_none_or(|other| other.flags.is_closing())
+    let other = peek(&flow.other(key.proto));
+    let Some(other) = other.filter(|other| other.other(key.proto) == *key) else {
+        return true;
+    };
+    let is_done = flow.flags.contains(FlowFlags::FIN) && other.flags.contains(FlowFlags::FIN);
+    is_done || other.flags.contains(FlowFlags::RST)
 }
 
 /// Enters a direction of a new flow.
@@ -88,11 +101,16 @@ pub(super) fn enter(key: &FlowKey, value: &FlowValue) -> Result<(), Refused> {
     }
 }
 
-/// Takes the place of an entry that leads to the same, or is over.
+/// Takes the place of an entry that leads to the same, or has been over for a while: what still
+/// is on its way of the old flow must not reach the new one's client.
 #[inline(always)]
 fn replace(key: &FlowKey, value: &FlowValue) -> Result<(), Refused> {
+    const WHILE_NS: u64 = 10_000_000_000;
     let is_free = match peek(key) {
-        Some(known) => known.tuple == value.tuple || known.flags.is_closing(),
+        Some(known) => {
+            let is_quiet = value.last_seen_ns.wrapping_sub(known.last_seen_ns) > WHILE_NS;
+            known.tuple == value.tuple || is_quiet && is_over(key, known)
+        }
         None => true,
     };
     if !is_free {

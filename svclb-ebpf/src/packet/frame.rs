@@ -2,7 +2,7 @@
 
 use core::mem::MaybeUninit;
 
-use aya_ebpf::bindings::{TC_ACT_OK, TC_ACT_SHOT, xdp_action};
+use aya_ebpf::bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC, xdp_action};
 use aya_ebpf::cty::c_void;
 use aya_ebpf::helpers::generated::{
     bpf_fib_lookup, bpf_l3_csum_replace, bpf_l4_csum_replace, bpf_redirect, bpf_redirect_neigh,
@@ -23,6 +23,9 @@ pub(crate) struct Way {
     pub(crate) device: u32,
     /// Destination and source of the link header, where the kernel knew them.
     pub(crate) link: Option<[u8; 12]>,
+    /// Whether XDP redirects to the device where it could just send back by it: a veth leaves
+    /// what XDP_TX sends lying until something else comes along (seen on 6.18).
+    pub(crate) by_redirect: bool,
 }
 
 /// A frame at a hook. Offsets are from the link header on; what is written is in the bytes'
@@ -41,8 +44,10 @@ pub(crate) trait Frame {
     fn device(&self) -> u32;
     /// Its length.
     fn len(&self) -> u32;
-    /// Whether it stands for several packets, each within what its device takes.
-    fn is_batch(&self) -> bool;
+    /// How much of it each packet carries, if it stands for several; zero otherwise.
+    fn segment(&self) -> u32;
+    /// Whether it is for this node, and of the device's own network.
+    fn is_ours(&self) -> bool;
     /// Reads a `T`; `None` beyond the end.
     fn load<T: Copy>(&self, offset: u32) -> Option<T>;
     /// Writes a `T`; `None` beyond the end.
@@ -106,8 +111,13 @@ impl Frame for XdpContext {
     }
 
     #[inline(always)]
-    fn is_batch(&self) -> bool {
-        false
+    fn segment(&self) -> u32 {
+        0
+    }
+
+    #[inline(always)]
+    fn is_ours(&self) -> bool {
+        true
     }
 
     #[inline(always)]
@@ -163,8 +173,9 @@ impl Frame for XdpContext {
         if written.is_none() {
             return Self::DROP;
         }
-        // Back by the same device too: a veth leaves what XDP_TX sends lying until something
-        // else comes along (seen on 6.18).
+        if way.device == self.device() && !way.by_redirect {
+            return xdp_action::XDP_TX as i32;
+        }
         // SAFETY: takes numbers.
         unsafe { bpf_redirect(way.device, 0) as i32 }
     }
@@ -187,7 +198,8 @@ const MANGLED_ZERO: u64 = 0x20;
 
 impl Frame for TcContext {
     const IS_XDP: bool = false;
-    const PASS: i32 = TC_ACT_OK;
+    // Not "ok", which would keep the packet from whoever comes after us.
+    const PASS: i32 = TC_ACT_UNSPEC;
     const DROP: i32 = TC_ACT_SHOT;
 
     #[inline(always)]
@@ -207,9 +219,22 @@ impl Frame for TcContext {
     }
 
     #[inline(always)]
-    fn is_batch(&self) -> bool {
+    fn segment(&self) -> u32 {
         // SAFETY: the context is valid for the run of the program.
-        unsafe { (*self.skb.skb).gso_segs > 1 }
+        unsafe { (*self.skb.skb).gso_size }
+    }
+
+    #[inline(always)]
+    fn is_ours(&self) -> bool {
+        /// Seen by promiscuous mode: another machine's.
+        const PACKET_OTHERHOST: u32 = 3;
+        // SAFETY: the context is valid for the run of the program.
+        let (kind, vlan) = unsafe {
+            let skb = self.skb.skb;
+            ((*skb).pkt_type, (*skb).vlan_present)
+        };
+        // A tagged one is the VLAN device's.
+        kind != PACKET_OTHERHOST && vlan == 0
     }
 
     #[inline(always)]

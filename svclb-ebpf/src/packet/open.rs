@@ -1,8 +1,8 @@
 //! A new flow: which frontend, which backend, which source address.
 
 use svclb_common::{
-    Addr16, AffinityKey, Counter, DeviceFlags, FlowFlags, FlowKey, FrontendFlags, FrontendKey,
-    FrontendValue, Hook, PortBe, Scope, SlotRange, SlotValue, Tuple,
+    Addr16, AffinityKey, Counter, DeviceFlags, DeviceValue, FlowFlags, FlowKey, FrontendFlags,
+    FrontendKey, FrontendValue, Hook, PortBe, Scope, SlotRange, SlotValue, Tuple,
 };
 
 use super::answer;
@@ -40,22 +40,31 @@ pub(super) fn open<F: Frame>(frame: &F, scratch: &mut Scratch) -> i32 {
     if packet.part == Part::Later {
         return F::PASS;
     }
-    if packet.is_tcp() && !packet.tcp.opens() {
-        // Of a connection that nobody knows any more: its client is told so.
-        return answer::refuse(frame, packet);
+    let device = maps::device(frame.device());
+    if F::IS_XDP && !is_for(frame, device.as_ref()) {
+        return F::PASS;
     }
-    let is_inside =
-        maps::device(frame.device()).is_some_and(|device| device.flags.contains(DeviceFlags::PODS));
+    let is_inside = device.is_some_and(|device| device.flags.contains(DeviceFlags::PODS));
     let range = if is_inside {
         frontend.internal
     } else {
         frontend.external
     };
-    if range.count == 0 {
-        if !is_inside && frontend.flags.contains(FrontendFlags::DROPS_OUTSIDE) {
-            count(Counter::DropNoLocalEndpoint);
-            return F::DROP;
+    let drops = !is_inside && frontend.flags.contains(FrontendFlags::DROPS_OUTSIDE);
+    if range.count == 0 && drops {
+        count(Counter::DropNoLocalEndpoint);
+        return F::DROP;
+    }
+    if packet.is_tcp() && !packet.tcp.opens() {
+        // Of a connection that nobody knows any more: its client is told so. At an address of
+        // the node it may be an answer to a connection of the node's own, or the kernel's to
+        // refuse.
+        if frontend.flags.contains(FrontendFlags::NODE_PORT) {
+            return F::PASS;
         }
+        return answer::refuse(frame, packet);
+    }
+    if range.count == 0 {
         return answer::refuse(frame, packet);
     }
     let Some(slot) = choose(&frontend, range, packet.tuple.src) else {
@@ -63,6 +72,13 @@ pub(super) fn open<F: Frame>(frame: &F, scratch: &mut Scratch) -> i32 {
         return answer::refuse(frame, packet);
     };
     give(frame, scratch, &frontend, &slot, is_inside)
+}
+
+/// Whether a frame is for this machine: in promiscuous mode XDP sees others' too.
+#[inline(always)]
+fn is_for<F: Frame>(frame: &F, device: Option<&DeviceValue>) -> bool {
+    let to = frame.load::<[u8; 6]>(0);
+    device.is_some_and(|device| to == Some(device.link))
 }
 
 /// Where session affinity sends a client, or anywhere.
@@ -181,7 +197,11 @@ fn enter(scratch: &mut Scratch, answers_at: Hook, flags: FlowFlags) -> Result<()
     };
     scratch.forth.flags = flags
         .union(FlowFlags::FROM_CLIENT)
-        .union(FlowFlags::SEEN)
+        .union(if scratch.packet.is_udp() {
+            FlowFlags::SEEN
+        } else {
+            FlowFlags::NONE
+        })
         .union(other_at);
     if flows::renew(&scratch.key, &scratch.forth).is_err() {
         flows::take_back(&scratch.back_key);

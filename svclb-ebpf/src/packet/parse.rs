@@ -214,6 +214,9 @@ pub(super) fn carried_ports<F: Frame>(frame: &F, packet: &mut Packet) -> Option<
 #[inline(always)]
 fn network<F: Frame>(frame: &F, packet: &mut Packet) -> Option<()> {
     const TYPE: u32 = 12;
+    if !frame.is_ours() {
+        return None;
+    }
     match frame.load::<u16>(TYPE)? {
         IPV4 => v4(frame, ETHERNET, packet)?,
         IPV6 => v6(frame, ETHERNET, packet)?,
@@ -236,7 +239,11 @@ pub(super) fn v4<F: Frame>(frame: &F, at: u32, packet: &mut Packet) -> Option<()
     if F::IS_XDP && !is_plain || header.version_and_length >> 4 != 4 || length < 20 {
         return None;
     }
-    let total = u32::from(u16::from_be(header.length));
+    // Zero is more than it can say: several segments at once (BIG TCP, Linux 6.3).
+    let total = match u32::from(u16::from_be(header.length)) {
+        0 => frame.len().wrapping_sub(at),
+        total => total,
+    };
     if total < length {
         return None;
     }

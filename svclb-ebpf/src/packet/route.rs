@@ -5,7 +5,8 @@
 use svclb_common::{Addr16, Counter, DeviceFlags, Tuple};
 
 use super::answer::{self, Error};
-use super::frame::{Frame, Way};
+use super::frame::{ETHERNET, Frame, Way};
+use super::parse::Packet;
 use super::rewrite::{hop, rewrite};
 use super::scratch::Scratch;
 use crate::counters::count;
@@ -45,6 +46,8 @@ pub(super) fn way<F: Frame>(
     const AF_INET6: u8 = 10;
     const SUCCESS: i64 = 0;
     const NO_NEIGHBOUR: i64 = 7;
+    /// The frame is too long for the device; what its packets are, we look at ourselves.
+    const TOO_LONG: i64 = 8;
     let words = |addr: Addr16| {
         if is_v4 {
             [addr.v4_word(), 0, 0, 0]
@@ -67,17 +70,20 @@ pub(super) fn way<F: Frame>(
         link_dst: [0; 6],
     };
     let link = match frame.ask(question) {
-        SUCCESS => {
+        // tc lets the kernel look at the neighbour, who keeps him fresh; and before Linux 6.3
+        // the answer may be one who was never heard of.
+        SUCCESS | TOO_LONG if F::IS_XDP && question.link_dst != [0; 6] => {
             let [a, b, c, d, e, f] = question.link_dst;
             let [g, h, i, j, k, l] = question.link_src;
             Some([a, b, c, d, e, f, g, h, i, j, k, l])
         }
-        NO_NEIGHBOUR => None,
+        SUCCESS | TOO_LONG | NO_NEIGHBOUR => None,
         _ => return None,
     };
     Some(Way {
         device: question.device,
         link,
+        by_redirect: false,
     })
 }
 
@@ -90,7 +96,7 @@ pub(super) fn forward<F: Frame>(frame: &F, scratch: &mut Scratch, to: &Tuple) ->
     if packet.hops <= 1 {
         return answer::error(frame, packet, Error::NoHops);
     }
-    let Some(way) = way(frame, question, packet.is_v4, to.src, to.dst) else {
+    let Some(mut way) = way(frame, question, packet.is_v4, to.src, to.dst) else {
         // XDP is not told of every kind of route.
         if F::IS_XDP {
             return F::PASS;
@@ -101,14 +107,14 @@ pub(super) fn forward<F: Frame>(frame: &F, scratch: &mut Scratch, to: &Tuple) ->
     let device = maps::device(way.device);
     if F::IS_XDP {
         let takes = device.is_some_and(|device| device.flags.contains(DeviceFlags::XDP_TARGET));
-        if way.link.is_none() || !takes {
+        if way.link.is_none() || !takes && way.device != frame.device() {
             return F::PASS;
         }
+        way.by_redirect = takes;
     }
     if let Some(device) = device
         && device.mtu != 0
-        && packet.length > device.mtu
-        && !frame.is_batch()
+        && longest(frame, packet) > device.mtu
     {
         return answer::error(frame, packet, Error::TooBig(device.mtu));
     }
@@ -117,6 +123,24 @@ pub(super) fn forward<F: Frame>(frame: &F, scratch: &mut Scratch, to: &Tuple) ->
         .map(|()| frame.send(&way));
     count(Counter::Translated);
     sent.unwrap_or(F::DROP)
+}
+
+/// The length of the longest packet that a frame stands for, without the link header.
+#[inline(always)]
+fn longest<F: Frame>(frame: &F, packet: &Packet) -> u32 {
+    const TCP_LENGTH: u32 = 12;
+    let segment = frame.segment();
+    if segment == 0 {
+        return packet.length;
+    }
+    let header = if packet.is_udp() {
+        8
+    } else {
+        frame
+            .load::<u8>(packet.transport + TCP_LENGTH)
+            .map_or(20, |length| u32::from(length >> 4) * 4)
+    };
+    packet.transport - ETHERNET + header + segment
 }
 
 /// The address of this node that a packet to somebody behind a device is given as source.

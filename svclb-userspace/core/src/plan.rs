@@ -79,6 +79,10 @@ impl PortPlan {
                     self.served && external.count == 0,
                 ))
                 .union(flag(
+                    FrontendFlags::NODE_PORT,
+                    frontend.kind == FrontendKind::NodePort,
+                ))
+                .union(flag(
                     FrontendFlags::CLUSTER_IP,
                     frontend.kind == FrontendKind::ClusterIp,
                 )),

@@ -90,7 +90,9 @@ impl Flows {
             let may_be_over = timeouts.is_over(key.proto, &value, Some(&value), now)
                 || timeouts.is_over(key.proto, &value, None, now);
             let other = if may_be_over {
-                self.get(&other_key)?
+                // One that has since been given to another flow is not ours.
+                let other = self.get(&other_key)?;
+                other.filter(|other| other.other(key.proto) == key)
             } else {
                 Some(value)
             };
@@ -115,7 +117,11 @@ impl Flows {
         let mut removed = 0;
         for flow in flows {
             removed += usize::from(self.delete(&flow.key)?);
-            self.delete(&flow.value.other(flow.proto))?;
+            let other_key = flow.value.other(flow.proto);
+            let other = self.get(&other_key)?;
+            if other.is_some_and(|other| other.other(flow.proto) == flow.key) {
+                self.delete(&other_key)?;
+            }
         }
         Ok(removed)
     }

@@ -305,13 +305,18 @@ fn place(
 pub(crate) fn remove_filters() {
     let names = nix::net::if_::if_nameindex();
     for interface in names.iter().flat_map(|names| names.iter()) {
-        let name = interface.name().to_string_lossy();
-        for (program, hook) in [
-            (EGRESS, TcAttachType::Egress),
-            (INGRESS, TcAttachType::Ingress),
-        ] {
-            // NotFound: there is none.
-            let _none_there = qdisc_detach_program(&name, hook, program);
-        }
+        detach_filters(&interface.name().to_string_lossy());
+    }
+}
+
+/// Takes our filters off a device of the caller's network namespace, where they are filters
+/// (before Linux 6.6).
+pub fn detach_filters(device: &str) {
+    for (program, hook) in [
+        (EGRESS, TcAttachType::Egress),
+        (INGRESS, TcAttachType::Ingress),
+    ] {
+        // NotFound: there is none.
+        let _none_there = qdisc_detach_program(device, hook, program);
     }
 }

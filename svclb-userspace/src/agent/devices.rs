@@ -41,6 +41,8 @@ pub(crate) struct Device {
     pub(crate) is_port: bool,
     /// In bytes.
     pub(crate) mtu: u32,
+    /// Its link address; zeros without one.
+    pub(crate) link: [u8; 6],
 }
 
 /// Reads the devices, and goes on to watch them.
@@ -103,7 +105,7 @@ async fn read(handle: &Handle) -> Result<Devices, rtnetlink::Error> {
             device.addresses.insert(address);
         }
     }
-    for index in routes.iter().filter_map(default_device) {
+    for index in routes.iter().flat_map(default_devices) {
         if let Some(device) = devices.get_mut(&index) {
             device.is_default = true;
         }
@@ -121,6 +123,9 @@ fn device(link: &LinkMessage) -> (u32, Device) {
         match attribute {
             LinkAttribute::IfName(name) => device.name.clone_from(name),
             LinkAttribute::Mtu(mtu) => device.mtu = *mtu,
+            LinkAttribute::Address(link) => {
+                device.link = <[u8; 6]>::try_from(&**link).unwrap_or_default();
+            }
             LinkAttribute::Controller(index) => device.is_port = *index != 0,
             LinkAttribute::LinkInfo(facts) => {
                 device.is_bridge = facts.contains(&LinkInfo::Kind(InfoKind::Bridge));
@@ -153,17 +158,15 @@ fn global(message: &AddressMessage) -> Option<(u32, IpAddr)> {
     Some((message.header.index, local.or(address)?))
 }
 
-/// The device that a default route leads to.
-fn default_device(route: &RouteMessage) -> Option<u32> {
+/// The devices that a default route leads to.
+fn default_devices(route: &RouteMessage) -> Vec<u32> {
     if route.header.destination_prefix_length != 0 {
-        return None;
+        return Vec::new();
     }
-    route
-        .attributes
-        .iter()
-        .find_map(|attribute| match attribute {
-            RouteAttribute::Oif(index) => Some(*index),
-            RouteAttribute::MultiPath(hops) => hops.first().map(|hop| hop.interface_index),
-            _ => None,
-        })
+    let found = route.attributes.iter().map(|attribute| match attribute {
+        RouteAttribute::Oif(index) => vec![*index],
+        RouteAttribute::MultiPath(hops) => hops.iter().map(|hop| hop.interface_index).collect(),
+        _ => Vec::new(),
+    });
+    found.flatten().collect()
 }

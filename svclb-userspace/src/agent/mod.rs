@@ -261,17 +261,17 @@ impl Agent {
             external_ips: known.external_ips,
         });
         if self.ready {
-            self.follow_devices();
+            self.follow_devices(false);
         }
     }
 
     /// Attaches the packet programs to the devices that there are.
-    fn follow_devices(&mut self) {
+    fn follow_devices(&mut self, again: bool) {
         let known = &mut self.surroundings;
         let devices = known.devices.borrow().clone();
         known
             .packets
-            .follow(&mut self.dataplane, &devices, &known.own);
+            .follow(&mut self.dataplane, &devices, &known.own, again);
     }
 
     /// Writes what changed, and makes the first full sync complete.
@@ -329,7 +329,7 @@ impl Agent {
             error!(service = %failed.record, "cannot be removed: {}", failed.reason);
         }
         let attached = self.dataplane.attach()?;
-        self.follow_devices();
+        self.follow_devices(true);
         let replaced = attached
             .iter()
             .filter(|how| matches!(how, Attachment::Replaced(_)))
@@ -453,6 +453,7 @@ impl Agent {
             }
             Err(error) => warn!("the programs cannot be attached again: {error}"),
         }
+        self.follow_devices(true);
     }
 
     fn tick(&mut self, status: &Status) {

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::str::FromStr;
 
 use svclb_common::{Addr16, DeviceFlags, DeviceValue};
-use svclb_dataplane::{Attached, Dataplane, Devices as DeviceMap, XdpMode};
+use svclb_dataplane::{Attached, Dataplane, Devices as DeviceMap, XdpMode, detach_filters};
 use tracing::{info, warn};
 
 use super::devices::{Device, Devices};
@@ -70,6 +70,8 @@ pub(crate) struct Packets {
     map: DeviceMap,
     attached: BTreeMap<u32, (String, Attached)>,
     written: BTreeMap<u32, DeviceValue>,
+    /// Nothing was done yet: an earlier agent may have attached elsewhere.
+    is_new: bool,
 }
 
 impl Packets {
@@ -80,16 +82,31 @@ impl Packets {
             map,
             attached: BTreeMap::new(),
             written: BTreeMap::new(),
+            is_new: true,
         }
     }
 
-    /// Attaches to devices that came, and says what changed of them. `own` are the node's
-    /// addresses, for devices that have none.
-    pub(crate) fn follow(&mut self, dataplane: &mut Dataplane, devices: &Devices, own: &[IpAddr]) {
+    /// Attaches to devices that came, and says what changed of them; `again` also to those that
+    /// should have the programs already, in case that somebody took them off. `own` are the
+    /// node's addresses, for devices that have none.
+    pub(crate) fn follow(
+        &mut self,
+        dataplane: &mut Dataplane,
+        devices: &Devices,
+        own: &[IpAddr],
+        again: bool,
+    ) {
         let wanted: BTreeMap<_, _> = devices
             .iter()
             .filter(|(_, device)| self.choice.takes(device))
             .collect();
+        for (index, device) in devices {
+            let is_known = self.attached.contains_key(index);
+            if !wanted.contains_key(index) && (is_known || self.is_new) {
+                detach_filters(&device.name);
+            }
+        }
+        self.is_new = false;
         self.attached.retain(|index, (name, _)| {
             let stays = wanted.get(index).is_some_and(|device| device.name == *name);
             if !stays {
@@ -104,10 +121,12 @@ impl Packets {
         // What the programs need of a device stands in its map before they run for it.
         self.write(devices, own);
         for (index, device) in wanted {
-            if self.attached.contains_key(index) {
+            let known = self.attached.get(index).map(|(_, attached)| *attached);
+            if known.is_some() && !again {
                 continue;
             }
             match dataplane.attach_device(&device.name, *index, self.mode_of(device)) {
+                Ok(attached) if known == Some(attached) => {}
                 Ok(attached) => {
                     info!(device = %device.name, by = %attached, "packets of this device are translated");
                     self.attached
@@ -158,8 +177,12 @@ impl Packets {
     fn value(&self, index: u32, device: &Device, own: &[IpAddr]) -> DeviceValue {
         let address = |is_v4: bool| {
             let of_family = |ip: &&IpAddr| ip.is_ipv4() == is_v4;
-            let its = device.addresses.iter().find(of_family);
-            let found = its.or_else(|| own.iter().find(of_family));
+            // The node's own before one that moves from node to node.
+            let its = || device.addresses.iter().filter(of_family);
+            let found = its()
+                .find(|ip| own.contains(ip))
+                .or_else(|| its().next())
+                .or_else(|| own.iter().find(of_family));
             found.map_or_else(Addr16::default, |ip| Addr16::from_ip(*ip))
         };
         let flag = |flag, is_set| if is_set { flag } else { DeviceFlags::NONE };
@@ -170,9 +193,11 @@ impl Packets {
         DeviceValue {
             v4: address(true),
             v6: address(false),
+            link: device.link,
+            reserved: [0; 2],
             mtu: device.mtu,
             flags: flag(DeviceFlags::PODS, self.choice.is_of_pods(device))
-                .union(flag(DeviceFlags::XDP_TARGET, native)),
+                .union(flag(DeviceFlags::XDP_TARGET, native && device.is_veth)),
         }
     }
 }

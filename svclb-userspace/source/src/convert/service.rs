@@ -41,13 +41,14 @@ pub fn service(from: core::Service, names: &Names, problems: &mut Vec<Problem>) 
             .filter_map(|ingress| ingress.ip.as_deref()),
         problems,
     );
-    if limits_sources(&spec) && !ingress_ips.is_empty() {
+    let before = ingress_ips.len();
+    ingress_ips.retain(|ip| !limits_sources(&spec, ip.is_ipv4()));
+    if ingress_ips.len() < before {
         // Not served at all is safe; served to everybody is not.
         problems.push(Problem::new(
             "spec.loadBalancerSourceRanges",
             "not supported yet; the load balancer's addresses are left out",
         ));
-        ingress_ips.clear();
     }
     let affinity_seconds = affinity(&spec, problems);
     let health_check_node_port = health_check_node_port(&spec, problems);
@@ -89,10 +90,15 @@ pub fn service(from: core::Service, names: &Names, problems: &mut Vec<Problem>) 
     })
 }
 
-/// Whether not everybody may use the load balancer's addresses.
-fn limits_sources(spec: &core::ServiceSpec) -> bool {
-    let mut ranges = spec.load_balancer_source_ranges.iter().flatten().peekable();
-    ranges.peek().is_some() && !ranges.any(|range| range.trim().ends_with("/0"))
+/// Whether not everybody may use the load balancer's addresses of a family. Ranges of the other
+/// family alone limit nobody, as with kube-proxy.
+fn limits_sources(spec: &core::ServiceSpec, is_v4: bool) -> bool {
+    let ranges = spec.load_balancer_source_ranges.iter().flatten();
+    let mut of_family = ranges
+        .map(|range| range.trim())
+        .filter(|range| range.contains(':') != is_v4)
+        .peekable();
+    of_family.peek().is_some() && !of_family.any(|range| range.ends_with("/0"))
 }
 
 fn addresses<'a>(
