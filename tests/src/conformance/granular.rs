@@ -1,6 +1,6 @@
 //! Tests of networking.go and dual_stack.go.
 
-use super::{Section, inside, outward, packets};
+use super::{Outcome, Part, Section, Test, inside, outward, packets};
 
 pub(super) const SECTION: Section = Section {
     title: "Networking, granular checks, and dual stack",
@@ -125,6 +125,25 @@ pub(super) const SECTION: Section = Section {
             "should function for client IP based session affinity: udp",
             &["lab::affinity::a_client_stays_with_the_backend_of_its_first_connection"],
         ),
+        outward(
+            "beyond upstream: large requests through nodeIP:nodePort: http",
+            &[
+                "lab::conformance::basics::node_ports::should_be_able_to_handle_large_requests_through_node_port_http_and_udp",
+            ],
+        ),
+        outward(
+            "beyond upstream: large requests through nodeIP:nodePort: udp",
+            &[
+                "lab::conformance::basics::node_ports::should_be_able_to_handle_large_requests_through_node_port_http_and_udp",
+            ],
+        ),
+        Test {
+            name: "beyond upstream: large requests through nodeIP:nodePort: udp, by a tunnel of smaller MTU",
+            part: Part::Outside,
+            outcome: Outcome::Missing(
+                "what is too big for the device to another node is dropped as if there were no route, and its sender is not told",
+            ),
+        },
         inside(
             "secondary family: should function for pod-Service: http, through clusterIP",
             &[

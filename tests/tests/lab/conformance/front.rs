@@ -46,9 +46,14 @@ impl Front {
 
     /// So many nodes, and what is put into the folder before the agents start.
     pub(super) fn of(count: usize, prepare: impl FnOnce(&Self)) -> Self {
+        Self::over(PodNetwork::Vxlan, count, prepare)
+    }
+
+    /// The same with pods that are connected in another way.
+    pub(super) fn over(network: PodNetwork, count: usize, prepare: impl FnOnce(&Self)) -> Self {
         let turn = turn();
         let lab = Lab::new("front").unwrap();
-        let outside = lab.outside(PodNetwork::Vxlan).unwrap();
+        let outside = lab.outside(network).unwrap();
         let options = UplinkOptions {
             masquerade: true,
             ..UplinkOptions::default()

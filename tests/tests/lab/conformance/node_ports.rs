@@ -3,7 +3,7 @@
 use super::super::scene::{TARGET, v4, v6, web_service};
 use super::ask::{KINDS, TCP, refused};
 use super::cluster::both;
-use super::front::{Front, NODE_PORT, given, node_port};
+use super::front::{Front, NODE_PORT, balanced, balancer, given, loses, node_port, refuses};
 use super::type_changes::external;
 
 #[test]
@@ -59,7 +59,7 @@ fn should_be_able_to_update_service_type_to_node_port_listening_on_same_port_num
     // Without UDP, TCP goes on at the same number.
     front.put(&one.node_ports(NODE_PORT - 80), &["a", "b"]);
     for to in everywhere {
-        super::front::refuses(&front.client, KINDS[1], to);
+        refuses(&front.client, KINDS[1], to);
         given(&front.client, TCP, to, &["a", "b"]);
     }
 }
@@ -85,4 +85,21 @@ fn should_release_node_ports_on_delete() {
     // And another Service elsewhere.
     front.put(&web_service().node_ports(NODE_PORT - 79), &["b"]);
     front.is_given(&front.everywhere(NODE_PORT + 1), &["b"]);
+}
+
+#[test]
+fn should_be_rejected_when_no_endpoints_exist() {
+    let front = Front::new(&balanced(), &[]);
+    let mut addresses = front.everywhere(NODE_PORT);
+    addresses.extend(balancer());
+    front.is_refused(&addresses);
+    // With the policy as well: there is none that another node could have.
+    front.put(&balanced().external_local(), &["a"]);
+    for to in front.at(1, NODE_PORT) {
+        loses(&front.client, TCP, to);
+    }
+    front.put(&balanced().external_local(), &[]);
+    front.is_refused(&addresses);
+    front.put(&balanced(), &["a", "b"]);
+    front.is_given(&addresses, &["a", "b"]);
 }

@@ -1,6 +1,8 @@
 //! Networking, granular checks through `nodeIP:nodePort`.
 
-use svclb_tests::Peer;
+use std::net::SocketAddr;
+
+use svclb_tests::{Failure, Kind, Peer, PodNetwork};
 
 use super::super::super::scene::web_service;
 use super::super::ask::KINDS;
@@ -49,6 +51,39 @@ fn should_update_node_port_http_and_udp() {
     for to in both() {
         for kind in KINDS {
             given(&front.pods[0], kind, to, &["a", "b"]);
+        }
+    }
+}
+
+/// Whether the text comes back in one piece from the address that was asked.
+fn echoes(peer: &Peer, kind: Kind, to: SocketAddr, text: &str) -> Result<bool, Failure> {
+    let socket = peer.socket(kind, to.is_ipv6())?;
+    if kind.connected {
+        socket.connect(to)?;
+        socket.send(text)?;
+    } else {
+        socket.send_to(to, text)?;
+    }
+    let received = socket.receive()?;
+    Ok(received.heard == text && received.from.is_none_or(|from| from == to))
+}
+
+#[test]
+fn should_be_able_to_handle_large_requests_through_node_port_http_and_udp() {
+    // One of the two nodes has to pass everything on.
+    let front = Front::over(PodNetwork::Routed, 2, |front| {
+        front.put(&node_port(), &["a"]);
+    });
+    let text = "x".repeat(2000);
+    for to in front.everywhere(NODE_PORT) {
+        for peer in front.everybody() {
+            for kind in KINDS {
+                given(peer, kind, to, &["a"]);
+                for _ in 0..3 {
+                    let echoed = echoes(peer, kind, to, &text);
+                    assert_eq!(echoed, Ok(true), "{kind:?} to {to}");
+                }
+            }
         }
     }
 }
