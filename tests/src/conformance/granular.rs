@@ -1,6 +1,6 @@
 //! Tests of networking.go and dual_stack.go.
 
-use super::{Section, inside, outside, packets};
+use super::{Outcome, Part, Section, Test, inside, outward, packets};
 
 pub(super) const SECTION: Section = Section {
     title: "Networking, granular checks, and dual stack",
@@ -18,8 +18,18 @@ pub(super) const SECTION: Section = Section {
                 "lab::udp::unconnected_sockets_reach_every_backend_and_see_the_service_as_sender",
             ],
         ),
-        outside("should function for pod-Service: http, through nodeIP:nodePort"),
-        outside("should function for pod-Service: udp, through nodeIP:nodePort"),
+        outward(
+            "should function for pod-Service: http, through nodeIP:nodePort",
+            &[
+                "lab::conformance::basics::node_ports::should_function_for_pod_service_through_node_port_http_and_udp",
+            ],
+        ),
+        outward(
+            "should function for pod-Service: udp, through nodeIP:nodePort",
+            &[
+                "lab::conformance::basics::node_ports::should_function_for_pod_service_through_node_port_http_and_udp",
+            ],
+        ),
         packets("should function for pod-Service: sctp"),
         inside(
             "should function for node-Service: http, through clusterIP",
@@ -29,8 +39,18 @@ pub(super) const SECTION: Section = Section {
             "should function for node-Service: udp, through clusterIP",
             &["lab::conformance::basics::granular::should_function_for_node_service_udp"],
         ),
-        outside("should function for node-Service: http, through nodeIP:nodePort"),
-        outside("should function for node-Service: udp, through nodeIP:nodePort"),
+        outward(
+            "should function for node-Service: http, through nodeIP:nodePort",
+            &[
+                "lab::conformance::basics::node_ports::should_function_for_node_service_through_node_port_http_and_udp",
+            ],
+        ),
+        outward(
+            "should function for node-Service: udp, through nodeIP:nodePort",
+            &[
+                "lab::conformance::basics::node_ports::should_function_for_node_service_through_node_port_http_and_udp",
+            ],
+        ),
         packets("should function for node-Service: sctp"),
         inside(
             "should function for endpoint-Service: http, through clusterIP",
@@ -44,8 +64,18 @@ pub(super) const SECTION: Section = Section {
                 "lab::conformance::basics::granular::should_function_for_endpoint_service_http_and_udp",
             ],
         ),
-        outside("should function for endpoint-Service: http, through nodeIP:nodePort"),
-        outside("should function for endpoint-Service: udp, through nodeIP:nodePort"),
+        outward(
+            "should function for endpoint-Service: http, through nodeIP:nodePort",
+            &[
+                "lab::conformance::basics::node_ports::should_function_for_endpoint_service_through_node_port_http_and_udp",
+            ],
+        ),
+        outward(
+            "should function for endpoint-Service: udp, through nodeIP:nodePort",
+            &[
+                "lab::conformance::basics::node_ports::should_function_for_endpoint_service_through_node_port_http_and_udp",
+            ],
+        ),
         packets("should function for endpoint-Service: sctp"),
         inside(
             "should function for multiple endpoint-Services with same selector",
@@ -61,8 +91,14 @@ pub(super) const SECTION: Section = Section {
             "should update endpoints: udp",
             &["lab::conformance::basics::granular::should_update_endpoints_http_and_udp"],
         ),
-        outside("should update nodePort: http"),
-        outside("should update nodePort: udp"),
+        outward(
+            "should update nodePort: http",
+            &["lab::conformance::basics::node_ports::should_update_node_port_http_and_udp"],
+        ),
+        outward(
+            "should update nodePort: udp",
+            &["lab::conformance::basics::node_ports::should_update_node_port_http_and_udp"],
+        ),
         inside(
             "should be able to handle large requests: http",
             &[
@@ -89,6 +125,25 @@ pub(super) const SECTION: Section = Section {
             "should function for client IP based session affinity: udp",
             &["lab::affinity::a_client_stays_with_the_backend_of_its_first_connection"],
         ),
+        outward(
+            "beyond upstream: large requests through nodeIP:nodePort: http",
+            &[
+                "lab::conformance::basics::node_ports::should_be_able_to_handle_large_requests_through_node_port_http_and_udp",
+            ],
+        ),
+        outward(
+            "beyond upstream: large requests through nodeIP:nodePort: udp",
+            &[
+                "lab::conformance::basics::node_ports::should_be_able_to_handle_large_requests_through_node_port_http_and_udp",
+            ],
+        ),
+        Test {
+            name: "beyond upstream: large requests through nodeIP:nodePort: udp, by a tunnel of smaller MTU",
+            part: Part::Outside,
+            outcome: Outcome::Missing(
+                "what is too big for the device to another node is dropped as if there were no route, and its sender is not told",
+            ),
+        },
         inside(
             "secondary family: should function for pod-Service: http, through clusterIP",
             &[
@@ -102,8 +157,18 @@ pub(super) const SECTION: Section = Section {
                 "lab::udp::unconnected_sockets_reach_every_backend_and_see_the_service_as_sender",
             ],
         ),
-        outside("secondary family: should function for pod-Service: http, through nodeIP:nodePort"),
-        outside("secondary family: should function for pod-Service: udp, through nodeIP:nodePort"),
+        outward(
+            "secondary family: should function for pod-Service: http, through nodeIP:nodePort",
+            &[
+                "lab::conformance::basics::node_ports::should_function_for_pod_service_through_node_port_http_and_udp",
+            ],
+        ),
+        outward(
+            "secondary family: should function for pod-Service: udp, through nodeIP:nodePort",
+            &[
+                "lab::conformance::basics::node_ports::should_function_for_pod_service_through_node_port_http_and_udp",
+            ],
+        ),
         inside(
             "secondary family: should function for node-Service: http, through clusterIP",
             &["lab::tcp::sockets_of_the_nodes_host_are_translated_like_those_of_pods"],
@@ -112,10 +177,18 @@ pub(super) const SECTION: Section = Section {
             "secondary family: should function for node-Service: udp, through clusterIP",
             &["lab::conformance::basics::granular::should_function_for_node_service_udp"],
         ),
-        outside(
+        outward(
             "secondary family: should function for node-Service: http, through nodeIP:nodePort",
+            &[
+                "lab::conformance::basics::node_ports::should_function_for_node_service_through_node_port_http_and_udp",
+            ],
         ),
-        outside("secondary family: should function for node-Service: udp, through nodeIP:nodePort"),
+        outward(
+            "secondary family: should function for node-Service: udp, through nodeIP:nodePort",
+            &[
+                "lab::conformance::basics::node_ports::should_function_for_node_service_through_node_port_http_and_udp",
+            ],
+        ),
         inside(
             "secondary family: should function for endpoint-Service: http, through clusterIP",
             &[
@@ -128,11 +201,17 @@ pub(super) const SECTION: Section = Section {
                 "lab::conformance::basics::granular::should_function_for_endpoint_service_http_and_udp",
             ],
         ),
-        outside(
+        outward(
             "secondary family: should function for endpoint-Service: http, through nodeIP:nodePort",
+            &[
+                "lab::conformance::basics::node_ports::should_function_for_endpoint_service_through_node_port_http_and_udp",
+            ],
         ),
-        outside(
+        outward(
             "secondary family: should function for endpoint-Service: udp, through nodeIP:nodePort",
+            &[
+                "lab::conformance::basics::node_ports::should_function_for_endpoint_service_through_node_port_http_and_udp",
+            ],
         ),
         inside(
             "secondary family: should function for multiple endpoint-Services with same selector",
@@ -148,8 +227,14 @@ pub(super) const SECTION: Section = Section {
             "secondary family: should update endpoints: udp",
             &["lab::conformance::basics::granular::should_update_endpoints_http_and_udp"],
         ),
-        outside("secondary family: should update nodePort: http"),
-        outside("secondary family: should update nodePort: udp"),
+        outward(
+            "secondary family: should update nodePort: http",
+            &["lab::conformance::basics::node_ports::should_update_node_port_http_and_udp"],
+        ),
+        outward(
+            "secondary family: should update nodePort: udp",
+            &["lab::conformance::basics::node_ports::should_update_node_port_http_and_udp"],
+        ),
         inside(
             "secondary family: should be able to handle large requests: http",
             &[

@@ -19,6 +19,7 @@ pub(super) const SECTION: Section = Section {
                 "lab::refusal::tcp_is_refused_at_once_for_pods_and_the_host_in_both_families",
                 "lab::refusal::a_connected_udp_socket_is_refused",
                 "lab::refusal::an_unconnected_udp_socket_is_refused_where_the_kernel_can_say_so",
+                "lab::conformance::node_ports::should_be_rejected_when_no_endpoints_exist",
             ],
         ),
         inside(

@@ -1,6 +1,6 @@
 //! Tests of service.go, traffic_distribution.go and topology_hints.go.
 
-use super::{Section, inside, outside};
+use super::{Section, inside, outward};
 
 pub(super) const SECTION: Section = Section {
     title: "Traffic policies and topology",
@@ -23,11 +23,24 @@ pub(super) const SECTION: Section = Section {
                 "lab::conformance::policies::should_respect_internal_traffic_policy_local_pod_and_node_to_pod_with_host_network",
             ],
         ),
-        outside("should support externalTrafficPolicy=Local for type=NodePort"),
-        outside(
-            "should implement NodePort and HealthCheckNodePort correctly when ExternalTrafficPolicy changes",
+        outward(
+            "should support externalTrafficPolicy=Local for type=NodePort",
+            &[
+                "lab::conformance::policies::external::should_support_external_traffic_policy_local_for_type_node_port",
+            ],
         ),
-        outside("should fail health check node port if there are only terminating endpoints"),
+        outward(
+            "should implement NodePort and HealthCheckNodePort correctly when ExternalTrafficPolicy changes",
+            &[
+                "lab::conformance::policies::external::should_implement_node_port_and_health_check_node_port_correctly_when_external_traffic_policy_changes",
+            ],
+        ),
+        outward(
+            "should fail health check node port if there are only terminating endpoints",
+            &[
+                "lab::conformance::policies::external::should_fail_health_check_node_port_if_there_are_only_terminating_endpoints",
+            ],
+        ),
         inside(
             "should fallback to terminating endpoints when there are no ready endpoints with internalTrafficPolicy=Cluster",
             &[
@@ -40,11 +53,17 @@ pub(super) const SECTION: Section = Section {
                 "lab::conformance::policies::should_fallback_to_local_terminating_endpoints_internal_traffic_policy_local",
             ],
         ),
-        outside(
+        outward(
             "should fallback to terminating endpoints when there are no ready endpoints with externalTrafficPolicy=Cluster",
+            &[
+                "lab::conformance::policies::external::should_fallback_to_terminating_endpoints_external_traffic_policy_cluster",
+            ],
         ),
-        outside(
+        outward(
             "should fallback to local terminating endpoints when there are no ready endpoints with externalTrafficPolicy=Local",
+            &[
+                "lab::conformance::policies::external::should_fallback_to_local_terminating_endpoints_external_traffic_policy_local",
+            ],
         ),
         inside(
             "Traffic Distribution: same zone with PreferClose",

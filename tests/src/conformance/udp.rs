@@ -1,12 +1,15 @@
 //! Tests of conntrack.go, and what svclb owes besides to sockets that are connected.
 
-use super::{Section, inside, not_applicable, outside};
+use super::{Section, inside, not_applicable, outward};
 
 pub(super) const SECTION: Section = Section {
     title: "Conntrack and UDP",
     tests: &[
-        outside(
+        outward(
             "should be able to preserve UDP traffic when server pod cycles for a NodePort service",
+            &[
+                "lab::conformance::udp::outside::should_be_able_to_preserve_udp_traffic_when_server_pod_cycles_for_a_node_port_service",
+            ],
         ),
         inside(
             "should be able to preserve UDP traffic when server pod cycles for a ClusterIP service",
@@ -32,8 +35,11 @@ pub(super) const SECTION: Section = Section {
                 "lab::conformance::udp::should_preserve_udp_traffic_when_initial_unready_endpoints_get_ready",
             ],
         ),
-        outside(
+        outward(
             "should be able to cleanup conntrack entries when UDP service target port changes for a NodePort service",
+            &[
+                "lab::conformance::udp::outside::should_be_able_to_cleanup_conntrack_entries_when_udp_service_target_port_changes_for_a_node_port_service",
+            ],
         ),
         not_applicable(
             "should not be vulnerable to the invalid conntrack state bug",

@@ -1,5 +1,7 @@
 //! Session affinity.
 
+mod outside;
+
 use super::super::scene::{Scene, v4, web, web_service};
 use super::ask::{KINDS, SETTLES_IN, answered_by, publish};
 

@@ -1,6 +1,7 @@
 //! Services: what every one of them does.
 
 mod granular;
+mod node_ports;
 mod ports;
 
 use svclb_tests::manifests::{Endpoint, Service};

@@ -1,5 +1,6 @@
 //! Traffic policies, and endpoints that terminate.
 
+mod external;
 mod traffic_distribution;
 
 use svclb_tests::Transport;

@@ -7,7 +7,7 @@ use super::ask::{KINDS, answered_by, known, unreachable};
 use super::cluster::both;
 
 /// `web` as an ExternalName; for a moment after the change it may still have its addresses.
-fn external(keeps_addresses: bool) -> Value {
+pub(super) fn external(keeps_addresses: bool) -> Value {
     let mut object = web_service().object();
     object["spec"]["type"] = json!("ExternalName");
     object["spec"]["externalName"] = json!("example.com");

@@ -1,6 +1,9 @@
 //! UDP: one socket that keeps its source port and goes on sending while backends cycle.
 
+mod outside;
+
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 
 use serde_json::json;
 use svclb_tests::manifests::Endpoint;
@@ -27,9 +30,9 @@ fn endpoint(scene: &Scene, number: usize) -> Endpoint {
 }
 
 /// Sends on and on until a backend answers, and then once more. The source port that it saw.
-fn reaches(socket: &PeerSocket<'_>, backend: &str) -> u16 {
+fn reaches(socket: &PeerSocket<'_>, to: SocketAddr, backend: &str) -> u16 {
     let ask = || {
-        socket.send_to(web(v4(10)), "still me").ok()?;
+        socket.send_to(to, "still me").ok()?;
         socket.receive().ok()
     };
     let mut last = None;
@@ -40,10 +43,7 @@ fn reaches(socket: &PeerSocket<'_>, backend: &str) -> u16 {
     });
     assert!(reached, "{last:?}, and not {backend}");
     let answer = ask().unwrap();
-    assert_eq!(
-        (answer.backend.as_str(), answer.from),
-        (backend, Some(web(v4(10))))
-    );
+    assert_eq!((answer.backend.as_str(), answer.from), (backend, Some(to)));
     answer.client.port()
 }
 
@@ -53,7 +53,7 @@ fn cycles(client: &Peer, put: impl Fn(usize)) {
     let mut ports = BTreeSet::new();
     for (number, name) in [(0, "a"), (1, "b"), (2, "c"), (0, "a")] {
         put(number);
-        ports.insert(reaches(&socket, name));
+        ports.insert(reaches(&socket, web(v4(10)), name));
         answered_by(client, UNCONNECTED, web(v4(10)), &[name]);
     }
     assert_eq!(ports.len(), 1, "{ports:?}");
@@ -96,7 +96,7 @@ fn should_preserve_udp_traffic_when_initial_unready_endpoints_get_ready() {
     }
     let port = socket.local_name().unwrap().port();
     with_endpoints(&scene, "Cluster", &[endpoint(&scene, 0)]);
-    assert_eq!(reaches(&socket, "a"), port);
+    assert_eq!(reaches(&socket, web(v4(10)), "a"), port);
 }
 
 #[test]
@@ -104,7 +104,7 @@ fn a_socket_hears_again_of_a_service_that_had_no_endpoint_for_a_while() {
     let scene = without_endpoints();
     let socket = scene.client.socket(UNCONNECTED, false).unwrap();
     with_endpoints(&scene, "Cluster", &[endpoint(&scene, 0)]);
-    let port = reaches(&socket, "a");
+    let port = reaches(&socket, web(v4(10)), "a");
     scene
         .manifests
         .put("web.yaml", &[one_family().object()])
@@ -115,5 +115,5 @@ fn a_socket_hears_again_of_a_service_that_had_no_endpoint_for_a_while() {
     });
     assert!(silent, "{}", json!(scene.agent.log()));
     with_endpoints(&scene, "Cluster", &[endpoint(&scene, 1)]);
-    assert_eq!(reaches(&socket, "b"), port);
+    assert_eq!(reaches(&socket, web(v4(10)), "b"), port);
 }

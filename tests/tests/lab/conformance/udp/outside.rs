@@ -1,0 +1,77 @@
+//! The same through node ports and load balancers, for everybody.
+
+use std::net::SocketAddr;
+
+use svclb_tests::manifests::Service;
+use svclb_tests::{PeerSocket, Transport, wait_until};
+
+use super::super::super::scene::{v4, v6};
+use super::super::ask::{SETTLES_IN, UNCONNECTED};
+use super::super::front::{Front, NODE_PORT, balanced, balancer, node_port};
+use super::reaches;
+
+/// A socket of everybody's for each address.
+fn sockets<'a>(front: &'a Front, addresses: &[SocketAddr]) -> Vec<(PeerSocket<'a>, SocketAddr)> {
+    let mut sockets = Vec::new();
+    for peer in front.everybody() {
+        for to in addresses {
+            sockets.push((peer.socket(UNCONNECTED, to.is_ipv6()).unwrap(), *to));
+        }
+    }
+    sockets
+}
+
+/// Backends come and go one after the other; everybody uses one socket throughout.
+fn cycles(service: &Service, addresses: impl FnOnce(&Front) -> Vec<SocketAddr>, names: &[&str]) {
+    let front = Front::new(service, &[]);
+    let sockets = sockets(&front, &addresses(&front));
+    for name in names {
+        front.put(service, &[name]);
+        for (socket, to) in &sockets {
+            reaches(socket, *to, name);
+        }
+    }
+}
+
+#[test]
+fn should_be_able_to_preserve_udp_traffic_when_server_pod_cycles_for_a_node_port_service() {
+    let everywhere = |front: &Front| front.everywhere(NODE_PORT);
+    cycles(&node_port(), everywhere, &["a", "b", "c", "a"]);
+}
+
+#[test]
+fn should_be_able_to_preserve_udp_traffic_when_server_pod_cycles_for_a_load_balancer_service_on_different_nodes()
+ {
+    cycles(&balanced(), |_| balancer().into(), &["a", "b", "a"]);
+}
+
+#[test]
+fn should_be_able_to_preserve_udp_traffic_when_server_pod_cycles_for_a_load_balancer_service_on_the_same_nodes()
+ {
+    cycles(&balanced(), |_| balancer().into(), &["a", "c", "a"]);
+}
+
+#[test]
+fn should_be_able_to_cleanup_conntrack_entries_when_udp_service_target_port_changes_for_a_node_port_service()
+ {
+    const MOVED: u16 = 8081;
+    let front = Front::new(&node_port(), &["a"]);
+    let sockets = sockets(&front, &front.everywhere(NODE_PORT));
+    let hear = || {
+        for (socket, to) in &sockets {
+            reaches(socket, *to, "a");
+        }
+    };
+    hear();
+    let service = Service::new("web").at(v4(10)).at(v6(0x10));
+    let service = service.udp(80, MOVED).node_ports(NODE_PORT - 80);
+    front.put(&service, &["a"]);
+    // Nobody listens there yet: that is how the change shows.
+    let (socket, to) = &sockets[0];
+    let silent = wait_until(SETTLES_IN, || {
+        socket.send_to(*to, "anybody?").is_err() || socket.receive().is_err()
+    });
+    assert!(silent);
+    front.backend("a").serve(Transport::Udp, MOVED).unwrap();
+    hear();
+}
