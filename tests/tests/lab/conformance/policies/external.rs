@@ -60,11 +60,9 @@ fn should_support_external_traffic_policy_local_for_type_node_port() {
         assert_eq!(seen(&front.client, to), front.client.ip_like(to.ip()));
         assert_eq!(seen(&front.nodes[1], to), front.nodes[1].ip_like(to.ip()));
     }
-    for to in front.at(1, NODE_PORT) {
-        for kind in [KINDS[0], KINDS[1]] {
-            loses(&front.client, kind, to);
-            loses(&front.nodes[0], kind, to);
-        }
+    for (kind, to) in KINDS.into_iter().zip(front.at(1, NODE_PORT)) {
+        loses(&front.client, kind, to);
+        loses(&front.nodes[0], kind, to);
     }
 }
 

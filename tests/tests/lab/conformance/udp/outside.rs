@@ -56,7 +56,13 @@ fn should_be_able_to_cleanup_conntrack_entries_when_udp_service_target_port_chan
  {
     const MOVED: u16 = 8081;
     let front = Front::new(&node_port(), &["a"]);
-    let sockets = sockets(&front, &front.everywhere(NODE_PORT));
+    let addresses = [front.at(0, NODE_PORT)[0], front.at(1, NODE_PORT)[1]];
+    let mut sockets = Vec::new();
+    for peer in [&front.client, &front.pods[1]] {
+        for to in addresses {
+            sockets.push((peer.socket(UNCONNECTED, to.is_ipv6()).unwrap(), to));
+        }
+    }
     let hear = || {
         for (socket, to) in &sockets {
             reaches(socket, *to, "a");
@@ -67,11 +73,12 @@ fn should_be_able_to_cleanup_conntrack_entries_when_udp_service_target_port_chan
     let service = service.udp(80, MOVED).node_ports(NODE_PORT - 80);
     front.put(&service, &["a"]);
     // Nobody listens there yet: that is how the change shows.
-    let (socket, to) = &sockets[0];
-    let silent = wait_until(SETTLES_IN, || {
-        socket.send_to(*to, "anybody?").is_err() || socket.receive().is_err()
-    });
-    assert!(silent);
+    for (socket, to) in &sockets {
+        let silent = wait_until(SETTLES_IN, || {
+            socket.send_to(*to, "anybody?").is_err() || socket.receive().is_err()
+        });
+        assert!(silent, "{to} still leads to the old port");
+    }
     front.backend("a").serve(Transport::Udp, MOVED).unwrap();
     hear();
 }
