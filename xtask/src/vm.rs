@@ -25,7 +25,7 @@ pub(crate) struct Args {
     #[arg(last = true)]
     filter: Vec<String>,
     /// After how many minutes a kernel is given up
-    #[arg(long, default_value_t = 60)]
+    #[arg(long, default_value_t = 75)]
     minutes: u64,
 }
 
