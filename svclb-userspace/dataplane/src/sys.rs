@@ -23,6 +23,7 @@ const PROG_LOAD: libc::c_int = 5;
 const OBJ_PIN: libc::c_int = 6;
 const OBJ_GET: libc::c_int = 7;
 const OBJ_GET_INFO_BY_FD: libc::c_int = 15;
+const PROG_TEST_RUN: libc::c_int = 10;
 const MAP_LOOKUP_BATCH: libc::c_int = 24;
 const MAP_UPDATE_BATCH: libc::c_int = 26;
 const MAP_DELETE_BATCH: libc::c_int = 27;
@@ -561,6 +562,45 @@ pub(crate) fn start_iterator(link: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     let mut attr = [number(link), 0];
     // SAFETY: no addresses.
     unsafe { bpf_fd(ITER_CREATE, &mut attr) }
+}
+
+/// What `BPF_PROG_TEST_RUN` takes, up to where what it is for ends.
+#[repr(C)]
+#[derive(Default)]
+struct TestRun {
+    program: u32,
+    result: u32,
+    size_in: u32,
+    size_out: u32,
+    data_in: u64,
+    data_out: u64,
+    repeat: u32,
+    duration: u32,
+    context: [u32; 2],
+    contexts: [u64; 2],
+}
+
+/// Runs a packet program on a frame, which it may change (Linux 4.12). Returns what the program
+/// returned, the length of the frame in `out`, and how long a run took, in nanoseconds.
+pub(crate) fn test_run(
+    program: BorrowedFd<'_>,
+    frame: &[u8],
+    out: &mut [u8],
+    repeat: u32,
+) -> io::Result<(u32, usize, u32)> {
+    let length = |bytes: &[u8]| u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+    let mut attr = TestRun {
+        program: number(program),
+        size_in: length(frame),
+        size_out: length(out),
+        data_in: address(frame),
+        data_out: address_mut(out),
+        repeat,
+        ..TestRun::default()
+    };
+    // SAFETY: both buffers are as long as said and live through the call.
+    unsafe { bpf(PROG_TEST_RUN, &mut attr) }?;
+    Ok((attr.result, attr.size_out as usize, attr.duration))
 }
 
 /// The cookie of the caller's network namespace (Linux 5.14).

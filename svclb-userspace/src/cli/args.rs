@@ -124,8 +124,6 @@ pub(crate) struct Run {
         default_value = "on"
     )]
     pub(crate) external_ips: Switch,
-    #[command(flatten)]
-    pub(crate) sizes: SizeArgs,
     /// How often the maps and programs are compared with what they should be, and repaired; SIGHUP
     /// asks for it at once
     #[arg(
@@ -146,6 +144,8 @@ pub(crate) struct Run {
         default_value = "text"
     )]
     pub(crate) log_format: LogFormat,
+    #[command(flatten)]
+    pub(crate) sizes: SizeArgs,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]

@@ -1,0 +1,147 @@
+//! The packet programs, frame by frame: what comes in, the verdict, what goes out, what is
+//! counted. Each case runs for IPv4 and IPv6 and for TCP and UDP, in XDP and in tc alike.
+//!
+//! Frames never are on a wire: `BPF_PROG_TEST_RUN` hands them to the program as if they came in
+//! by the loopback device. So no case is about a way out; those are in the labs.
+
+mod frames;
+mod fuzz;
+mod world;
+
+use frames::{Family, Frame, Transport, family_and_transport};
+use svclb_common::Counter;
+use world::{DROP, EGRESS, HOOKS, PASS, World};
+
+#[test]
+fn a_packet_that_is_no_services_is_left_as_it_is() {
+    let world = World::new();
+    family_and_transport(|family, transport| {
+        let frame = Frame::new(family, transport).to(family.node(), 9);
+        for hook in HOOKS {
+            let run = world.run(hook, &frame.bytes());
+            assert_eq!((run.verdict, run.frame), (PASS(hook), frame.bytes()));
+        }
+    });
+    assert_eq!(world.counted(Counter::Translated), 0);
+}
+
+#[test]
+fn the_first_packet_of_a_client_goes_to_the_local_backend_from_the_clients_own_address() {
+    family_and_transport(|family, transport| {
+        for hook in HOOKS {
+            let world = World::new();
+            let frame = Frame::new(family, transport).to(family.node(), world::NODE_PORT);
+            let run = world.run(hook, &frame.bytes());
+            let expected = frame.to(family.backend(), world::TARGET);
+            assert_eq!(run.verdict, PASS(hook));
+            assert_eq!(
+                run.frame,
+                expected.bytes(),
+                "{hook} {family:?} {transport:?}"
+            );
+            assert_eq!(world.counted(Counter::FlowsOpened), 1);
+            assert_eq!(world.counted(Counter::Translated), 1);
+        }
+    });
+}
+
+#[test]
+fn the_backends_answer_leaves_under_the_services_address() {
+    family_and_transport(|family, transport| {
+        let world = World::new();
+        let question = Frame::new(family, transport).to(family.node(), world::NODE_PORT);
+        world.run(HOOKS[0], &question.bytes());
+        let answer = question.to(family.backend(), world::TARGET).answer();
+        let run = world.run(EGRESS, &answer.bytes());
+        assert_eq!(run.verdict, PASS(EGRESS));
+        assert_eq!(
+            run.frame,
+            question.answer().bytes(),
+            "{family:?} {transport:?}"
+        );
+        // The pod's own packets to anybody else are its own affair.
+        let other = answer.to(family.client(), 1);
+        assert_eq!(world.run(EGRESS, &other.bytes()).frame, other.bytes());
+    });
+}
+
+#[test]
+fn later_packets_go_where_the_first_went() {
+    family_and_transport(|family, transport| {
+        let world = World::new();
+        let first = Frame::new(family, transport).to(family.node(), world::NODE_PORT);
+        let later = first.established();
+        for hook in HOOKS {
+            world.run(hook, &first.bytes());
+            let run = world.run(hook, &later.bytes());
+            let expected = later.to(family.backend(), world::TARGET);
+            assert_eq!(run.frame, expected.bytes());
+        }
+        assert_eq!(world.counted(Counter::FlowsOpened), 1);
+    });
+}
+
+#[test]
+fn a_connection_that_nobody_knows_is_left_to_the_kernel_at_a_node_port() {
+    for family in [Family::V4, Family::V6] {
+        let world = World::new();
+        let frame = Frame::new(family, Transport::Tcp)
+            .to(family.node(), world::NODE_PORT)
+            .established();
+        for hook in HOOKS {
+            let run = world.run(hook, &frame.bytes());
+            assert_eq!((run.verdict, run.frame), (PASS(hook), frame.bytes()));
+        }
+    }
+}
+
+#[test]
+fn with_endpoints_elsewhere_only_a_local_policy_drops() {
+    family_and_transport(|family, transport| {
+        let world = World::with_local_policy_and_no_endpoint_here();
+        let frame = Frame::new(family, transport).to(family.node(), world::NODE_PORT);
+        for hook in HOOKS {
+            assert_eq!(world.run(hook, &frame.bytes()).verdict, DROP(hook));
+        }
+        assert_eq!(world.counted(Counter::DropNoLocalEndpoint), 2);
+    });
+}
+
+#[test]
+fn a_frame_for_another_machine_is_passed_over() {
+    family_and_transport(|family, transport| {
+        let world = World::new();
+        let mut bytes = Frame::new(family, transport)
+            .to(family.node(), world::NODE_PORT)
+            .bytes();
+        bytes[5] = 0x77;
+        for hook in HOOKS {
+            let run = world.run(hook, &bytes);
+            assert_eq!((run.verdict, run.frame), (PASS(hook), bytes.clone()));
+        }
+    });
+}
+
+#[test]
+fn a_mapped_address_on_the_wire_is_not_taken_for_ipv4() {
+    let world = World::new();
+    let frame = Frame::new(Family::V6, Transport::Udp)
+        .from("::ffff:198.51.100.9".parse().unwrap())
+        .to("::ffff:192.0.2.7".parse().unwrap(), world::NODE_PORT);
+    for hook in HOOKS {
+        assert_eq!(world.run(hook, &frame.bytes()).frame, frame.bytes());
+    }
+}
+
+#[test]
+fn a_loopback_source_is_the_kernels_to_drop() {
+    let world = World::new();
+    for (family, source) in [(Family::V4, "127.0.0.1"), (Family::V6, "::1")] {
+        let frame = Frame::new(family, Transport::Udp)
+            .from(source.parse().unwrap())
+            .to(family.node(), world::NODE_PORT);
+        for hook in HOOKS {
+            assert_eq!(world.run(hook, &frame.bytes()).frame, frame.bytes());
+        }
+    }
+}

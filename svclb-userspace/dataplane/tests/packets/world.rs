@@ -1,0 +1,173 @@
+//! A node with one Service, in maps of its own.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::{fs, process};
+
+use svclb_common::maps::Sizes;
+use svclb_common::{Counter, DeviceValue, Proto};
+use svclb_core::model::{
+    Conditions, Endpoint, EndpointPort, EndpointSlice, Event, Family as IpFamily, Object,
+    ObjectName, Service, ServicePort, ServiceType, Site, TrafficPolicy,
+};
+use svclb_core::planner::Planner;
+use svclb_core::writer::Writer;
+use svclb_dataplane::{
+    Dataplane, Options, Pinned, PortRange, TestRun, cleanup, find_bpffs, find_cgroup2,
+};
+
+use super::frames::Family;
+
+pub(crate) const NODE_PORT: u16 = 30_080;
+pub(crate) const TARGET: u16 = 8080;
+
+/// Where packets of clients come in.
+pub(crate) const HOOKS: [&str; 2] = ["svclb_xdp", "svclb_ingress"];
+/// Where answers leave.
+pub(crate) const EGRESS: &str = "svclb_egress";
+
+/// The verdict that a frame goes on: `XDP_PASS`, or `TC_ACT_UNSPEC` for whoever comes next.
+#[expect(
+    non_snake_case,
+    reason = "they read as the constants that they are for each hook"
+)]
+pub(crate) fn PASS(hook: &str) -> i32 {
+    if hook == HOOKS[0] { 2 } else { -1 }
+}
+
+/// The verdict that it goes nowhere: `XDP_DROP`, or `TC_ACT_SHOT`.
+#[expect(non_snake_case, reason = "as above")]
+pub(crate) fn DROP(hook: &str) -> i32 {
+    if hook == HOOKS[0] { 1 } else { 2 }
+}
+
+pub(crate) struct World {
+    dataplane: Dataplane,
+    pin_dir: PathBuf,
+    cgroup: PathBuf,
+}
+
+fn service(policy: TrafficPolicy) -> Service {
+    let port = |name: &str, proto| ServicePort {
+        name: name.into(),
+        port: 80,
+        proto,
+        node_port: NODE_PORT,
+    };
+    Service {
+        name: ObjectName::new("default", "web"),
+        created: 0,
+        kind: ServiceType::NodePort,
+        cluster_ips: vec!["10.96.0.10".parse().unwrap(), "fd00::10".parse().unwrap()],
+        external_ips: Vec::new(),
+        ingress_ips: Vec::new(),
+        ports: vec![port("tcp", Proto::TCP), port("udp", Proto::UDP)],
+        affinity_seconds: None,
+        internal_policy: TrafficPolicy::Cluster,
+        external_policy: policy,
+        health_check_node_port: 0,
+    }
+}
+
+fn slice(family: Family, node: &str) -> EndpointSlice {
+    let port = |name: &str, proto| EndpointPort {
+        name: name.into(),
+        port: TARGET,
+        proto,
+    };
+    EndpointSlice {
+        name: ObjectName::new("default", format!("web-{family:?}")),
+        service: "web".into(),
+        family: match family {
+            Family::V4 => IpFamily::V4,
+            Family::V6 => IpFamily::V6,
+        },
+        ports: vec![port("tcp", Proto::TCP), port("udp", Proto::UDP)],
+        endpoints: vec![Endpoint {
+            addr: family.backend(),
+            conditions: Conditions::default(),
+            node: Some(node.into()),
+            hints: None,
+        }],
+    }
+}
+
+impl World {
+    /// A NodePort Service with a backend on this node.
+    pub(crate) fn new() -> Self {
+        Self::of(TrafficPolicy::Cluster, "node1")
+    }
+
+    pub(crate) fn with_local_policy_and_no_endpoint_here() -> Self {
+        Self::of(TrafficPolicy::Local, "node2")
+    }
+
+    fn of(policy: TrafficPolicy, node_of_backend: &str) -> Self {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let name = format!("svclb-packets-{}-{number}", process::id());
+        let cgroup = find_cgroup2().unwrap().join(&name);
+        fs::create_dir(&cgroup).expect("this test loads eBPF programs and so must run as root");
+        let pin_dir = find_bpffs().unwrap().join(&name);
+        let dataplane = Dataplane::open(&Options {
+            pin_dir: pin_dir.clone(),
+            cgroup: cgroup.clone(),
+            sizes: Sizes {
+                slots: 1000,
+                peers: 1024,
+                flows: 1024,
+                ..Sizes::DEFAULT
+            },
+            source_ports: PortRange::new(50_000, 50_999).unwrap(),
+            external_cluster_ips: true,
+        })
+        .unwrap_or_else(|error| panic!("{error}: {error:?}"));
+        // The loopback device, by which test-run has frames come in: link addresses are zeros.
+        let devices = dataplane.devices().unwrap();
+        devices.put(1, &DeviceValue::default()).unwrap();
+        let mut planner = Planner::new("node1");
+        planner.set_site(Site {
+            node_port_ips: vec![Family::V4.node(), Family::V6.node()],
+            external_ips: true,
+        });
+        planner.observe(Event::Apply(Object::Service(service(policy))));
+        for family in [Family::V4, Family::V6] {
+            let slice = slice(family, node_of_backend);
+            planner.observe(Event::Apply(Object::EndpointSlice(slice)));
+        }
+        planner.observe(Event::Synced);
+        let mut writer = Writer::adopt(dataplane.maps().unwrap()).unwrap();
+        let report = writer.commit(&planner.next_round(10).unwrap());
+        assert!(report.failed.is_empty(), "{report:?}");
+        Self {
+            dataplane,
+            pin_dir,
+            cgroup,
+        }
+    }
+
+    pub(crate) fn run(&self, program: &str, frame: &[u8]) -> TestRun {
+        self.dataplane.test_run(program, frame, 1).unwrap()
+    }
+
+    pub(crate) fn try_run(&self, program: &str, frame: &[u8]) -> std::io::Result<TestRun> {
+        self.dataplane.test_run(program, frame, 1)
+    }
+
+    pub(crate) fn counted(&self, wanted: Counter) -> u64 {
+        let counters = Pinned::open(&self.pin_dir).unwrap().counters().unwrap();
+        let found = counters.iter().find(|(counter, _)| *counter == wanted);
+        found.map_or(0, |(_, count)| *count)
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        let removed = cleanup(&self.pin_dir);
+        let gone = fs::remove_dir(&self.cgroup);
+        if !std::thread::panicking() {
+            removed.unwrap();
+            gone.unwrap();
+        }
+    }
+}
