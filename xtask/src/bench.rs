@@ -17,12 +17,19 @@ pub(crate) struct Args {
 enum What {
     /// Connects through a ClusterIP against direct ones, start-up, memory, time of a change
     Connect,
+    /// Nanoseconds of the XDP program for a packet, with 1 and 10,000 Services
+    Packet,
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
-    let What::Connect = args.what;
-    process::need_root("the benchmark", "bench connect")?;
+    process::need_root("the benchmark", "bench")?;
     setup::lab_tools()?;
     build::run()?;
-    process::run(demo::tests_binary("bench-connect")?.args(&args.rest))
+    match args.what {
+        What::Connect => process::run(demo::tests_binary("bench-connect")?.args(&args.rest)),
+        What::Packet => {
+            let cargo = ["bench", "--package", "svclb-dataplane", "--bench", "packet"];
+            process::run(process::cargo().args(cargo))
+        }
+    }
 }

@@ -34,7 +34,7 @@ pub use flows::{Flow, Flows};
 pub use kernel_maps::{GracePeriod, KernelMaps};
 pub use mounts::{MountError, find_bpffs, find_cgroup2};
 pub use open::{Dataplane, OpenError, Options};
-pub use packets::{Attached, DeviceError, TestRun, XdpMode, detach_filters};
+pub use packets::{Attached, DeviceError, Passing, TestRun, XdpMode, detach_filters};
 pub use pinned::{Affinity, Pinned, PinnedError};
 pub use ports::PortRange;
 pub use sockets::{Destroyed, ScanError, UdpSocket, UdpSockets, UdpSocketsError, can_destroy};

@@ -7,7 +7,7 @@ use std::fmt;
 use std::fs;
 use std::io;
 use std::mem;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -125,15 +125,7 @@ impl Dataplane {
     /// # Errors
     /// What the system said.
     pub fn test_run(&self, program: &str, frame: &[u8], repeat: u32) -> io::Result<TestRun> {
-        let mut left = vec![0; frame.len() + 256];
-        let loaded = self.packet_program(program)?;
-        let (verdict, length, nanoseconds) = sys::test_run(loaded, frame, &mut left, repeat)?;
-        left.truncate(length);
-        Ok(TestRun {
-            verdict: verdict.cast_signed(),
-            frame: left,
-            nanoseconds,
-        })
+        test_run(self.packet_program(program)?, frame, repeat)
     }
 
     /// Attaches the packet programs to a device of the caller's network namespace, or puts them
@@ -253,6 +245,39 @@ impl Dataplane {
             }
         }
         Ok(())
+    }
+}
+
+fn test_run(program: BorrowedFd<'_>, frame: &[u8], repeat: u32) -> io::Result<TestRun> {
+    let mut left = vec![0; frame.len() + 256];
+    let (verdict, length, nanoseconds) = sys::test_run(program, frame, &mut left, repeat)?;
+    left.truncate(length);
+    Ok(TestRun {
+        verdict: verdict.cast_signed(),
+        frame: left,
+        nanoseconds,
+    })
+}
+
+/// An XDP program that does nothing: what is measured of it, a benchmark takes off the others.
+#[derive(Debug)]
+pub struct Passing(OwnedFd);
+
+impl Passing {
+    /// Loads it.
+    ///
+    /// # Errors
+    /// What the system said.
+    pub fn load() -> io::Result<Self> {
+        sys::load_passing().map(Self)
+    }
+
+    /// Runs it on a frame.
+    ///
+    /// # Errors
+    /// What the system said.
+    pub fn test_run(&self, frame: &[u8]) -> io::Result<TestRun> {
+        test_run(self.0.as_fd(), frame, 1)
     }
 }
 

@@ -514,6 +514,18 @@ pub(crate) fn accepts(instructions: &[u64], attach_type: u32) -> io::Result<()> 
     load(instructions, attr).map(drop)
 }
 
+/// An XDP program that passes every frame.
+pub(crate) fn load_passing() -> io::Result<OwnedFd> {
+    const XDP: u32 = 6;
+    /// `r0 = XDP_PASS; exit`
+    const PASS: [u64; 2] = [0xb7 | 2 << 32, 0x95];
+    let attr = ProgLoad {
+        prog_type: XDP,
+        ..ProgLoad::default()
+    };
+    load(&PASS, attr)
+}
+
 /// `BPF_TRACE_ITER`.
 const TRACE_ITER: u32 = 28;
 

@@ -73,9 +73,17 @@ impl Frame {
         }
     }
 
-    pub(crate) const fn from(self, ip: IpAddr) -> Self {
+    pub(crate) const fn of_client(self, ip: IpAddr) -> Self {
         Self {
             from: (ip, self.from.1),
+            ..self
+        }
+    }
+
+    /// From another port of the client.
+    pub(crate) const fn by_port(self, port: u16) -> Self {
+        Self {
+            from: (self.from.0, port),
             ..self
         }
     }

@@ -3,6 +3,10 @@
 //!
 //! Frames never are on a wire: `BPF_PROG_TEST_RUN` hands them to the program as if they came in
 //! by the loopback device. So no case is about a way out; those are in the labs.
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test panics where it fails, so that the line shows"
+)]
 
 mod frames;
 mod fuzz;
@@ -126,7 +130,7 @@ fn a_frame_for_another_machine_is_passed_over() {
 fn a_mapped_address_on_the_wire_is_not_taken_for_ipv4() {
     let world = World::new();
     let frame = Frame::new(Family::V6, Transport::Udp)
-        .from("::ffff:198.51.100.9".parse().unwrap())
+        .of_client("::ffff:198.51.100.9".parse().unwrap())
         .to("::ffff:192.0.2.7".parse().unwrap(), world::NODE_PORT);
     for hook in HOOKS {
         assert_eq!(world.run(hook, &frame.bytes()).frame, frame.bytes());
@@ -138,10 +142,37 @@ fn a_loopback_source_is_the_kernels_to_drop() {
     let world = World::new();
     for (family, source) in [(Family::V4, "127.0.0.1"), (Family::V6, "::1")] {
         let frame = Frame::new(family, Transport::Udp)
-            .from(source.parse().unwrap())
+            .of_client(source.parse().unwrap())
             .to(family.node(), world::NODE_PORT);
         for hook in HOOKS {
             assert_eq!(world.run(hook, &frame.bytes()).frame, frame.bytes());
         }
+    }
+}
+
+#[test]
+fn a_client_that_reaches_one_backend_by_two_addresses_from_one_port_is_told_apart() {
+    for family in [Family::V4, Family::V6] {
+        let world = World::new();
+        let one = Frame::new(family, Transport::Udp).to(family.node(), world::NODE_PORT);
+        let cluster_ip = match family {
+            Family::V4 => "10.96.0.10",
+            Family::V6 => "fd00::10",
+        };
+        let other = one.to(cluster_ip.parse().unwrap(), 80);
+        let sent = |frame: &Frame| world.run(HOOKS[1], &frame.bytes()).frame;
+        assert_eq!(sent(&one), one.to(family.backend(), world::TARGET).bytes());
+        // The address stays the client's; its port is one that is kept for us.
+        let told_apart = sent(&other);
+        let port = (50_000..51_000).find(|port| {
+            let from = other.by_port(*port);
+            from.to(family.backend(), world::TARGET).bytes() == told_apart
+        });
+        let answer = other
+            .by_port(port.unwrap())
+            .to(family.backend(), world::TARGET)
+            .answer();
+        let back = world.run(EGRESS, &answer.bytes()).frame;
+        assert_eq!(back, other.answer().bytes());
     }
 }

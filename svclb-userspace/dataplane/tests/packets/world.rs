@@ -47,6 +47,24 @@ pub(crate) struct World {
     cgroup: PathBuf,
 }
 
+/// The `number`th of many other Services, with a backend of its own.
+fn another(number: u32) -> [Object; 2] {
+    let [_, a, b, c] = number.to_be_bytes();
+    let name: std::sync::Arc<str> = format!("other-{number}").into();
+    let mut service = Service {
+        name: ObjectName::new("default", std::sync::Arc::clone(&name)),
+        cluster_ips: vec![[10, 97 + a, b, c].into()],
+        kind: ServiceType::ClusterIp,
+        ..service(TrafficPolicy::Cluster)
+    };
+    service.ports.truncate(1);
+    let mut slice = slice(Family::V4, "node1");
+    slice.name = ObjectName::new("default", format!("{name}-1"));
+    slice.service = name;
+    slice.endpoints[0].addr = [10, 128 + a, b, c].into();
+    [Object::Service(service), Object::EndpointSlice(slice)]
+}
+
 fn service(policy: TrafficPolicy) -> Service {
     let port = |name: &str, proto| ServicePort {
         name: name.into(),
@@ -95,14 +113,19 @@ fn slice(family: Family, node: &str) -> EndpointSlice {
 impl World {
     /// A NodePort Service with a backend on this node.
     pub(crate) fn new() -> Self {
-        Self::of(TrafficPolicy::Cluster, "node1")
+        Self::among(1)
+    }
+
+    /// The same, one of so many Services.
+    pub(crate) fn among(services: u32) -> Self {
+        Self::of(TrafficPolicy::Cluster, "node1", services)
     }
 
     pub(crate) fn with_local_policy_and_no_endpoint_here() -> Self {
-        Self::of(TrafficPolicy::Local, "node2")
+        Self::of(TrafficPolicy::Local, "node2", 1)
     }
 
-    fn of(policy: TrafficPolicy, node_of_backend: &str) -> Self {
+    fn of(policy: TrafficPolicy, node_of_backend: &str, services: u32) -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let name = format!("svclb-packets-{}-{number}", process::id());
@@ -113,9 +136,7 @@ impl World {
             pin_dir: pin_dir.clone(),
             cgroup: cgroup.clone(),
             sizes: Sizes {
-                slots: 1000,
                 peers: 1024,
-                flows: 1024,
                 ..Sizes::DEFAULT
             },
             source_ports: PortRange::new(50_000, 50_999).unwrap(),
@@ -135,9 +156,14 @@ impl World {
             let slice = slice(family, node_of_backend);
             planner.observe(Event::Apply(Object::EndpointSlice(slice)));
         }
+        for number in 1..services {
+            for object in another(number) {
+                planner.observe(Event::Apply(object));
+            }
+        }
         planner.observe(Event::Synced);
         let mut writer = Writer::adopt(dataplane.maps().unwrap()).unwrap();
-        let report = writer.commit(&planner.next_round(10).unwrap());
+        let report = writer.commit(&planner.next_round(usize::MAX).unwrap());
         assert!(report.failed.is_empty(), "{report:?}");
         Self {
             dataplane,

@@ -1,0 +1,67 @@
+//! Nanoseconds of the XDP program for one packet, with 1 and 10,000 Services.
+//!
+//! Each run gets a frame that no run has changed yet (a repeated run would get what the one
+//! before left, and measure another path), all runs are on one CPU, and what a program takes that
+//! only passes is taken off. The kinds of packets take turns, so that all meet the same noise.
+#![expect(clippy::unwrap_used, reason = "a benchmark ends where it fails")]
+
+#[path = "../tests/packets/frames.rs"]
+#[expect(dead_code, reason = "the tests use the rest")]
+mod frames;
+#[path = "../tests/packets/world.rs"]
+#[expect(dead_code, reason = "the tests use the rest")]
+mod world;
+
+use frames::{Family, Frame, Transport};
+use nix::sched::{CpuSet, sched_setaffinity};
+use nix::unistd::Pid;
+use svclb_dataplane::Passing;
+use world::{HOOKS, NODE_PORT, World};
+
+/// For each kind of packet and number of Services.
+const RUNS: u16 = 50_000;
+
+fn median(mut all: Vec<u32>) -> u32 {
+    all.sort_unstable();
+    all[all.len() / 2]
+}
+
+fn main() {
+    let mut one = CpuSet::new();
+    one.set(0).unwrap();
+    sched_setaffinity(Pid::from_raw(0), &one).unwrap();
+    let passing = Passing::load().unwrap();
+    println!(
+        "XDP, median of {RUNS} packets of each kind, in nanoseconds, less a program that passes"
+    );
+    println!("| Services | family | no Service | established flow | new flow | (passing) |");
+    println!("|---|---|---|---|---|---|");
+    for services in [1, 10_000] {
+        for family in [Family::V4, Family::V6] {
+            let world = World::among(services);
+            let first = Frame::new(family, Transport::Tcp).to(family.node(), NODE_PORT);
+            let nobody = first.to(family.node(), 9).bytes();
+            world.run(HOOKS[0], &first.by_port(1).bytes());
+            let known = first.by_port(1).established().bytes();
+            let mut times: [Vec<u32>; 4] = Default::default();
+            for port in 2..RUNS + 2 {
+                let new = first.by_port(port).bytes();
+                for (time, nanoseconds) in times.iter_mut().zip([
+                    passing.test_run(&known).unwrap().nanoseconds,
+                    world.run(HOOKS[0], &nobody).nanoseconds,
+                    world.run(HOOKS[0], &known).nanoseconds,
+                    world.run(HOOKS[0], &new).nanoseconds,
+                ]) {
+                    time.push(nanoseconds);
+                }
+            }
+            let [nothing, nobody, known, new] = times.map(median);
+            println!(
+                "| {services} | {family:?} | {} | {} | {} | {nothing} |",
+                nobody.saturating_sub(nothing),
+                known.saturating_sub(nothing),
+                new.saturating_sub(nothing)
+            );
+        }
+    }
+}
