@@ -117,22 +117,35 @@ fn download(place: &Place, dir: &Path) -> Result<()> {
     Ok(())
 }
 
+/// The image: in `boot`, or since Linux 7 with its modules.
 fn find(dir: &Path) -> Result<Kernel> {
-    for entry in fs::read_dir(dir.join("boot"))? {
-        let image = entry?.path();
-        let name = image
-            .file_name()
-            .unwrap_or_default()
-            .to_string_lossy()
-            .into_owned();
+    for entry in entries(&dir.join("boot")) {
+        let name = entry.file_name().unwrap_or_default().to_string_lossy();
         if let Some(release) = name.strip_prefix("vmlinuz-") {
             return Ok(Kernel {
                 release: release.to_owned(),
+                image: entry.clone(),
+            });
+        }
+    }
+    for modules in entries(&dir.join("usr/lib/modules")) {
+        let image = modules.join("vmlinuz");
+        if let Some(release) = modules.file_name().filter(|_| image.exists()) {
+            return Ok(Kernel {
+                release: release.to_string_lossy().into_owned(),
                 image,
             });
         }
     }
     bail!("no kernel image in {}", dir.display())
+}
+
+/// What is in a folder; nothing in one that is not there.
+fn entries(dir: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(dir).into_iter().flatten();
+    entries
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .collect()
 }
 
 /// The generic flavour of the highest number: it has what the lab needs as modules.
