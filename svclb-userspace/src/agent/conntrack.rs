@@ -2,16 +2,16 @@
 //! serves are removed, so that their client's next datagram goes to another one. TCP has its own
 //! ways to find out, and is never touched.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use svclb_common::{Addr16, BackendValue, FrontendKey, PortBe, Proto, Scope};
 use svclb_core::conntrack::Timeouts;
-use svclb_core::planner::{Planner, Round};
+use svclb_core::planner::Planner;
 use svclb_dataplane::{Flow, Flows};
 use tokio::task::{JoinHandle, spawn_blocking};
 use tracing::{debug, warn};
+
+use super::udp_backends::{Changes, backend, frontend};
 
 /// How often flows that are over are swept.
 const SWEEP: Duration = Duration::from_secs(5);
@@ -23,11 +23,7 @@ pub(super) struct Conntrack {
     flows: Arc<Flows>,
     timeouts: Timeouts,
     working: Option<JoinHandle<Swept>>,
-    /// A round changed UDP backends: to be looked at when its grace period is over, and no
-    /// packet can still be given what went.
-    changed: bool,
-    armed: bool,
-    due: bool,
+    pub(super) changes: Changes,
     swept: Option<Instant>,
     failing: bool,
 }
@@ -38,44 +34,20 @@ impl Conntrack {
             flows: Arc::new(flows),
             timeouts: Timeouts::default(),
             working: None,
-            changed: false,
-            armed: false,
-            due: true,
+            changes: Changes::default(),
             swept: None,
             failing: false,
         }
-    }
-
-    /// A round was written.
-    pub(super) fn written(&mut self, round: &Round) {
-        let plans = round.plans.iter().map(|plan| plan.record.proto);
-        let removed = round.removed.iter().map(|record| record.proto);
-        self.changed |= plans.chain(removed).any(|proto| proto == Proto::UDP);
-    }
-
-    /// A grace period begins, or there is nothing to wait for.
-    pub(super) fn grace(&mut self, begins: bool) {
-        let changed = std::mem::take(&mut self.changed);
-        if begins {
-            self.armed |= changed;
-        } else {
-            self.due |= changed;
-        }
-    }
-
-    /// The grace period is over.
-    pub(super) fn grace_over(&mut self) {
-        self.due |= std::mem::take(&mut self.armed);
     }
 
     /// Starts a sweep if one is due. Call it at least every second, once everything is known
     /// that there is.
     pub(super) fn start(&mut self) {
         let is_old = self.swept.is_none_or(|swept| swept.elapsed() >= SWEEP);
-        if self.working.is_some() || !(self.due || is_old) {
+        if self.working.is_some() || !(self.changes.is_due() || is_old) {
             return;
         }
-        self.due = false;
+        self.changes.set_due(false);
         self.swept = Some(Instant::now());
         let (flows, timeouts) = (Arc::clone(&self.flows), self.timeouts);
         self.working = Some(spawn_blocking(move || flows.sweep(&timeouts)));
@@ -111,21 +83,4 @@ impl Conntrack {
             }
         }
     }
-}
-
-fn frontend(addr: SocketAddr) -> FrontendKey {
-    FrontendKey {
-        addr: Addr16::from_ip(addr.ip()),
-        port: PortBe::new(addr.port()),
-        proto: Proto::UDP,
-        scope: Scope::ANY,
-    }
-}
-
-fn backend(addr: SocketAddr) -> BackendValue {
-    BackendValue::new(
-        Addr16::from_ip(addr.ip()),
-        PortBe::new(addr.port()),
-        Proto::UDP,
-    )
 }

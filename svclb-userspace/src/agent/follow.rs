@@ -6,17 +6,17 @@
 //! endpoints that went, Services that went, ports that changed, and what happened while no
 //! agent ran, all alike. A socket that talks to a pod directly is never touched.
 
-use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use svclb_common::{Addr16, BackendValue, FrontendKey, PortBe, Proto};
-use svclb_core::planner::{Planner, Round};
+use svclb_core::planner::Planner;
 use svclb_dataplane::{Destroyed, ScanError, UdpSocket, UdpSockets, UdpSocketsError, can_destroy};
 use tokio::task::{JoinHandle, spawn_blocking};
 use tracing::{debug, info, warn};
+
+use super::udp_backends::{Changes, backend, frontend};
 
 /// At most so often the sockets of all namespaces are listed.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -45,12 +45,7 @@ pub(super) struct Follow {
     /// The first full sync is done: before, nobody knows what serves.
     ready: bool,
     working: Option<Working>,
-    /// A round changed UDP backends: to be looked at when its grace period is over, and no
-    /// connect can still be given what went.
-    changed: bool,
-    /// The grace period that passes is that of such a round.
-    armed: bool,
-    due: bool,
+    pub(super) changes: Changes,
     looked: Option<Instant>,
     /// Whether the last scan failed, and that was told.
     failing: bool,
@@ -75,40 +70,16 @@ impl Follow {
             sockets,
             ready: false,
             working: None,
-            changed: false,
-            armed: false,
-            due: false,
+            changes: Changes::default(),
             looked: None,
             failing: false,
         })
     }
 
-    /// A round was written.
-    pub(super) fn written(&mut self, round: &Round) {
-        let plans = round.plans.iter().map(|plan| plan.record.proto);
-        let removed = round.removed.iter().map(|record| record.proto);
-        self.changed |= plans.chain(removed).any(|proto| proto == Proto::UDP);
-    }
-
-    /// A grace period begins, or there is nothing to wait for.
-    pub(super) fn grace(&mut self, begins: bool) {
-        let changed = std::mem::take(&mut self.changed);
-        if begins {
-            self.armed |= changed;
-        } else {
-            self.due |= changed;
-        }
-    }
-
-    /// The grace period is over.
-    pub(super) fn grace_over(&mut self) {
-        self.due |= std::mem::take(&mut self.armed);
-    }
-
     /// The first full sync is done: what went while no agent ran is found now.
     pub(super) fn ready(&mut self) {
         self.ready = true;
-        self.due = true;
+        self.changes.set_due(true);
     }
 
     /// Starts a scan if one is due. Call it at least every second.
@@ -119,10 +90,10 @@ impl Follow {
         let since = self.looked.map(|looked| looked.elapsed());
         let rested = since.is_none_or(|since| since >= PAUSE);
         let old = since.is_some_and(|since| since >= AUDIT);
-        if self.working.is_some() || !(self.due && rested || old) {
+        if self.working.is_some() || !(self.changes.is_due() && rested || old) {
             return;
         }
-        self.due = false;
+        self.changes.set_due(false);
         self.looked = Some(Instant::now());
         let sockets = Arc::clone(sockets);
         self.working = Some(Working::Scan(spawn_blocking(move || sockets.scan())));
@@ -133,7 +104,7 @@ impl Follow {
         let worked = match &mut self.working {
             Some(Working::Scan(scan)) => scan.await.map(Worked::Scanned),
             Some(Working::Destroy(destroy)) => destroy.await.map(Worked::Destroyed),
-            None if self.due && self.ready && self.sockets.is_some() => {
+            None if self.changes.is_due() && self.ready && self.sockets.is_some() => {
                 let since = self.looked.map_or(PAUSE, |looked| looked.elapsed());
                 tokio::time::sleep(PAUSE.saturating_sub(since)).await;
                 return Worked::Rested;
@@ -169,7 +140,7 @@ impl Follow {
                         "UDP sockets of backends that are gone were destroyed"
                     );
                     // What was passed over, or connected meanwhile, is found by another look.
-                    self.due = true;
+                    self.changes.set_due(true);
                 }
                 if let Some(error) = done.failed.first() {
                     warn!(
@@ -210,20 +181,4 @@ fn warn_of_staying(why: &str) {
          its backend also when that is gone; resolvers that open a socket for each query are \
          not affected"
     );
-}
-
-fn frontend(addr: SocketAddr) -> FrontendKey {
-    FrontendKey::of_socket(
-        Addr16::from_ip(addr.ip()),
-        PortBe::new(addr.port()),
-        Proto::UDP,
-    )
-}
-
-fn backend(addr: SocketAddr) -> BackendValue {
-    BackendValue::new(
-        Addr16::from_ip(addr.ip()),
-        PortBe::new(addr.port()),
-        Proto::UDP,
-    )
 }

@@ -10,6 +10,7 @@ mod http;
 mod metrics;
 mod node_ports;
 mod packets;
+mod udp_backends;
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
@@ -300,8 +301,8 @@ impl Agent {
                 &mut self.told,
                 self.started.elapsed(),
             );
-            self.follow.written(&round);
-            self.conntrack.written(&round);
+            self.follow.changes.written(&round);
+            self.conntrack.changes.written(&round);
             self.failing.update(&round, report.failed);
         }
         if let Some(wanted) = wanted
@@ -360,8 +361,8 @@ impl Agent {
             return;
         }
         let retired = self.writer.retire();
-        self.follow.grace(!retired.is_empty());
-        self.conntrack.grace(!retired.is_empty());
+        self.follow.changes.grace(!retired.is_empty());
+        self.conntrack.changes.grace(!retired.is_empty());
         if !retired.is_empty() {
             let grace = self.grace.clone();
             self.passing = Some(Passing {
@@ -405,8 +406,8 @@ impl Agent {
                 Err(anyhow::Error::from(error))
             }
         };
-        self.follow.grace_over();
-        self.conntrack.grace_over();
+        self.follow.changes.grace_over();
+        self.conntrack.changes.grace_over();
         match result {
             Ok(_) => self.collects = true,
             Err(error) => {
