@@ -38,11 +38,13 @@ pub enum Counter {
     DropNoRoute = 14,
     /// Packets to be forwarded that were too long for the way ahead, or had no hop left.
     DropTooBig = 15,
+    /// Packets dropped since their client is in none of the Service's source ranges.
+    DropSourceRange = 16,
 }
 
 impl Counter {
     /// All of them, in the order of their index.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::Connected,
         Self::Sent,
         Self::Refused,
@@ -59,6 +61,7 @@ impl Counter {
         Self::DropNoPort,
         Self::DropNoRoute,
         Self::DropTooBig,
+        Self::DropSourceRange,
     ];
 
     /// The index into the map.
@@ -86,6 +89,7 @@ impl Counter {
             Self::DropNoPort => "drop_no_port",
             Self::DropNoRoute => "drop_no_route",
             Self::DropTooBig => "drop_too_big",
+            Self::DropSourceRange => "drop_source_range",
         }
     }
 }

@@ -226,7 +226,7 @@ pub struct FragmentKey {
 }
 
 /// Value of `DEVICES`, keyed by interface index: 48 bytes. What a packet that leaves by a
-/// device needs of it.
+/// device needs of it; under [`DeviceValue::NODE`] the node's own addresses.
 #[repr(C)]
 #[derive(
     Clone, Copy, PartialEq, Eq, Hash, Default, Debug, FromBytes, IntoBytes, Immutable, KnownLayout,
@@ -245,6 +245,22 @@ pub struct DeviceValue {
     pub mtu: u32,
     /// Yes-or-no facts.
     pub flags: DeviceFlags,
+}
+
+impl DeviceValue {
+    /// The index under which the node's own addresses stand: no device has it.
+    pub const NODE: u32 = 0;
+
+    /// The address of a family, if it has one.
+    #[inline(always)]
+    pub const fn address(&self, is_v4: bool) -> Option<Addr16> {
+        let own = if is_v4 { self.v4 } else { self.v6 };
+        if own.is_unspecified() {
+            None
+        } else {
+            Some(own)
+        }
+    }
 }
 
 /// Facts about a device that are yes or no, as bits.

@@ -208,10 +208,12 @@ impl FrontendFlags {
     /// A client outside for whom there is no slot is dropped, not refused: other nodes have
     /// endpoints, and a balancer finds them by its time-out (`externalTrafficPolicy: Local`).
     pub const DROPS_OUTSIDE: Self = Self(2);
-    /// A port of the node itself: of a connection that is no flow the kernel may know more.
-    pub const NODE_PORT: Self = Self(8);
     /// A cluster IP, which packets from outside reach only where the operator allows it.
     pub const CLUSTER_IP: Self = Self(4);
+    /// A port of the node itself: of a connection that is no flow the kernel may know more.
+    pub const NODE_PORT: Self = Self(8);
+    /// For clients of the generation's source ranges alone.
+    pub const SOURCE_RANGES: Self = Self(16);
 
     /// Whether all bits of `other` are set.
     #[inline(always)]

@@ -26,6 +26,7 @@ mod meta;
 mod pick;
 mod service;
 mod socket;
+mod source;
 
 pub use addr::{Addr16, PortBe, Proto};
 pub use counter::Counter;
@@ -44,3 +45,4 @@ pub use socket::{
     AffinityKey, AffinityValue, ClientKind, OVERFLOW_LEN, OverflowKey, OverflowValue, PeerSlot,
     RING_LEN, Translation, TranslationRing,
 };
+pub use source::{Source, SourceKey, SourceRange};

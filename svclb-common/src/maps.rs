@@ -7,6 +7,8 @@ pub const META: &str = "META";
 pub const FRONTENDS: &str = "FRONTENDS";
 /// Hash, [`SlotKey`](crate::SlotKey) → [`SlotValue`](crate::SlotValue).
 pub const SLOTS: &str = "SLOTS";
+/// Longest-prefix trie, [`SourceKey`](crate::SourceKey) → `u32`, always 1.
+pub const SOURCES: &str = "SOURCES";
 /// Hash, [`BackendId`](crate::BackendId) → [`BackendValue`](crate::BackendValue).
 pub const BACKENDS: &str = "BACKENDS";
 /// Hash, [`ServiceId`](crate::ServiceId) → [`ServiceRecord`](crate::ServiceRecord).
@@ -36,6 +38,9 @@ pub struct Sizes {
     /// `SLOTS`: one for each endpoint of each Service port (two with affinity or UDP), and as many again
     /// for the Services that are being changed at one moment.
     pub slots: u32,
+    /// `SOURCES`: one for each source range of each port of a Service, and as many again for the
+    /// Services that are being changed at one moment.
+    pub sources: u32,
     /// `BACKENDS`: one for each endpoint address and port, used or resting.
     pub backends: u32,
     /// `SERVICES`: one for each Service port and family, used or resting.
@@ -56,6 +61,7 @@ impl Sizes {
     pub const DEFAULT: Self = Self {
         frontends: 1 << 17,
         slots: 1 << 19,
+        sources: 1 << 16,
         backends: 1 << 18,
         services: 1 << 16,
         affinity: 1 << 16,

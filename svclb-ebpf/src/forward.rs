@@ -11,7 +11,7 @@ use crate::counters::count;
 use crate::family::{Endpoint, Family, peer, protocol, set_peer};
 use crate::kernel::{ALLOW, is_of_the_host, netns_cookie, socket_cookie};
 use crate::slots::{random_slot, slot_at};
-use crate::{affinity, log, maps, peers, refuse, reverse, rings};
+use crate::{affinity, log, maps, peers, refuse, reverse, rings, sources};
 
 /// Rewrites the peer of a call if it is a Service address.
 #[inline(always)]
@@ -27,7 +27,8 @@ pub(crate) fn forward<F: Family, C: Call>(ctx: &SockAddrContext) -> i32 {
     } else {
         maps::frontend(&key).or_else(|| other_ports(&key))
     };
-    let Some(frontend) = served else {
+    let Some(frontend) = served.filter(|served| sources::allow_socket::<F>(ctx, served, wanted))
+    else {
         // Not for sends: an IPv6 socket that is connected to an IPv4-mapped address comes
         // here with its backend at every send.
         if C::CONNECTS {

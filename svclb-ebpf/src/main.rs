@@ -30,6 +30,7 @@ mod refuse;
 mod reverse;
 mod rings;
 mod slots;
+mod sources;
 
 use aya_ebpf::macros::{cgroup_sock, cgroup_sock_addr, classifier, xdp};
 use aya_ebpf::programs::{SockAddrContext, SockContext, TcContext, XdpContext};

@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | `META` | agent, once | agent |
 //! | `FRONTENDS`, `SLOTS` | agent | connect, sendmsg, packets |
+//! | `SOURCES` | agent | connect, sendmsg, packets |
 //! | `BACKENDS`, `SERVICES` | agent | agent |
 //! | `AFFINITY` | connect, packets | connect, packets |
 //! | `PEERS` | connect, `sock_release` | getpeername |
@@ -20,12 +21,13 @@ use aya_ebpf::Global;
 use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
 use aya_ebpf::btf_maps::SkStorage;
 use aya_ebpf::macros::{btf_map, map};
-use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray};
+use aya_ebpf::maps::lpm_trie::Key;
+use aya_ebpf::maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray};
 use svclb_common::maps::Sizes;
 use svclb_common::{
     AffinityKey, AffinityValue, BackendId, BackendValue, Counter, DeviceValue, FlowKey, FlowValue,
     FragmentKey, FragmentValue, FrontendKey, FrontendValue, Meta, OverflowKey, OverflowValue,
-    PeerSlot, ServiceId, ServiceRecord, SlotKey, SlotValue, TranslationRing,
+    PeerSlot, ServiceId, ServiceRecord, SlotKey, SlotValue, Source, TranslationRing,
 };
 
 const SIZES: Sizes = Sizes::DEFAULT;
@@ -43,6 +45,10 @@ pub(crate) static FRONTENDS: HashMap<FrontendKey, FrontendValue> =
 #[map]
 pub(crate) static SLOTS: HashMap<SlotKey, SlotValue> =
     HashMap::with_max_entries(SIZES.slots, BPF_F_NO_PREALLOC);
+
+#[map]
+pub(crate) static SOURCES: LpmTrie<Source, u32> =
+    LpmTrie::with_max_entries(SIZES.sources, BPF_F_NO_PREALLOC);
 
 #[map]
 pub(crate) static BACKENDS: HashMap<BackendId, BackendValue> =
@@ -136,6 +142,12 @@ pub(crate) fn frontend(key: &FrontendKey) -> Option<FrontendValue> {
 fn frontend_once(key: &FrontendKey) -> Option<FrontendValue> {
     // SAFETY: the memory outlives the program's run, and any bytes are a valid value.
     unsafe { FRONTENDS.get(key) }.copied()
+}
+
+/// Whether a source is of one of the ranges of its generation. Those are whole, as slots are.
+#[inline(always)]
+pub(crate) fn is_in_range(source: Source) -> bool {
+    SOURCES.get(Key::new(Source::BITS, source)).is_some()
 }
 
 /// The ports of a datagram's fragments.

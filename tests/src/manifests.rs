@@ -134,6 +134,7 @@ pub struct Service {
     external_local: bool,
     ingress_ips: Vec<IpAddr>,
     external_ips: Vec<IpAddr>,
+    source_ranges: Vec<String>,
 }
 
 #[derive(Clone, Debug)]
@@ -164,6 +165,7 @@ impl Service {
             external_local: false,
             ingress_ips: Vec::new(),
             external_ips: Vec::new(),
+            source_ranges: Vec::new(),
         }
     }
 
@@ -230,6 +232,13 @@ impl Service {
         self
     }
 
+    /// One of `loadBalancerSourceRanges`.
+    #[must_use]
+    pub fn allows(mut self, range: impl Into<String>) -> Self {
+        self.source_ranges.push(range.into());
+        self
+    }
+
     /// `externalTrafficPolicy: Local`.
     #[must_use]
     pub fn external_local(mut self) -> Self {
@@ -288,6 +297,9 @@ impl Service {
                 .map(|ip| json!({ "ip": ip }))
                 .collect();
             object["status"]["loadBalancer"]["ingress"] = json!(ingress);
+        }
+        if !self.source_ranges.is_empty() {
+            object["spec"]["loadBalancerSourceRanges"] = json!(self.source_ranges);
         }
         if let Some(created) = &self.created {
             object["metadata"]["creationTimestamp"] = json!(created);

@@ -16,6 +16,7 @@ use crate::counters::count;
 use crate::kernel::{now_ns, random};
 use crate::maps::{self, CLUSTER_IPS_OUTSIDE, SOURCE_PORT_FIRST, SOURCE_PORTS};
 use crate::slots::random_slot;
+use crate::sources;
 
 /// How many source ports are tried, and how far apart they are, of 2^32.
 const TRIES: u32 = 8;
@@ -53,6 +54,10 @@ pub(super) fn open<F: Frame>(frame: &F, scratch: &mut Scratch) -> i32 {
     let drops = !is_inside && frontend.flags.contains(FrontendFlags::DROPS_OUTSIDE);
     if range.count == 0 && drops {
         count(Counter::DropNoLocalEndpoint);
+        return F::DROP;
+    }
+    if !sources::allow(&frontend, packet.tuple.src) {
+        count(Counter::DropSourceRange);
         return F::DROP;
     }
     if packet.is_tcp() && !packet.tcp.opens() {

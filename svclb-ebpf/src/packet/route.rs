@@ -146,7 +146,5 @@ fn longest<F: Frame>(frame: &F, packet: &Packet) -> u32 {
 /// The address of this node that a packet to somebody behind a device is given as source.
 #[inline(always)]
 pub(super) fn own_address(device: u32, is_v4: bool) -> Option<Addr16> {
-    let device = maps::device(device)?;
-    let own = if is_v4 { device.v4 } else { device.v6 };
-    (!own.is_unspecified()).then_some(own)
+    maps::device(device)?.address(is_v4)
 }

@@ -1,10 +1,10 @@
 //! Performing a plan: the trait that the kernel's maps and the fake implement.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use svclb_common::{
     BackendId, BackendValue, FrontendKey, FrontendValue, ServiceId, ServiceRecord, SlotKey,
-    SlotValue,
+    SlotValue, SourceKey,
 };
 
 use crate::op::Op;
@@ -18,6 +18,8 @@ pub struct Snapshot {
     pub backends: BTreeMap<BackendId, BackendValue>,
     /// `SLOTS`, in the order of their keys.
     pub slots: Vec<(SlotKey, SlotValue)>,
+    /// `SOURCES`.
+    pub sources: BTreeSet<SourceKey>,
     /// `FRONTENDS`.
     pub frontends: BTreeMap<FrontendKey, FrontendValue>,
 }

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 
 use svclb_common::{
     BackendId, BackendValue, FrontendKey, FrontendValue, Generation, ServiceId, ServiceRecord,
-    SlotKey,
+    SlotKey, SourceKey,
 };
 
 use crate::ids::Ids;
@@ -67,7 +67,8 @@ impl Change {
                 .iter()
                 .map(|&(id, value)| Op::PutBackend(id, value))
                 .collect(),
-            Phase::FillSlots => self.fill.iter().flat_map(|new| self.rows(new)).collect(),
+            Phase::FillSlots => self.fill.iter().flat_map(|new| self.slots(new)).collect(),
+            Phase::FillSources => self.fill.iter().flat_map(|new| self.sources(new)).collect(),
             Phase::FlipFrontends => self
                 .flip
                 .iter()
@@ -82,8 +83,13 @@ impl Change {
         }
     }
 
-    fn rows<'a>(&'a self, new: &'a NewSet) -> impl Iterator<Item = Op> + 'a {
-        new.set.rows().filter_map(move |(index, position, id)| {
+    fn sources<'a>(&'a self, new: &'a NewSet) -> impl Iterator<Item = Op> + 'a {
+        let ranges = new.set.sources.iter();
+        ranges.map(|range| Op::PutSource(SourceKey::new(self.id, new.generation, *range)))
+    }
+
+    fn slots<'a>(&'a self, new: &'a NewSet) -> impl Iterator<Item = Op> + 'a {
+        new.set.slots().filter_map(move |(index, position, id)| {
             let backend = *new.values.get(position as usize)?;
             let key = SlotKey {
                 service: self.id,
@@ -134,6 +140,11 @@ impl Differ<'_> {
             });
         }
         let set = SlotSet {
+            // Where there is nobody to reach, nobody has to be kept out.
+            sources: match backends.is_empty() {
+                true => Vec::new(),
+                false => plan.sources.clone(),
+            },
             backends,
             members: plan.members,
         };

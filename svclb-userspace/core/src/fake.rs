@@ -8,10 +8,12 @@
 //! the kernel, by the scenarios of the dataplane crate. Teach it something only when a
 //! defect shows that it matters.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
-use svclb_common::{FrontendKey, FrontendValue, SlotIndex, SlotKey, SlotValue};
+use svclb_common::{
+    FrontendFlags, FrontendKey, FrontendValue, SlotIndex, SlotKey, SlotValue, SourceRange,
+};
 
 use crate::apply::{Failure, Maps, Snapshot};
 use crate::op::{Op, Phase};
@@ -47,6 +49,9 @@ impl Contents {
             Op::PutSlot(key, value) => {
                 self.slots.insert(*key, *value);
             }
+            Op::PutSource(key) => {
+                self.rest.sources.insert(*key);
+            }
             Op::PutFrontend(key, value) => {
                 self.rest.frontends.insert(*key, *value);
             }
@@ -55,6 +60,9 @@ impl Contents {
             }
             Op::DeleteSlot(key) => {
                 self.slots.remove(key);
+            }
+            Op::DeleteSource(key) => {
+                self.rest.sources.remove(key);
             }
             Op::DeleteBackend(id) => {
                 self.rest.backends.remove(id);
@@ -81,6 +89,17 @@ impl Contents {
             .collect()
     }
 
+    /// The clients that such a reader lets in; `None` for all.
+    pub fn sources(&self, frontend: &FrontendValue) -> Option<BTreeSet<SourceRange>> {
+        if !frontend.flags.contains(FrontendFlags::SOURCE_RANGES) {
+            return None;
+        }
+        let keys = self.rest.sources.iter().filter(|key| {
+            key.source.service == frontend.service && key.source.generation == frontend.generation
+        });
+        Some(keys.map(|key| key.range()).collect())
+    }
+
     /// What a frontend leads to here, for a reader who is not interrupted.
     pub fn answer(&self, key: &FrontendKey) -> Option<Vec<Option<SlotValue>>> {
         Some(self.resolve(self.rest.frontends.get(key)?))
@@ -99,6 +118,7 @@ impl Contents {
             Phase::TakeServices | Phase::FreeServices => self.rest.services.len(),
             Phase::TakeBackends | Phase::FreeBackends => self.rest.backends.len(),
             Phase::FillSlots | Phase::DropSlots => self.slots.len(),
+            Phase::FillSources | Phase::DropSources => self.rest.sources.len(),
             Phase::FlipFrontends | Phase::DropFrontends => self.rest.frontends.len(),
         }
     }

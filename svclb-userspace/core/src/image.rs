@@ -8,24 +8,55 @@ use std::time::Duration;
 
 use svclb_common::{
     BackendId, BackendValue, FrontendKey, FrontendValue, Generation, ServiceId, ServiceRecord,
-    SlotIndex, SlotKey, SlotValue,
+    SlotIndex, SlotKey, SlotValue, SourceKey, SourceRange,
 };
 
 use crate::apply::Snapshot;
 use crate::op::Op;
 
-/// The slots of one generation of a service.
+/// What one generation of a service holds.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct SlotSet {
     /// The backend at each position.
     pub backends: Vec<BackendId>,
     /// Whether each backend has a member row too.
     pub members: bool,
+    /// The source ranges, in order.
+    pub sources: Vec<SourceRange>,
+}
+
+/// A row of a generation.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) enum Row {
+    /// In `SLOTS`.
+    Slot(SlotIndex),
+    /// In `SOURCES`.
+    Source(SourceRange),
+}
+
+impl Row {
+    /// The operation that takes it away.
+    const fn delete(self, service: ServiceId, generation: Generation) -> Op {
+        match self {
+            Self::Slot(index) => Op::DeleteSlot(SlotKey {
+                service,
+                generation,
+                index,
+            }),
+            Self::Source(range) => Op::DeleteSource(SourceKey::new(service, generation, range)),
+        }
+    }
 }
 
 impl SlotSet {
-    /// The rows in the map: index and position, for every slot and member row.
-    pub(crate) fn rows(&self) -> impl Iterator<Item = (SlotIndex, u32, BackendId)> + '_ {
+    /// All rows.
+    pub(crate) fn rows(&self) -> impl Iterator<Item = Row> + '_ {
+        let slots = self.slots().map(|(index, _, _)| Row::Slot(index));
+        slots.chain(self.sources.iter().copied().map(Row::Source))
+    }
+
+    /// The rows in `SLOTS`: index and position, for every slot and member row.
+    pub(crate) fn slots(&self) -> impl Iterator<Item = (SlotIndex, u32, BackendId)> + '_ {
         self.backends
             .iter()
             .zip(0_u32..)
@@ -47,7 +78,7 @@ pub(crate) struct ServiceImage {
     /// The complete generations.
     pub(crate) sets: BTreeMap<Generation, SlotSet>,
     /// Rows of generations that are not complete: a crash or a full map left them.
-    pub(crate) strays: BTreeSet<(Generation, SlotIndex)>,
+    pub(crate) strays: BTreeSet<(Generation, Row)>,
     /// Since when nothing uses the id.
     resting_since: Option<Duration>,
 }
@@ -60,6 +91,20 @@ struct BackendImage {
     resting_since: Option<Duration>,
 }
 
+/// The rows that were found of one generation.
+#[derive(Default)]
+struct Rows {
+    slots: BTreeMap<SlotIndex, SlotValue>,
+    sources: BTreeSet<SourceRange>,
+}
+
+impl Rows {
+    fn all(&self) -> impl Iterator<Item = Row> + '_ {
+        let slots = self.slots.keys().copied().map(Row::Slot);
+        slots.chain(self.sources.iter().copied().map(Row::Source))
+    }
+}
+
 /// The maps' contents.
 #[derive(Clone, Debug, Default)]
 pub struct Image {
@@ -69,7 +114,7 @@ pub struct Image {
     by_backend: HashMap<BackendValue, BackendId>,
     frontends: HashMap<FrontendKey, FrontendValue>,
     /// Rows of services that have no record: nobody can own them.
-    orphans: BTreeSet<SlotKey>,
+    orphans: BTreeSet<(ServiceId, Generation, Row)>,
 }
 
 impl Image {
@@ -88,11 +133,15 @@ impl Image {
         for (key, value) in snapshot.frontends {
             image.put_frontend(key, value);
         }
-        let mut rows = BTreeMap::<_, BTreeMap<SlotIndex, SlotValue>>::new();
+        let mut rows = BTreeMap::<_, Rows>::new();
         for (key, value) in snapshot.slots {
-            rows.entry((key.service, key.generation))
-                .or_default()
-                .insert(key.index, value);
+            let rows = rows.entry((key.service, key.generation)).or_default();
+            rows.slots.insert(key.index, value);
+        }
+        for key in snapshot.sources {
+            let source = key.source;
+            let rows = rows.entry((source.service, source.generation)).or_default();
+            rows.sources.insert(key.range());
         }
         for ((service, generation), rows) in rows {
             image.adopt_rows(service, generation, &rows);
@@ -100,20 +149,11 @@ impl Image {
         image
     }
 
-    fn adopt_rows(
-        &mut self,
-        service: ServiceId,
-        generation: Generation,
-        rows: &BTreeMap<SlotIndex, SlotValue>,
-    ) {
+    fn adopt_rows(&mut self, service: ServiceId, generation: Generation, rows: &Rows) {
         let complete = self.complete_set(rows);
         let Some(owner) = self.services.get_mut(&service) else {
-            let keys = rows.keys().map(|&index| SlotKey {
-                service,
-                generation,
-                index,
-            });
-            self.orphans.extend(keys);
+            let orphans = rows.all().map(|row| (service, generation, row));
+            self.orphans.extend(orphans);
             return;
         };
         match complete {
@@ -125,16 +165,17 @@ impl Image {
                 }
                 owner.sets.insert(generation, set);
             }
-            None => owner
-                .strays
-                .extend(rows.keys().map(|&index| (generation, index))),
+            None => owner.strays.extend(rows.all().map(|row| (generation, row))),
         }
     }
 
     /// The set that the rows make, if they are exactly the rows of one and agree with `BACKENDS`.
-    fn complete_set(&self, rows: &BTreeMap<SlotIndex, SlotValue>) -> Option<SlotSet> {
-        let mut set = SlotSet::default();
-        for (index, value) in rows {
+    fn complete_set(&self, rows: &Rows) -> Option<SlotSet> {
+        let mut set = SlotSet {
+            sources: rows.sources.iter().copied().collect(),
+            ..SlotSet::default()
+        };
+        for (index, value) in &rows.slots {
             match index.as_member() {
                 None if index.get() as usize == set.backends.len() => {
                     set.backends.push(value.backend);
@@ -144,17 +185,17 @@ impl Image {
             }
         }
         let expected: BTreeMap<_, _> = set
-            .rows()
+            .slots()
             .map(|(index, position, id)| {
                 let backend = self.backends.get(&id)?;
                 Some((index, slot_value(id, backend.value, position)))
             })
             .collect::<Option<_>>()?;
-        (expected == *rows).then_some(set)
+        (expected == rows.slots).then_some(set)
     }
 
-    /// Notes an operation that was performed, except for slots: those are noted when a
-    /// generation is complete, by [`put_set`](Self::put_set), or gone.
+    /// Notes an operation that was performed. Rows of generations are strays until theirs is
+    /// complete, by [`put_set`](Self::put_set), or gone.
     pub(crate) fn note(&mut self, op: &Op) {
         match op {
             Op::PutService(id, record) => self.put_service(*id, **record),
@@ -164,16 +205,32 @@ impl Image {
             Op::DeleteBackend(id) => self.delete_backend(*id),
             Op::DeleteService(id) => self.delete_service(*id),
             Op::PutSlot(key, _) => {
-                if let Some(service) = self.services.get_mut(&key.service) {
-                    service.strays.insert((key.generation, key.index));
-                }
+                self.put_row(key.service, key.generation, Row::Slot(key.index));
+            }
+            Op::PutSource(key) => {
+                let (service, generation) = (key.source.service, key.source.generation);
+                self.put_row(service, generation, Row::Source(key.range()));
             }
             Op::DeleteSlot(key) => {
-                self.orphans.remove(key);
-                if let Some(service) = self.services.get_mut(&key.service) {
-                    service.strays.remove(&(key.generation, key.index));
-                }
+                self.delete_row(key.service, key.generation, Row::Slot(key.index));
             }
+            Op::DeleteSource(key) => {
+                let (service, generation) = (key.source.service, key.source.generation);
+                self.delete_row(service, generation, Row::Source(key.range()));
+            }
+        }
+    }
+
+    fn put_row(&mut self, service: ServiceId, generation: Generation, row: Row) {
+        if let Some(service) = self.services.get_mut(&service) {
+            service.strays.insert((generation, row));
+        }
+    }
+
+    fn delete_row(&mut self, service: ServiceId, generation: Generation, row: Row) {
+        self.orphans.remove(&(service, generation, row));
+        if let Some(service) = self.services.get_mut(&service) {
+            service.strays.remove(&(generation, row));
         }
     }
 
@@ -240,16 +297,16 @@ impl Image {
             }
         }
         if let Some(service) = self.services.get_mut(&service) {
-            for (index, _, _) in set.rows() {
-                service.strays.remove(&(generation, index));
+            for row in set.rows() {
+                service.strays.remove(&(generation, row));
             }
             service.sets.insert(generation, set);
         }
     }
 
     /// Turns the generations of a service that no frontend names into strays, which are
-    /// to be deleted after a grace period, and returns the keys of all its strays.
-    pub(crate) fn retire(&mut self, id: ServiceId) -> Vec<SlotKey> {
+    /// to be deleted after a grace period, and returns what deletes all its strays.
+    pub(crate) fn retire(&mut self, id: ServiceId) -> Vec<Op> {
         let Some(service) = self.services.get_mut(&id) else {
             return Vec::new();
         };
@@ -270,17 +327,12 @@ impl Image {
             }
             service
                 .strays
-                .extend(set.rows().map(|(index, _, _)| (*generation, index)));
+                .extend(set.rows().map(|row| (*generation, row)));
             false
         });
-        service
-            .strays
-            .iter()
-            .map(|&(generation, index)| SlotKey {
-                service: id,
-                generation,
-                index,
-            })
+        let strays = service.strays.iter();
+        strays
+            .map(|(generation, row)| row.delete(id, *generation))
             .collect()
     }
 
@@ -315,9 +367,10 @@ impl Image {
         (backends, services)
     }
 
-    /// Takes the rows that nobody owns, to be deleted after a grace period.
-    pub(crate) fn orphans(&self) -> impl Iterator<Item = SlotKey> + '_ {
-        self.orphans.iter().copied()
+    /// What deletes the rows that nobody owns, after a grace period.
+    pub(crate) fn orphans(&self) -> impl Iterator<Item = Op> + '_ {
+        let orphans = self.orphans.iter();
+        orphans.map(|(service, generation, row)| row.delete(*service, *generation))
     }
 
     /// The generation that a service writes next: none that any row still carries.
@@ -421,19 +474,22 @@ impl Image {
             .map(|(id, service)| (*id, &service.record))
     }
 
-    /// How many entries each map has: frontends, slots, backends, services.
+    /// How many entries each map has.
     pub fn fill(&self) -> Fill {
+        let sets = || self.services.values().flat_map(|s| s.sets.values());
+        let strays = self.services.values().flat_map(|s| &s.strays);
+        let orphans = self.orphans.iter().map(|(_, _, row)| row);
+        let (slots, sources): (Vec<&Row>, Vec<&Row>) = strays
+            .map(|(_, row)| row)
+            .chain(orphans)
+            .partition(|row| matches!(row, Row::Slot(_)));
         Fill {
             frontends: self.frontends.len(),
-            slots: self.orphans.len()
-                + self
-                    .services
-                    .values()
-                    .map(|service| {
-                        let rows = |set: &SlotSet| set.backends.len() << usize::from(set.members);
-                        service.strays.len() + service.sets.values().map(rows).sum::<usize>()
-                    })
+            slots: slots.len()
+                + sets()
+                    .map(|set| set.backends.len() << usize::from(set.members))
                     .sum::<usize>(),
+            sources: sources.len() + sets().map(|set| set.sources.len()).sum::<usize>(),
             backends: self.backends.len(),
             services: self.services.len(),
         }
@@ -462,6 +518,8 @@ pub struct Fill {
     pub frontends: usize,
     /// `SLOTS`.
     pub slots: usize,
+    /// `SOURCES`.
+    pub sources: usize,
     /// `BACKENDS`.
     pub backends: usize,
     /// `SERVICES`.

@@ -3,7 +3,9 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
-use svclb_common::{BackendId, FrontendKey, ServiceId, SlotIndex, SlotKey, SlotRange};
+use svclb_common::{
+    BackendId, FrontendFlags, FrontendKey, ServiceId, SlotIndex, SlotKey, SlotRange,
+};
 
 use crate::apply::Snapshot;
 
@@ -16,6 +18,8 @@ pub enum Violation {
     SlotMissing(FrontendKey, SlotKey),
     /// A slot that a frontend reaches does not agree with `BACKENDS`.
     SlotWithoutBackend(SlotKey, BackendId),
+    /// A frontend is for clients of source ranges, and its generation has none.
+    SourcesMissing(FrontendKey),
 }
 
 impl fmt::Display for Violation {
@@ -25,6 +29,7 @@ impl fmt::Display for Violation {
                 write!(f, "frontend {key} names {id}, which nobody owns")
             }
             Self::SlotMissing(key, slot) => write!(f, "frontend {key} reaches no slot {slot:?}"),
+            Self::SourcesMissing(key) => write!(f, "frontend {key} has no source ranges"),
             Self::SlotWithoutBackend(slot, id) => {
                 write!(f, "slot {slot:?} does not agree with backend {id}")
             }
@@ -39,6 +44,15 @@ pub fn check(maps: &Snapshot) -> Vec<Violation> {
     for (key, value) in &maps.frontends {
         if !maps.services.contains_key(&value.service) {
             violations.push(Violation::FrontendWithoutService(*key, value.service));
+        }
+        let has_sources = || {
+            let generations = maps.sources.iter().map(|key| key.source);
+            let mut of_service = generations.filter(|source| source.service == value.service);
+            of_service.any(|source| source.generation == value.generation)
+        };
+        let is_limited = value.flags.contains(FrontendFlags::SOURCE_RANGES);
+        if is_limited && value.external.count > 0 && !has_sources() {
+            violations.push(Violation::SourcesMissing(*key));
         }
         for position in positions(&[value.internal, value.external]) {
             let slot = SlotKey {

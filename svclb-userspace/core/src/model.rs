@@ -8,6 +8,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use ipnet::IpNet;
 use svclb_common::Proto;
 
 /// The name of a namespaced object.
@@ -94,6 +95,9 @@ pub struct Service {
     pub external_ips: Vec<IpAddr>,
     /// `status.loadBalancer.ingress[].ip` whose `ipMode` is not `Proxy`.
     pub ingress_ips: Vec<IpAddr>,
+    /// `spec.loadBalancerSourceRanges`, of both families. The clients that may use
+    /// `ingress_ips`; everybody of a family that it does not name.
+    pub source_ranges: Vec<IpNet>,
     /// `spec.ports`.
     pub ports: Vec<ServicePort>,
     /// `sessionAffinityConfig.clientIP.timeoutSeconds` with `sessionAffinity: ClientIP`

@@ -6,10 +6,11 @@
 mod endpoints;
 mod frontends;
 mod health;
+mod sources;
 
 use svclb_common::{
     Addr16, BackendValue, FrontendFlags, FrontendKey, FrontendValue, Generation, Label, PortBe,
-    Proto, ServiceFamily, ServiceId, ServiceRecord, SlotRange,
+    Proto, ServiceFamily, ServiceId, ServiceRecord, SlotRange, SourceRange,
 };
 
 use crate::model::{EndpointSlice, Family, Node, Service, ServicePort, Site, TrafficPolicy};
@@ -18,6 +19,7 @@ pub(crate) use frontends::claimed;
 pub use frontends::{Frontend, FrontendKind};
 use frontends::{families, of_port, other_ports, served_ports};
 pub use health::{HealthCheck, health_check, ineligible};
+use sources::sources;
 
 /// What one port of a Service should be in the maps, in one address family.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -35,6 +37,8 @@ pub struct PortPlan {
     pub inside: SlotRange,
     /// What clients outside choose from (`externalTrafficPolicy`).
     pub external: SlotRange,
+    /// The clients that may use the load balancer's addresses, in order; all if there is none.
+    pub sources: Vec<SourceRange>,
     /// Whether any endpoint serves, on whichever node.
     pub served: bool,
     /// How long a client stays with its backend after its last new connection, in
@@ -85,6 +89,13 @@ impl PortPlan {
                 .union(flag(
                     FrontendFlags::CLUSTER_IP,
                     frontend.kind == FrontendKind::ClusterIp,
+                ))
+                .union(flag(
+                    FrontendFlags::SOURCE_RANGES,
+                    // Nobody has to be kept out of an empty generation.
+                    frontend.kind == FrontendKind::LoadBalancer
+                        && !self.sources.is_empty()
+                        && !self.slots.is_empty(),
                 )),
         }
     }
@@ -111,9 +122,17 @@ pub fn plan<'a>(
             let endpoints = Endpoints::of(port, slices.clone(), family);
             let (slots, choices) = endpoints.arrange(service, node);
             let affinity_seconds = service.affinity_seconds.unwrap_or(0);
+            let frontends = of_port(service, port, family, site);
+            let has_balancer = frontends
+                .iter()
+                .any(|frontend| frontend.kind == FrontendKind::LoadBalancer);
             plans.push(PortPlan {
                 record,
-                frontends: of_port(service, port, family, site),
+                sources: match has_balancer {
+                    true => sources(service, family, node),
+                    false => Vec::new(),
+                },
+                frontends,
                 slots,
                 internal: choices.of(service.internal_policy),
                 inside: choices.of(TrafficPolicy::Cluster),

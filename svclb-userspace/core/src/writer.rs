@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::time::Duration;
 
-use svclb_common::{ServiceId, ServiceRecord, SlotKey};
+use svclb_common::{ServiceId, ServiceRecord};
 
 use crate::apply::{Failure, Maps};
 use crate::diff::{Change, Differ};
@@ -51,7 +51,7 @@ pub struct Report {
 /// Rows that no new reader can find, which readers of before may still be using.
 #[derive(Debug, Default)]
 #[must_use = "retired rows stay in the maps until they are collected"]
-pub struct Retired(Vec<SlotKey>);
+pub struct Retired(Vec<Op>);
 
 impl Retired {
     /// Whether there is nothing to collect.
@@ -68,8 +68,8 @@ pub struct Writer<M> {
     backend_ids: Ids,
     /// Services that may have something to retire.
     touched: BTreeSet<ServiceId>,
-    /// Retired rows that could not be deleted.
-    left: Vec<SlotKey>,
+    /// What deletes retired rows, and could not yet.
+    left: Vec<Op>,
 }
 
 impl<M: Maps> Writer<M> {
@@ -206,11 +206,12 @@ impl<M: Maps> Writer<M> {
             Phase::TakeServices,
             Phase::TakeBackends,
             Phase::FillSlots,
+            Phase::FillSources,
             Phase::FlipFrontends,
             Phase::DropFrontends,
         ] {
             self.perform_phase(phase, &changes, &mut failures, &mut report);
-            if phase == Phase::FillSlots {
+            if phase == Phase::FillSources {
                 self.note_sets(&changes, &failures);
             }
         }
@@ -292,12 +293,13 @@ impl<M: Maps> Writer<M> {
 
     /// Hands out what no new reader can find. Everything committed before this call counts.
     pub fn retire(&mut self) -> Retired {
-        let mut keys = std::mem::take(&mut self.left);
-        keys.extend(self.image.orphans());
+        let mut rows = std::mem::take(&mut self.left);
+        rows.extend(self.image.orphans());
         for id in std::mem::take(&mut self.touched) {
-            keys.append(&mut self.image.retire(id));
+            rows.append(&mut self.image.retire(id));
         }
-        Retired(keys)
+        rows.sort_by_key(Op::phase);
+        Retired(rows)
     }
 
     /// Deletes retired rows. A grace period must have begun after they were retired, and
@@ -306,8 +308,7 @@ impl<M: Maps> Writer<M> {
     /// # Errors
     /// [`Failure`]; the next [`retire`](Self::retire) hands out the rest again.
     pub fn collect(&mut self, retired: Retired) -> Result<usize, Failure> {
-        let ops: Vec<_> = retired.0.iter().copied().map(Op::DeleteSlot).collect();
-        let (done, result) = self.delete(&ops);
+        let (done, result) = self.delete(&retired.0);
         self.left.extend(retired.0.into_iter().skip(done));
         result.map(|()| done)
     }
@@ -333,10 +334,11 @@ impl<M: Maps> Writer<M> {
         Ok(backends + services)
     }
 
-    /// How many were deleted, and what kept the rest.
+    /// Deletes, phase by phase as they stand. How many were, and what kept the rest.
     fn delete(&mut self, ops: &[Op]) -> (usize, Result<(), Failure>) {
         let mut all = 0;
-        for chunk in ops.chunks(CHUNK) {
+        let phases = ops.chunk_by(|a, b| a.phase() == b.phase());
+        for chunk in phases.flat_map(|phase| phase.chunks(CHUNK)) {
             let result = self.maps.perform(chunk);
             let done = result
                 .as_ref()

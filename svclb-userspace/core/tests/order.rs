@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use svclb_common::{
-    Addr16, BackendValue, FrontendKey, Label, PortBe, Proto, Scope, ServiceFamily, ServiceRecord,
-    SlotRange,
+    Addr16, BackendValue, FrontendKey, FrontendValue, Label, PortBe, Proto, Scope, ServiceFamily,
+    ServiceRecord, SlotRange, SourceRange,
 };
 use svclb_core::fake::{Contents, Entry, FakeMaps};
 use svclb_core::invariants;
@@ -17,14 +17,15 @@ use svclb_core::plan::{Frontend, FrontendKind, PortPlan};
 use svclb_core::planner::Round;
 use svclb_core::writer::Writer;
 
-/// Service ports by number; each with its frontends, backends and members flag.
-type State = BTreeMap<u8, (BTreeSet<u8>, BTreeSet<u8>, bool)>;
+/// Service ports by number; each with its frontends, backends, members flag and source ranges.
+type State = BTreeMap<u8, (BTreeSet<u8>, BTreeSet<u8>, bool, BTreeSet<u8>)>;
 
 fn state() -> impl Strategy<Value = State> {
     let port = (
         prop::collection::btree_set(0_u8..3, 0..3),
         prop::collection::btree_set(0_u8..9, 0..6),
         any::<bool>(),
+        prop::collection::btree_set(0_u8..3, 0..3),
     );
     prop::collection::btree_map(0_u8..4, port, 0..4)
 }
@@ -64,11 +65,18 @@ fn backend(number: u8) -> BackendValue {
     )
 }
 
+fn source(number: u8) -> SourceRange {
+    SourceRange {
+        addr: Addr16::from_ip([192, 0, number, 0].into()),
+        bits: 120,
+    }
+}
+
 fn plans(state: &State) -> Vec<PortPlan> {
     let mut shared_taken = false;
     state
         .iter()
-        .map(|(number, (frontends, backends, members))| {
+        .map(|(number, (frontends, backends, members, sources))| {
             let range = SlotRange {
                 first: 0,
                 count: backends.len() as u32,
@@ -79,7 +87,7 @@ fn plans(state: &State) -> Vec<PortPlan> {
                     .iter()
                     .filter(|f| **f != 2 || !std::mem::replace(&mut shared_taken, true))
                     .map(|f| Frontend {
-                        kind: FrontendKind::ClusterIp,
+                        kind: FrontendKind::LoadBalancer,
                         key: frontend(*number, *f),
                     })
                     .collect(),
@@ -87,6 +95,7 @@ fn plans(state: &State) -> Vec<PortPlan> {
                 internal: range,
                 inside: range,
                 external: range,
+                sources: sources.iter().copied().map(source).collect(),
                 served: range.count > 0,
                 affinity_seconds: 0,
                 members: *members,
@@ -108,37 +117,39 @@ fn round(from: &State, to: &State) -> Round {
     }
 }
 
-/// What every frontend should lead to: its backends in order; absent if it leads nowhere.
-fn answers(state: &State) -> BTreeMap<FrontendKey, Vec<BackendValue>> {
+/// What a frontend leads to: its backends in order, and the clients that it lets in (`None` for
+/// all).
+type Answer = (Vec<BackendValue>, Option<BTreeSet<SourceRange>>);
+
+/// What every frontend should lead to; absent if it leads nowhere.
+fn answers(state: &State) -> BTreeMap<FrontendKey, Answer> {
     plans(state)
         .into_iter()
         .flat_map(|plan| {
-            let slots = plan.slots;
+            let is_limited = !plan.sources.is_empty() && !plan.slots.is_empty();
+            let sources = is_limited.then(|| plan.sources.into_iter().collect());
+            let answer = (plan.slots, sources);
             plan.frontends
                 .into_iter()
-                .map(move |frontend| (frontend.key, slots.clone()))
+                .map(move |frontend| (frontend.key, answer.clone()))
         })
         .collect()
 }
 
-fn observed(answer: &[Option<svclb_common::SlotValue>]) -> Option<Vec<BackendValue>> {
-    answer
-        .iter()
+/// What a reader finds in these contents who has a frontend's value already; `None` if a slot is
+/// missing.
+fn observed(contents: &Contents, value: &FrontendValue) -> Option<Answer> {
+    let slots = contents.resolve(value).into_iter();
+    let backends = slots
         .map(|slot| slot.map(|s| BackendValue::new(s.addr, s.port, Proto::TCP)))
-        .collect()
+        .collect::<Option<_>>()?;
+    Some((backends, contents.sources(value)))
 }
 
-fn actual(contents: &Contents) -> BTreeMap<FrontendKey, Vec<BackendValue>> {
-    contents
-        .rest
-        .frontends
-        .keys()
-        .map(|key| {
-            (
-                *key,
-                observed(&contents.answer(key).unwrap()).expect("a slot is missing"),
-            )
-        })
+fn actual(contents: &Contents) -> BTreeMap<FrontendKey, Answer> {
+    let frontends = contents.rest.frontends.iter();
+    frontends
+        .map(|(key, value)| (*key, observed(contents, value).expect("a slot is missing")))
         .collect()
 }
 
@@ -189,7 +200,7 @@ fn check_readers(
                 .iter()
                 .take_while(|(_, passed)| passed == grace)
             {
-                let seen = observed(&later.resolve(value));
+                let seen = observed(later, value);
                 prop_assert!(seen.is_some(), "{key} of moment {at} misses a slot");
                 prop_assert!(
                     seen.as_ref() == old.get(key) || seen.as_ref() == new.get(key),
@@ -247,6 +258,12 @@ proptest! {
             .filter(|p| !p.frontends.is_empty())
             .map(|p| p.slots.len() << usize::from(p.members)).sum();
         prop_assert_eq!(slots, wanted_slots, "a crash left rows behind");
+        let sources = again.maps().contents.rest.sources.len();
+        let wanted_sources: usize = plans(&new).iter()
+            .filter(|p| !p.frontends.is_empty() && !p.slots.is_empty())
+            .map(|p| p.sources.len()).sum();
+        prop_assert_eq!(sources, wanted_sources, "a crash left ranges behind");
+        prop_assert_eq!(sources, again.fill().sources);
     }
 
     #[test]
@@ -360,8 +377,8 @@ fn a_frontend_of_nobodys_is_removed_by_an_audit() {
 
 #[test]
 fn what_could_not_be_deleted_is_retired_again() {
-    let one = State::from([(1, ([0].into(), [1].into(), false))]);
-    let other = State::from([(1, ([0].into(), [2].into(), false))]);
+    let one = State::from([(1, ([0].into(), [1].into(), false, [].into()))]);
+    let other = State::from([(1, ([0].into(), [2].into(), false, [].into()))]);
     let mut writer = bring(FakeMaps::default(), &State::new(), &one);
     let _report = writer.commit(&round(&one, &other));
     let retired = writer.retire();
@@ -374,8 +391,8 @@ fn what_could_not_be_deleted_is_retired_again() {
 
 #[test]
 fn ids_are_stable_while_endpoints_come_and_go() {
-    let one = State::from([(1, ([0].into(), [1, 2, 3].into(), true))]);
-    let other = State::from([(1, ([0].into(), [2, 3, 4].into(), true))]);
+    let one = State::from([(1, ([0].into(), [1, 2, 3].into(), true, [].into()))]);
+    let other = State::from([(1, ([0].into(), [2, 3, 4].into(), true, [].into()))]);
     let mut writer = bring(FakeMaps::default(), &State::new(), &one);
     let id = writer.image().backend_id(&backend(2));
     let _report = writer.commit(&round(&one, &other));

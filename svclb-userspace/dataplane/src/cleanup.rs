@@ -25,10 +25,11 @@ pub struct CleanupError {
 }
 
 /// All maps that svclb pins.
-pub(crate) const MAPS: [&str; 13] = [
+pub(crate) const MAPS: [&str; 14] = [
     names::META,
     names::FRONTENDS,
     names::SLOTS,
+    names::SOURCES,
     names::BACKENDS,
     names::SERVICES,
     names::AFFINITY,

@@ -57,6 +57,7 @@ impl KernelMaps {
         match op {
             Op::PutFrontend(..) | Op::DeleteFrontend(_) => (names::FRONTENDS, &maps.frontends),
             Op::PutSlot(..) | Op::DeleteSlot(_) => (names::SLOTS, &maps.slots),
+            Op::PutSource(_) | Op::DeleteSource(_) => (names::SOURCES, &maps.sources),
             Op::PutBackend(..) | Op::DeleteBackend(_) => (names::BACKENDS, &maps.backends),
             Op::PutService(..) | Op::DeleteService(_) => (names::SERVICES, &maps.services),
         }
@@ -81,12 +82,17 @@ impl KernelMaps {
                     keys.extend(sys::bytes(key));
                     values.extend(sys::bytes(value));
                 }
+                Op::PutSource(key) => {
+                    keys.extend(sys::bytes(key));
+                    values.extend(sys::bytes(&1_u32));
+                }
                 Op::PutFrontend(key, value) => {
                     keys.extend(sys::bytes(key));
                     values.extend(sys::bytes(value));
                 }
                 Op::DeleteFrontend(key) => keys.extend(sys::bytes(key)),
                 Op::DeleteSlot(key) => keys.extend(sys::bytes(key)),
+                Op::DeleteSource(key) => keys.extend(sys::bytes(key)),
                 Op::DeleteBackend(id) => keys.extend(sys::bytes(id)),
                 Op::DeleteService(id) => keys.extend(sys::bytes(id)),
             }

@@ -260,10 +260,11 @@ fn adopted_sizes(
     Ok(sizes)
 }
 
-fn sizeable(sizes: &mut Sizes) -> [(&'static str, &mut u32); 8] {
+fn sizeable(sizes: &mut Sizes) -> [(&'static str, &mut u32); 9] {
     [
         (names::FRONTENDS, &mut sizes.frontends),
         (names::SLOTS, &mut sizes.slots),
+        (names::SOURCES, &mut sizes.sources),
         (names::BACKENDS, &mut sizes.backends),
         (names::SERVICES, &mut sizes.services),
         (names::AFFINITY, &mut sizes.affinity),

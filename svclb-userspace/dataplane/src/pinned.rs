@@ -154,10 +154,11 @@ impl Pinned {
     }
 
     /// Each planned map's name and how many entries it can hold.
-    pub const fn capacities(&self) -> [(&'static str, u32); 4] {
+    pub const fn capacities(&self) -> [(&'static str, u32); 5] {
         [
             (names::FRONTENDS, self.planned.frontends.max_entries),
             (names::SLOTS, self.planned.slots.max_entries),
+            (names::SOURCES, self.planned.sources.max_entries),
             (names::BACKENDS, self.planned.backends.max_entries),
             (names::SERVICES, self.planned.services.max_entries),
         ]

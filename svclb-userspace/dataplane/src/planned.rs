@@ -9,11 +9,12 @@ use zerocopy::FromBytes;
 use crate::pins::Pins;
 use crate::sys::{self, Map};
 
-/// The four maps that the agent plans.
+/// The maps that the agent plans.
 #[derive(Debug)]
 pub(crate) struct Planned {
     pub(crate) frontends: Map,
     pub(crate) slots: Map,
+    pub(crate) sources: Map,
     pub(crate) backends: Map,
     pub(crate) services: Map,
 }
@@ -24,6 +25,7 @@ impl Planned {
         Ok(Self {
             frontends: open(names::FRONTENDS)?,
             slots: open(names::SLOTS)?,
+            sources: open(names::SOURCES)?,
             backends: open(names::BACKENDS)?,
             services: open(names::SERVICES)?,
         })
@@ -38,6 +40,10 @@ impl Planned {
             backends: read_all(&self.backends)?.into_iter().collect(),
             frontends: read_all(&self.frontends)?.into_iter().collect(),
             slots,
+            sources: read_all::<_, u32>(&self.sources)?
+                .into_iter()
+                .map(|(key, _)| key)
+                .collect(),
         })
     }
 }

@@ -33,6 +33,7 @@ fn hash_service(service: &Service, hasher: &mut DefaultHasher) {
         cluster_ips,
         external_ips,
         ingress_ips,
+        source_ranges,
         ports,
         affinity_seconds,
         internal_policy,
@@ -40,7 +41,7 @@ fn hash_service(service: &Service, hasher: &mut DefaultHasher) {
         health_check_node_port,
     } = service;
     (0u8, name, created, *kind as u8).hash(hasher);
-    (cluster_ips, external_ips, ingress_ips).hash(hasher);
+    (cluster_ips, external_ips, ingress_ips, source_ranges).hash(hasher);
     (
         affinity_seconds,
         *internal_policy as u8,

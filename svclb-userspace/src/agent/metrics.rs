@@ -159,6 +159,7 @@ impl Metrics {
         for (name, entries) in [
             ("FRONTENDS", fill.frontends),
             ("SLOTS", fill.slots),
+            ("SOURCES", fill.sources),
             ("BACKENDS", fill.backends),
             ("SERVICES", fill.services),
         ] {

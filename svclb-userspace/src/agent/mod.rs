@@ -164,7 +164,7 @@ struct Surroundings {
     /// The Node object that the planner's addresses were chosen with.
     located: Option<Node>,
     packets: Packets,
-    /// The node's own addresses, by what was chosen last.
+    /// The node's own addresses: those that its object names, and then those of NodePorts.
     own: Vec<IpAddr>,
 }
 
@@ -255,8 +255,9 @@ impl Agent {
             .node_port_addresses
             .choose(&node, &known.devices.borrow_and_update());
         debug!(?node_port_ips, "NodePorts answer at these addresses");
+        known.own.clone_from(&node.internal_ips);
+        known.own.extend(&node_port_ips);
         known.located = Some(node);
-        known.own.clone_from(&node_port_ips);
         self.planner.set_site(Site {
             node_port_ips,
             external_ips: known.external_ips,
@@ -275,11 +276,21 @@ impl Agent {
             .follow(&mut self.dataplane, &devices, &known.own, again);
     }
 
+    /// Attaches the packet programs to pods' devices too, for Services with source ranges.
+    fn meet_pods(&mut self) {
+        if self.surroundings.packets.take_pods() && self.ready {
+            self.follow_devices(false);
+        }
+    }
+
     /// Writes what changed, and makes the first full sync complete.
     fn catch_up(&mut self) -> anyhow::Result<()> {
         self.locate();
         let mut wanted = (!self.ready).then(BTreeSet::new);
         while let Some(mut round) = self.planner.next_round(ROUND) {
+            if round.plans.iter().any(|plan| !plan.sources.is_empty()) {
+                self.meet_pods();
+            }
             let begun = Instant::now();
             let report = self.writer.commit(&round);
             self.metrics.round(begun.elapsed(), report.performed);
@@ -330,6 +341,9 @@ impl Agent {
             error!(service = %failed.record, "cannot be removed: {}", failed.reason);
         }
         let attached = self.dataplane.attach()?;
+        if self.writer.fill().sources > 0 {
+            self.meet_pods();
+        }
         self.follow_devices(true);
         let replaced = attached
             .iter()

@@ -13,7 +13,8 @@ use super::devices::{Device, Devices};
 /// `--devices`.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(crate) enum DeviceChoice {
-    /// Those with a default route, or an address of their own.
+    /// Those with a default route, or an address of their own; and those of pods while a
+    /// Service looks at who its clients are.
     #[default]
     Auto,
     /// By name.
@@ -39,9 +40,10 @@ impl FromStr for DeviceChoice {
 
 impl DeviceChoice {
     /// Whether packets of a device are translated.
-    fn takes(&self, device: &Device) -> bool {
+    fn takes(&self, device: &Device, takes_pods: bool) -> bool {
         match self {
             Self::Named(names) => names.contains(&device.name),
+            Self::Auto if takes_pods && self.is_of_pods(device) => true,
             // The bridge of pods has an address too, and a device in a bridge is no way of its
             // own.
             Self::Auto => {
@@ -55,11 +57,15 @@ impl DeviceChoice {
         }
     }
 
-    /// Whether pods of this node are behind it: only the operator can say so.
+    /// Whether pods of this node are behind it: a bridge, or the near end of a pair. What the
+    /// operator names without an address is for pods whatever it is.
     fn is_of_pods(&self, device: &Device) -> bool {
-        *self != Self::Auto
-            && !device.is_default
-            && (device.is_bridge || device.addresses.is_empty())
+        let is_bare = device.addresses.is_empty();
+        let is_like_a_pods = match self {
+            Self::Named(_) => is_bare,
+            Self::Auto => is_bare && device.is_veth && device.is_ethernet && !device.is_port,
+        };
+        !device.is_default && (device.is_bridge || is_like_a_pods)
     }
 }
 
@@ -70,6 +76,8 @@ pub(crate) struct Packets {
     map: DeviceMap,
     attached: BTreeMap<u32, (String, Attached)>,
     written: BTreeMap<u32, DeviceValue>,
+    /// Whether pods' devices are taken without being named.
+    takes_pods: bool,
     /// Nothing was done yet: an earlier agent may have attached elsewhere.
     is_new: bool,
 }
@@ -82,8 +90,16 @@ impl Packets {
             map,
             attached: BTreeMap::new(),
             written: BTreeMap::new(),
+            takes_pods: false,
             is_new: true,
         }
+    }
+
+    /// A Service is for clients of certain addresses alone: sockets of pods, whose address is
+    /// not known before there is a packet, are left to the packet path, which has to meet
+    /// them. It stays with them: flows of theirs go on. Whether that is new.
+    pub(crate) fn take_pods(&mut self) -> bool {
+        !std::mem::replace(&mut self.takes_pods, true)
     }
 
     /// Attaches to devices that came, and says what changed of them; `again` also to those that
@@ -98,7 +114,7 @@ impl Packets {
     ) {
         let wanted: BTreeMap<_, _> = devices
             .iter()
-            .filter(|(_, device)| self.choice.takes(device))
+            .filter(|(_, device)| self.choice.takes(device, self.takes_pods))
             .collect();
         for (index, device) in devices {
             let is_known = self.attached.contains_key(index);
@@ -154,6 +170,7 @@ impl Packets {
             .iter()
             .filter(|(_, device)| !device.is_loopback)
             .map(|(index, device)| (*index, self.value(*index, device, own)))
+            .chain([(DeviceValue::NODE, node(own))])
             .collect();
         for (index, value) in &wanted {
             if self.written.get(index) != Some(value)
@@ -199,5 +216,16 @@ impl Packets {
             flags: flag(DeviceFlags::PODS, self.choice.is_of_pods(device))
                 .union(flag(DeviceFlags::XDP_TARGET, native && device.is_veth)),
         }
+    }
+}
+
+/// The node's own addresses, the first of each family.
+fn node(own: &[IpAddr]) -> DeviceValue {
+    let first = |is_v4: bool| own.iter().find(|ip| ip.is_ipv4() == is_v4);
+    let address = |is_v4| first(is_v4).map_or_else(Addr16::default, |ip| Addr16::from_ip(*ip));
+    DeviceValue {
+        v4: address(true),
+        v6: address(false),
+        ..DeviceValue::default()
     }
 }

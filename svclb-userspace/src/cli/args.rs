@@ -71,7 +71,8 @@ pub(crate) struct Run {
     )]
     pub(crate) healthz_addr: SocketAddr,
     /// The devices by which traffic from outside comes in, and that of pods whose sockets another
-    /// kernel has; auto takes those with a default route or an address of their own
+    /// kernel has; auto takes those with a default route or an address of their own, and those of
+    /// pods while a Service has source ranges
     #[arg(
         long,
         env = "SVCLB_DEVICES",
@@ -170,6 +171,9 @@ pub(crate) struct SizeArgs {
     /// Endpoints of all Service ports (UDP and affinity count twice), and as many for what changes at once
     #[arg(long, env = "SVCLB_MAX_SLOTS", value_name = "N", default_value_t = Sizes::DEFAULT.slots)]
     pub(crate) max_slots: u32,
+    /// Source ranges of all Service ports, and as many for what changes at once
+    #[arg(long, env = "SVCLB_MAX_SOURCES", value_name = "N", default_value_t = Sizes::DEFAULT.sources)]
+    pub(crate) max_sources: u32,
     /// Distinct endpoint addresses and ports
     #[arg(long, env = "SVCLB_MAX_BACKENDS", value_name = "N", default_value_t = Sizes::DEFAULT.backends)]
     pub(crate) max_backends: u32,
@@ -195,6 +199,7 @@ impl From<&SizeArgs> for Sizes {
         Self {
             frontends: args.max_frontends,
             slots: args.max_slots,
+            sources: args.max_sources,
             backends: args.max_backends,
             services: args.max_services,
             affinity: args.max_affinity,

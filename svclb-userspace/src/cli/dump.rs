@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use comfy_table::Table;
 use serde::Serialize;
-use svclb_common::{ClientKind, SlotIndex, SlotKey};
+use svclb_common::{ClientKind, Generation, ServiceId, SlotIndex, SlotKey, SourceKey};
 use svclb_core::apply::Snapshot;
 use svclb_dataplane::{Features, Pinned, features};
 
@@ -40,6 +40,8 @@ struct Service {
     frontends: Vec<String>,
     generation: u32,
     affinity_seconds: u32,
+    /// The clients that may use the load balancer's addresses; all if there is none.
+    source_ranges: Vec<String>,
     backends: Vec<SlotBackend>,
 }
 
@@ -178,6 +180,7 @@ fn services(maps: &Snapshot) -> Vec<Service> {
                     .collect(),
                 generation: value.generation.get(),
                 affinity_seconds: value.affinity_seconds,
+                source_ranges: sources(maps, *id, value.generation),
                 backends,
             })
         })
@@ -191,6 +194,14 @@ fn services(maps: &Snapshot) -> Vec<Service> {
         ))
     });
     services
+}
+
+/// The source ranges of a generation.
+fn sources(maps: &Snapshot, service: ServiceId, generation: Generation) -> Vec<String> {
+    let is_its =
+        |key: &&SourceKey| key.source.service == service && key.source.generation == generation;
+    let keys = maps.sources.iter().filter(is_its);
+    keys.map(|key| key.range().to_string()).collect()
 }
 
 fn backends(maps: &Snapshot) -> Vec<Backend> {
@@ -276,6 +287,7 @@ fn node(pinned: &Pinned, maps: &Snapshot, features: Features) -> anyhow::Result<
     let entries = [
         maps.frontends.len(),
         maps.slots.len(),
+        maps.sources.len(),
         maps.backends.len(),
         maps.services.len(),
     ];
@@ -309,6 +321,7 @@ impl Tabular for Report {
                 "FRONTEND",
                 "BACKENDS",
                 "AFFINITY",
+                "SOURCES",
             ]);
             for service in services {
                 table.add_row([
@@ -322,6 +335,7 @@ impl Tabular for Report {
                         0 => "-".to_owned(),
                         seconds => format!("{seconds}s"),
                     },
+                    or_dash(&service.source_ranges.join("\n")),
                 ]);
             }
             tables.push(("SERVICES".to_owned(), table));

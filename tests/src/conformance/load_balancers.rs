@@ -1,6 +1,6 @@
 //! Tests of loadbalancer.go.
 
-use super::{Outcome, Part, Section, Test, outward};
+use super::{Section, outward};
 
 pub(super) const SECTION: Section = Section {
     title: "LoadBalancer",
@@ -17,11 +17,12 @@ pub(super) const SECTION: Section = Section {
                 "lab::conformance::load_balancers::should_be_able_to_change_the_type_and_ports_of_a_udp_service",
             ],
         ),
-        Test {
-            name: "should only allow access from service loadbalancer source ranges",
-            part: Part::Outside,
-            outcome: Outcome::Missing("loadBalancerSourceRanges is not honoured yet"),
-        },
+        outward(
+            "should only allow access from service loadbalancer source ranges",
+            &[
+                "lab::conformance::load_balancers::should_only_allow_access_from_service_loadbalancer_source_ranges",
+            ],
+        ),
         outward(
             "should be able to create LoadBalancer Service without NodePort and change it",
             &[

@@ -249,6 +249,54 @@ fn without_endpoints_clients_outside_are_refused_at_once() {
 }
 
 #[test]
+fn source_ranges_change_without_a_moment_in_which_all_or_none_may_come() {
+    let scene = Scene::new(PodNetwork::Routed, ways().last().unwrap(), &service());
+    let stranger = scene.outside.client("stranger").unwrap();
+    let own = |client: &Pod| {
+        [
+            format!("{}/32", client.v4()),
+            format!("{}/128", client.v6()),
+        ]
+    };
+    let limited = own(&scene.client).iter().fold(service(), Service::allows);
+    scene.put(&limited, &["a", "b"]);
+    let is_shut_to = |client: &Pod| {
+        let shut = wait_until(Duration::from_secs(20), || {
+            let result = client.ask(Transport::Tcp, web(BALANCED[0]));
+            result.is_err_and(|failure| failure.is_time_out())
+        });
+        assert!(shut);
+    };
+    is_shut_to(&stranger);
+    for to in BALANCED.map(web) {
+        for client in [&scene.client, &stranger] {
+            let pause = Duration::from_millis(1);
+            client.start_load(Transport::Udp, to, pause).unwrap();
+        }
+        for number in 0..40 {
+            let other = format!("192.0.2.{number}/32");
+            scene.put(&limited.clone().allows(other), &["a", "b"]);
+            std::thread::sleep(Duration::from_millis(25));
+        }
+        let (known, unknown) = (&scene.client, &stranger);
+        let [known, unknown] = [known, unknown].map(|client| client.stop_load().unwrap());
+        assert!(known.failed() == 0 && known.answers.len() == 2, "{known:?}");
+        assert!(
+            unknown.answers.is_empty() && unknown.failed() > 0,
+            "{unknown:?}"
+        );
+    }
+    // What the stranger asked is no flow, and who was let in stays when he is no more.
+    let socket = scene.client.socket(Transport::Tcp, false).unwrap();
+    socket.connect(web(BALANCED[0])).unwrap();
+    let other = own(&stranger).iter().fold(service(), Service::allows);
+    scene.put(&other, &["a", "b"]);
+    is_shut_to(&scene.client);
+    socket.send("still there?").unwrap();
+    socket.receive().unwrap();
+}
+
+#[test]
 fn a_client_outside_with_affinity_stays_with_its_backend() {
     let sticky = service().sticky(100);
     let scene = Scene::new(PodNetwork::Bridged, ways().last().unwrap(), &sticky);

@@ -14,6 +14,7 @@ fn service() -> Service {
         cluster_ips: vec!["10.96.0.1".parse().unwrap()],
         external_ips: Vec::new(),
         ingress_ips: Vec::new(),
+        source_ranges: Vec::new(),
         ports: vec![ServicePort {
             name: "http".into(),
             port: 80,
@@ -600,6 +601,54 @@ fn a_node_port_at_a_loopback_address_is_for_the_host_alone() {
         let is_loopback = frontend.key.addr.is_loopback();
         assert_eq!(is_loopback, frontend.key.scope == Scope::HOST);
     }
+}
+
+fn sources_of(ranges: &[&str], internal_ips: Vec<IpAddr>) -> (Vec<String>, Vec<FrontendKind>) {
+    let service = Service {
+        source_ranges: ranges.iter().map(|range| range.parse().unwrap()).collect(),
+        ..balanced()
+    };
+    let slices = [slice(8080, &[("10.244.0.2", "here", READY)])];
+    let node = Node {
+        name: "here".into(),
+        internal_ips,
+        ..Node::default()
+    };
+    let plans = plan(&service, slices.iter(), &node, &site());
+    let plan = &plans[0];
+    let limited = plan.frontends.iter().filter(|frontend| {
+        let value = plan.value(frontend, ServiceId::new(1), Generation::new(1));
+        value.flags.contains(FrontendFlags::SOURCE_RANGES)
+    });
+    let limited = limited.map(|frontend| frontend.kind).collect();
+    (
+        plan.sources.iter().map(ToString::to_string).collect(),
+        limited,
+    )
+}
+
+#[test]
+fn source_ranges_limit_the_load_balancers_addresses_and_no_others() {
+    let (sources, limited) = sources_of(&["198.51.100.0/24", "192.0.2.128/25"], Vec::new());
+    assert_eq!(sources, ["192.0.2.128/25", "198.51.100.0/24"]);
+    assert_eq!(limited, [FrontendKind::LoadBalancer]);
+}
+
+#[test]
+fn ranges_of_the_other_family_and_lists_with_every_address_limit_nobody() {
+    for ranges in [&[][..], &["2001:db8::/32"], &["192.0.2.0/24", "0.0.0.0/0"]] {
+        let (sources, limited) = sources_of(ranges, Vec::new());
+        assert!(sources.is_empty() && limited.is_empty(), "{ranges:?}");
+    }
+}
+
+#[test]
+fn where_the_node_may_use_a_load_balancer_so_may_the_balancers_own_address() {
+    let node = vec![ip("192.0.2.7")];
+    let (sources, _) = sources_of(&["192.0.2.0/24"], node.clone());
+    assert_eq!(sources, ["192.0.2.0/24", "203.0.113.1/32"]);
+    let (sources, _) = sources_of(&["198.51.100.0/24"], node);
+    assert_eq!(sources, ["198.51.100.0/24"]);
 }
 
 #[test]

@@ -13,6 +13,7 @@ fn service(name: &str, created: i64) -> Service {
         cluster_ips: vec![IpAddr::from([10, 96, 0, 1])],
         external_ips: Vec::new(),
         ingress_ips: Vec::new(),
+        source_ranges: Vec::new(),
         ports: vec![ServicePort {
             name: "".into(),
             port: 80,

@@ -19,6 +19,10 @@ impl Family {
         self.of([192, 0, 2, 7], 0x7)
     }
 
+    pub(crate) const fn balancer(self) -> IpAddr {
+        self.of([203, 0, 113, 10], 0x113)
+    }
+
     pub(crate) const fn backend(self) -> IpAddr {
         self.of([10, 244, 1, 10], 0x10)
     }

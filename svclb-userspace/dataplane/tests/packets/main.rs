@@ -176,3 +176,44 @@ fn a_client_that_reaches_one_backend_by_two_addresses_from_one_port_is_told_apar
         assert_eq!(back, other.answer().bytes());
     }
 }
+
+#[test]
+fn only_clients_of_the_source_ranges_reach_a_load_balancers_address() {
+    let ranges = [
+        "198.51.100.8/30",
+        "192.0.2.0/24",
+        "2001:db8::8/126",
+        "fd00::/8",
+    ];
+    family_and_transport(|family, transport| {
+        let stranger = match family {
+            Family::V4 => "198.51.100.12",
+            Family::V6 => "2001:db8::c",
+        };
+        for hook in HOOKS {
+            let world = World::limited_to(&ranges);
+            let known = Frame::new(family, transport).to(family.balancer(), 80);
+            let expected = known.to(family.backend(), world::TARGET);
+            assert_eq!(world.run(hook, &known.bytes()).frame, expected.bytes());
+            let unknown = known.of_client(stranger.parse().unwrap());
+            assert_eq!(world.run(hook, &unknown.bytes()).verdict, DROP(hook));
+            assert_eq!(world.counted(Counter::DropSourceRange), 1);
+            // The node's own ports are for everybody, as with kube-proxy.
+            let at_node = unknown.to(family.node(), world::NODE_PORT);
+            let expected = at_node.to(family.backend(), world::TARGET);
+            assert_eq!(world.run(hook, &at_node.bytes()).frame, expected.bytes());
+        }
+    });
+}
+
+#[test]
+fn ranges_of_one_family_limit_no_client_of_the_other() {
+    for (ranges, family) in [("fd00::/8", Family::V4), ("192.0.2.0/24", Family::V6)] {
+        let world = World::limited_to(&[ranges]);
+        let frame = Frame::new(family, Transport::Tcp).to(family.balancer(), 80);
+        let expected = frame.to(family.backend(), world::TARGET);
+        for hook in HOOKS {
+            assert_eq!(world.run(hook, &frame.bytes()).frame, expected.bytes());
+        }
+    }
+}

@@ -79,6 +79,7 @@ fn service(policy: TrafficPolicy) -> Service {
         cluster_ips: vec!["10.96.0.10".parse().unwrap(), "fd00::10".parse().unwrap()],
         external_ips: Vec::new(),
         ingress_ips: Vec::new(),
+        source_ranges: Vec::new(),
         ports: vec![port("tcp", Proto::TCP), port("udp", Proto::UDP)],
         affinity_seconds: None,
         internal_policy: TrafficPolicy::Cluster,
@@ -118,14 +119,25 @@ impl World {
 
     /// The same, one of so many Services.
     pub(crate) fn among(services: u32) -> Self {
-        Self::of(TrafficPolicy::Cluster, "node1", services)
+        Self::of(service(TrafficPolicy::Cluster), "node1", services)
     }
 
     pub(crate) fn with_local_policy_and_no_endpoint_here() -> Self {
-        Self::of(TrafficPolicy::Local, "node2", 1)
+        Self::of(service(TrafficPolicy::Local), "node2", 1)
     }
 
-    fn of(policy: TrafficPolicy, node_of_backend: &str, services: u32) -> Self {
+    /// A Service that clients of these ranges alone reach at its balancer's addresses.
+    pub(crate) fn limited_to(ranges: &[&str]) -> Self {
+        let balanced = Service {
+            kind: ServiceType::LoadBalancer,
+            ingress_ips: vec![Family::V4.balancer(), Family::V6.balancer()],
+            source_ranges: ranges.iter().map(|range| range.parse().unwrap()).collect(),
+            ..service(TrafficPolicy::Cluster)
+        };
+        Self::of(balanced, "node1", 1)
+    }
+
+    fn of(service: Service, node_of_backend: &str, services: u32) -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let name = format!("svclb-packets-{}-{number}", process::id());
@@ -151,7 +163,7 @@ impl World {
             node_port_ips: vec![Family::V4.node(), Family::V6.node()],
             external_ips: true,
         });
-        planner.observe(Event::Apply(Object::Service(service(policy))));
+        planner.observe(Event::Apply(Object::Service(service)));
         for family in [Family::V4, Family::V6] {
             let slice = slice(family, node_of_backend);
             planner.observe(Event::Apply(Object::EndpointSlice(slice)));

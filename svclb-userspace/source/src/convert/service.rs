@@ -1,5 +1,6 @@
 use std::net::IpAddr;
 
+use ipnet::IpNet;
 use k8s_openapi::api::core::v1 as core;
 use svclb_core::model::{ObjectName, Service, ServicePort, ServiceType, TrafficPolicy};
 
@@ -41,13 +42,13 @@ pub fn service(from: core::Service, names: &Names, problems: &mut Vec<Problem>) 
             .filter_map(|ingress| ingress.ip.as_deref()),
         problems,
     );
-    let before = ingress_ips.len();
-    ingress_ips.retain(|ip| !limits_sources(&spec, ip.is_ipv4()));
-    if ingress_ips.len() < before {
+    let source_ranges = source_ranges(&spec, problems);
+    if source_ranges.is_empty() && names_sources(&spec) {
         // Not served at all is safe; served to everybody is not.
+        ingress_ips.clear();
         problems.push(Problem::new(
             "spec.loadBalancerSourceRanges",
-            "not supported yet; the load balancer's addresses are left out",
+            "no range is left; the load balancer's addresses are left out",
         ));
     }
     let affinity_seconds = affinity(&spec, problems);
@@ -74,6 +75,7 @@ pub fn service(from: core::Service, names: &Names, problems: &mut Vec<Problem>) 
         cluster_ips,
         external_ips,
         ingress_ips,
+        source_ranges,
         ports: ports(spec.ports.unwrap_or_default(), names, problems),
         affinity_seconds,
         internal_policy: policy(
@@ -90,15 +92,27 @@ pub fn service(from: core::Service, names: &Names, problems: &mut Vec<Problem>) 
     })
 }
 
-/// Whether not everybody may use the load balancer's addresses of a family. Ranges of the other
-/// family alone limit nobody, as with kube-proxy.
-fn limits_sources(spec: &core::ServiceSpec, is_v4: bool) -> bool {
+/// The ranges that can be read. Blanks around them are trimmed, as kube-proxy does, and host bits
+/// are of no account.
+fn source_ranges(spec: &core::ServiceSpec, problems: &mut Vec<Problem>) -> Vec<IpNet> {
     let ranges = spec.load_balancer_source_ranges.iter().flatten();
-    let mut of_family = ranges
-        .map(|range| range.trim())
-        .filter(|range| range.contains(':') != is_v4)
-        .peekable();
-    of_family.peek().is_some() && !of_family.any(|range| range.ends_with("/0"))
+    let mut found = Vec::new();
+    for (index, text) in ranges.enumerate() {
+        match text.trim().parse::<IpNet>() {
+            Ok(range) => found.push(range.trunc()),
+            Err(_) if text.trim().is_empty() => {}
+            Err(_) => problems.push(Problem::new(
+                format!("spec.loadBalancerSourceRanges[{index}]"),
+                format!("{text:?} is no range of addresses such as 192.0.2.0/24; left out"),
+            )),
+        }
+    }
+    found
+}
+
+fn names_sources(spec: &core::ServiceSpec) -> bool {
+    let mut ranges = spec.load_balancer_source_ranges.iter().flatten();
+    ranges.any(|range| !range.trim().is_empty())
 }
 
 fn addresses<'a>(

@@ -54,28 +54,42 @@ fn policies_and_types_have_their_defaults() {
     assert_eq!(service.internal_policy, TrafficPolicy::Cluster);
 }
 
+fn balanced(ranges: &str) -> (svclb_core::model::Service, Vec<String>) {
+    one_service(&format!(
+        "  clusterIP: 10.0.0.1\n  loadBalancerSourceRanges: {ranges}\n\
+         status: {{loadBalancer: {{ingress: [{{ip: 192.0.2.1}}]}}}}"
+    ))
+}
+
 #[test]
-fn a_load_balancer_with_source_ranges_is_not_served_to_everybody() {
-    let balanced = |ranges: &str| {
-        one_service(&format!(
-            "  clusterIP: 10.0.0.1\n  loadBalancerSourceRanges: {ranges}\n\
-             status: {{loadBalancer: {{ingress: [{{ip: 192.0.2.1}}]}}}}"
-        ))
-    };
-    let (service, problems) = balanced("[198.51.100.0/24]");
-    assert!(service.ingress_ips.is_empty());
+fn source_ranges_are_trimmed_and_host_bits_are_of_no_account() {
+    let (service, problems) = balanced("[' 198.51.100.7/24 ', '2001:db8::1/64', '']");
+    let ranges: Vec<_> = service
+        .source_ranges
+        .iter()
+        .map(|r| r.to_string())
+        .collect();
+    assert_eq!(ranges, ["198.51.100.0/24", "2001:db8::/64"]);
+    assert_eq!((service.ingress_ips.len(), problems.len()), (1, 0));
+    let (service, problems) = balanced("[]");
+    assert!(service.source_ranges.is_empty() && problems.is_empty());
+    assert_eq!(service.ingress_ips.len(), 1);
+}
+
+#[test]
+fn a_load_balancer_without_a_source_range_that_can_be_read_is_not_served_to_everybody() {
+    let (service, problems) = balanced("[198.51.100.0/24, nonsense]");
+    assert_eq!(
+        (service.source_ranges.len(), service.ingress_ips.len()),
+        (1, 1)
+    );
     assert!(
-        problems[0].contains("loadBalancerSourceRanges"),
+        problems[0].starts_with("spec.loadBalancerSourceRanges[1]: \"nonsense\""),
         "{problems:?}"
     );
-    for open in ["[]", "[' 0.0.0.0/0']"] {
-        let (service, problems) = balanced(open);
-        assert_eq!(
-            (service.ingress_ips.len(), problems.len()),
-            (1, 0),
-            "{open}"
-        );
-    }
+    let (service, problems) = balanced("[198.51.100.0]");
+    assert!(service.ingress_ips.is_empty());
+    assert!(problems[1].contains("left out"), "{problems:?}");
 }
 
 #[test]

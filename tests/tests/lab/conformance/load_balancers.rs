@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use serde_json::json;
 use svclb_tests::manifests::{Endpoint, Service};
-use svclb_tests::{Kind, wait_until};
+use svclb_tests::{Kind, Node, Peer, Pod, wait_until};
 
 use super::super::scene::{TARGET, v4, v6, web, web_service};
 use super::ask::{KINDS, SETTLES_IN, TCP, UDP};
-use super::front::{BALANCED, Front, NODE_PORT, balanced, balancer, given, refuses};
+use super::front::{BALANCED, Front, NODE_PORT, balanced, balancer, given, loses, refuses};
 
 const BOTH: [&str; 2] = ["a", "b"];
 
@@ -103,6 +103,44 @@ fn should_be_able_to_create_load_balancer_service_without_node_port_and_change_i
     front.is_refused(&everywhere);
     front.put(&balanced(), &BOTH);
     front.is_given(&everywhere, &BOTH);
+    front.is_given(&balancer(), &BOTH);
+}
+
+#[test]
+fn should_only_allow_access_from_service_loadbalancer_source_ranges() {
+    let front = Front::new(&balanced(), &BOTH);
+    front.is_given(&balancer(), &BOTH);
+    let pod = |pod: &Pod| [format!("{}/32", pod.v4()), format!("{}/128", pod.v6())];
+    let node = |node: &Node| [format!("{}/32", node.v4()), format!("{}/128", node.v6())];
+    let clients: [(&Peer, _); 4] = [
+        (&front.pods[0], pod(&front.pods[0])),
+        (&front.pods[1], pod(&front.pods[1])),
+        (&front.client, pod(&front.client)),
+        (&front.nodes[1], node(&front.nodes[1])),
+    ];
+    for (allowed, ranges) in &clients {
+        let service = ranges.iter().fold(balanced(), Service::allows);
+        front.put(&service, &BOTH);
+        for (to, kind) in balancer()
+            .into_iter()
+            .flat_map(|to| KINDS.map(|kind| (to, kind)))
+        {
+            given(allowed, kind, to, &BOTH);
+        }
+        // Each takes as long as its client waits.
+        std::thread::scope(|scope| {
+            for (other, _) in clients.iter().filter(|(_, others)| others != ranges) {
+                scope.spawn(move || {
+                    for (to, kind) in balancer().into_iter().zip([TCP, UDP]) {
+                        loses(other, kind, to);
+                    }
+                });
+            }
+        });
+        // No other address of the Service is limited.
+        front.is_given(&front.at(0, NODE_PORT)[..1], &BOTH);
+    }
+    front.put(&balanced(), &BOTH);
     front.is_given(&balancer(), &BOTH);
 }
 

@@ -13,6 +13,7 @@ fn service() -> Service {
         cluster_ips: vec!["10.96.0.1".parse().unwrap()],
         external_ips: Vec::new(),
         ingress_ips: Vec::new(),
+        source_ranges: Vec::new(),
         ports: vec![ServicePort {
             name: "http".into(),
             port: 80,
