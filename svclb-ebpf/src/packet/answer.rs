@@ -233,35 +233,39 @@ fn sum<const N: usize>(words: [u32; N]) -> u32 {
     checksum::change([0; N], words)
 }
 
-/// An ICMP error about a packet, which carries the packet's network header and the eight bytes
-/// after it: all that a sender needs to find its socket.
+/// An ICMP error about a packet, which carries the packet's network header (in IPv6 with that of
+/// a fragment) and the eight bytes after it: all that a sender needs to find its socket.
 #[inline(always)]
 fn message_back<F: Frame>(frame: &F, packet: &Packet, message: Message) -> Option<i32> {
     const HEADER: u32 = 8;
     const CARRIED: u32 = 8;
-    // With options or extension headers the ports would be too far away.
+    const FRAGMENT: u32 = 8;
+    // With options or other extension headers the ports would be too far away.
     let plain = if packet.is_v4 { 20 } else { 40 };
-    if packet.transport != ETHERNET + plain {
+    let headers = packet.transport - ETHERNET;
+    let has_fragment = !packet.is_v4 && headers == plain + FRAGMENT;
+    if headers != plain && !has_fragment {
         return None;
     }
     let link = link_back(frame)?;
     let kind = frame.load::<u16>(12)?;
-    frame.cut(ETHERNET + plain + CARRIED)?;
+    frame.cut(ETHERNET + headers + CARRIED)?;
     frame.grow(plain + HEADER)?;
     frame.store(12, kind)?;
     let next = if packet.is_v4 { NEXT_ICMP } else { NEXT_ICMPV6 };
-    let length = HEADER + plain + CARRIED;
+    let length = HEADER + headers + CARRIED;
     let pseudo = write_network(frame, ETHERNET, packet, next, length)?;
     let first = u32::from_ne_bytes([message.kind, message.code, 0, 0]);
     // ICMP has no pseudo header (RFC 792); ICMPv6 has (RFC 4443 section 2.3).
     let seed = if packet.is_v4 { 0 } else { pseudo };
     let at = ETHERNET + plain + HEADER;
+    let seed = checksum::add(seed, sum([first, message.word]));
     let field = if packet.is_v4 {
-        let carried = frame.load::<[u32; 7]>(at)?;
-        checksum::of(carried, checksum::add(seed, sum([first, message.word])))
+        checksum::of(frame.load::<[u32; 7]>(at)?, seed)
+    } else if has_fragment {
+        checksum::of(frame.load::<[u32; 14]>(at)?, seed)
     } else {
-        let carried = frame.load::<[u32; 12]>(at)?;
-        checksum::of(carried, checksum::add(seed, sum([first, message.word])))
+        checksum::of(frame.load::<[u32; 12]>(at)?, seed)
     };
     let [a, b] = field.to_ne_bytes();
     frame.store(
