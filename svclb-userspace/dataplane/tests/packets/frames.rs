@@ -2,7 +2,9 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use etherparse::{IpHeaders, PacketBuilder, SlicedPacket, TransportSlice};
+use etherparse::{
+    Icmpv4Type, Icmpv6Type, IpHeaders, PacketBuilder, SlicedPacket, TransportSlice, icmpv4, icmpv6,
+};
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Family {
@@ -25,6 +27,11 @@ impl Family {
 
     pub(crate) const fn backend(self) -> IpAddr {
         self.of([10, 244, 1, 10], 0x10)
+    }
+
+    /// A router between the node and others.
+    pub(crate) const fn router(self) -> IpAddr {
+        self.of([192, 0, 2, 1], 0x1)
     }
 
     const fn of(self, v4: [u8; 4], v6: u16) -> IpAddr {
@@ -57,7 +64,13 @@ pub(crate) struct Frame {
     from: (IpAddr, u16),
     to: (IpAddr, u16),
     opens: bool,
+    hops: u8,
+    /// How many bytes of data.
+    data: usize,
 }
+
+/// How many hops every frame has left, unless a test says otherwise.
+pub(crate) const HOPS: u8 = 64;
 
 impl Frame {
     /// The first packet of a client.
@@ -67,6 +80,8 @@ impl Frame {
             from: (family.client(), 40_000),
             to: (family.node(), 0),
             opens: true,
+            hops: HOPS,
+            data: 18,
         }
     }
 
@@ -100,51 +115,103 @@ impl Frame {
         }
     }
 
+    /// With so many hops left.
+    pub(crate) const fn hops(self, hops: u8) -> Self {
+        Self { hops, ..self }
+    }
+
+    /// With so many bytes of data.
+    pub(crate) const fn data(self, data: usize) -> Self {
+        Self { data, ..self }
+    }
+
     /// What its receiver sends back.
     pub(crate) const fn answer(self) -> Self {
         Self {
             from: self.to,
             to: self.from,
             opens: false,
+            hops: HOPS,
             ..self
         }
     }
 
+    /// An ICMP error about it, to its sender: as much of it as fits, after `header`.
+    pub(crate) fn error(self, reporter: IpAddr, problem: Problem, carried: usize) -> Vec<u8> {
+        let ip = ip(reporter, self.from.0, HOPS);
+        let builder = PacketBuilder::ethernet2([0; 6], [0; 6]).ip(ip);
+        let about = &self.bytes()[14..];
+        let about = &about[..carried.min(about.len())];
+        let mut bytes = Vec::new();
+        let v4 = reporter.is_ipv4();
+        match problem {
+            Problem::NoHops if v4 => {
+                let kind = Icmpv4Type::TimeExceeded(icmpv4::TimeExceededCode::TtlExceededInTransit);
+                builder.icmpv4(kind).write(&mut bytes, about).unwrap();
+            }
+            Problem::NoHops => {
+                let kind = Icmpv6Type::TimeExceeded(icmpv6::TimeExceededCode::HopLimitExceeded);
+                builder.icmpv6(kind).write(&mut bytes, about).unwrap();
+            }
+            Problem::TooBig(mtu) if v4 => {
+                let next_hop_mtu = mtu.try_into().unwrap();
+                let header = icmpv4::DestUnreachableHeader::FragmentationNeeded { next_hop_mtu };
+                let kind = Icmpv4Type::DestinationUnreachable(header);
+                builder.icmpv4(kind).write(&mut bytes, about).unwrap();
+            }
+            Problem::TooBig(mtu) => {
+                let kind = Icmpv6Type::PacketTooBig { mtu };
+                builder.icmpv6(kind).write(&mut bytes, about).unwrap();
+            }
+        }
+        bytes
+    }
+
     /// As it is on a wire, with all checksums. (Link addresses are zeros: the loopback device's.)
     pub(crate) fn bytes(&self) -> Vec<u8> {
-        const HOPS: u8 = 64;
-        const DATA: &[u8] = b"what a client asks";
-        let ip = match (self.from.0, self.to.0) {
-            (IpAddr::V4(from), IpAddr::V4(to)) => {
-                let header =
-                    etherparse::Ipv4Header::new(0, HOPS, 0.into(), from.octets(), to.octets());
-                IpHeaders::Ipv4(header.unwrap(), Default::default())
-            }
-            (IpAddr::V6(from), IpAddr::V6(to)) => IpHeaders::Ipv6(
-                etherparse::Ipv6Header {
-                    source: from.octets(),
-                    destination: to.octets(),
-                    hop_limit: HOPS,
-                    ..Default::default()
-                },
-                Default::default(),
-            ),
-            families => panic!("{families:?}"),
-        };
+        let data = vec![b'x'; self.data];
+        let ip = ip(self.from.0, self.to.0, self.hops);
         let builder = PacketBuilder::ethernet2([0; 6], [0; 6]).ip(ip);
         let mut bytes = Vec::new();
         match self.transport {
             Transport::Tcp => {
                 let tcp = builder.tcp(self.from.1, self.to.1, 1000, 64_000);
                 let tcp = if self.opens { tcp.syn() } else { tcp.ack(2000) };
-                tcp.write(&mut bytes, DATA).unwrap();
+                tcp.write(&mut bytes, &data).unwrap();
             }
             Transport::Udp => {
                 let udp = builder.udp(self.from.1, self.to.1);
-                udp.write(&mut bytes, DATA).unwrap();
+                udp.write(&mut bytes, &data).unwrap();
             }
         }
         bytes
+    }
+}
+
+/// Why a packet did not get through.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Problem {
+    NoHops,
+    /// It is longer than so many bytes.
+    TooBig(u32),
+}
+
+fn ip(from: IpAddr, to: IpAddr, hops: u8) -> IpHeaders {
+    match (from, to) {
+        (IpAddr::V4(from), IpAddr::V4(to)) => {
+            let header = etherparse::Ipv4Header::new(0, hops, 0.into(), from.octets(), to.octets());
+            IpHeaders::Ipv4(header.unwrap(), Default::default())
+        }
+        (IpAddr::V6(from), IpAddr::V6(to)) => IpHeaders::Ipv6(
+            etherparse::Ipv6Header {
+                source: from.octets(),
+                destination: to.octets(),
+                hop_limit: hops,
+                ..Default::default()
+            },
+            Default::default(),
+        ),
+        families => panic!("{families:?}"),
     }
 }
 

@@ -8,6 +8,7 @@
     reason = "a test panics where it fails, so that the line shows"
 )]
 
+mod elsewhere;
 mod frames;
 mod fuzz;
 mod world;

@@ -1,11 +1,14 @@
 //! A node with one Service, in maps of its own.
 
 use std::path::PathBuf;
+use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::{fs, process};
 
+use nix::net::if_::if_nametoindex;
+use nix::sched::{CloneFlags, unshare};
 use svclb_common::maps::Sizes;
-use svclb_common::{Counter, DeviceValue, Proto};
+use svclb_common::{Addr16, Counter, DeviceFlags, DeviceValue, Proto};
 use svclb_core::model::{
     Conditions, Endpoint, EndpointPort, EndpointSlice, Event, Family as IpFamily, Object,
     ObjectName, Service, ServicePort, ServiceType, Site, TrafficPolicy,
@@ -39,6 +42,12 @@ pub(crate) fn PASS(hook: &str) -> i32 {
 #[expect(non_snake_case, reason = "as above")]
 pub(crate) fn DROP(hook: &str) -> i32 {
     if hook == HOOKS[0] { 1 } else { 2 }
+}
+
+/// The verdict that it leaves by another device: `XDP_REDIRECT`, or `TC_ACT_REDIRECT`.
+#[expect(non_snake_case, reason = "as above")]
+pub(crate) fn SENT(hook: &str) -> i32 {
+    if hook == HOOKS[0] { 4 } else { 7 }
 }
 
 pub(crate) struct World {
@@ -135,6 +144,56 @@ impl World {
             ..service(TrafficPolicy::Cluster)
         };
         Self::of(balanced, "node1", 1)
+    }
+
+    /// The backend is on another node, behind a device that takes packets of so many bytes.
+    pub(crate) fn with_the_backend_elsewhere(mtu: u32) -> Self {
+        unshare(CloneFlags::CLONE_NEWNET).unwrap();
+        for (file, text) in [
+            ("ipv4/conf/all/forwarding", "1"),
+            ("ipv6/conf/all/forwarding", "1"),
+            ("ipv6/conf/default/accept_dad", "0"),
+        ] {
+            fs::write(format!("/proc/sys/net/{file}"), text).unwrap();
+        }
+        let link = "02:00:00:00:00:63";
+        let mut lines = vec![
+            "link set lo up".to_owned(),
+            // As long as any: what is too long is told by the map.
+            "link add wire type veth peer name far".to_owned(),
+            "link set far up".to_owned(),
+            "link set wire mtu 9000 up".to_owned(),
+        ];
+        for family in [Family::V4, Family::V6] {
+            let (node, router, backend) = (family.node(), family.router(), family.backend());
+            let (one, all) = if node.is_ipv4() { (24, 0) } else { (125, 0) };
+            lines.push(format!("address add {node}/{one} dev wire"));
+            lines.push(format!("neighbour add {router} lladdr {link} dev wire"));
+            let any = if node.is_ipv4() { "0.0.0.0" } else { "::" };
+            lines.push(format!("route add {any}/{all} via {router} dev wire"));
+            lines.push(format!("route add {backend} via {router} dev wire"));
+        }
+        for line in lines {
+            let status = Command::new("ip").args(line.split(' ')).status().unwrap();
+            assert!(status.success(), "ip {line}");
+        }
+        let world = Self::of(service(TrafficPolicy::Cluster), "node2", 1);
+        let [v4, v6] = [Family::V4, Family::V6].map(|family| Addr16::from_ip(family.node()));
+        let index = if_nametoindex("wire").unwrap();
+        let value = DeviceValue {
+            v4,
+            v6,
+            mtu,
+            flags: DeviceFlags::XDP_TARGET,
+            ..DeviceValue::default()
+        };
+        world
+            .dataplane
+            .devices()
+            .unwrap()
+            .put(index, &value)
+            .unwrap();
+        world
     }
 
     fn of(service: Service, node_of_backend: &str, services: u32) -> Self {
