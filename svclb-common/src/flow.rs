@@ -35,6 +35,14 @@ impl Hook {
     /// would be packets from an address of the node that come in from elsewhere, which the
     /// kernel drops as martian.
     pub const EGRESS: Self = Self(1);
+
+    /// Where in `PORTS` a port stands: the word's index, and the bit in it. At ingress it is the
+    /// destination's, at egress the source's: whichever is the Service's or its backend's.
+    #[inline(always)]
+    pub const fn bit_of(self, port: PortBe) -> (u32, u64) {
+        let port = port.get() as u32;
+        ((self.0 as u32) << 10 | port >> 6, 1 << (port & 63))
+    }
 }
 
 /// Source and destination of a packet.

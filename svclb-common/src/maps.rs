@@ -27,6 +27,11 @@ pub const FLOWS: &str = "FLOWS";
 pub const FRAGMENTS: &str = "FRAGMENTS";
 /// Hash, interface index → [`DeviceValue`](crate::DeviceValue).
 pub const DEVICES: &str = "DEVICES";
+/// Array of [`PORTS_LEN`] `u64`, a bit for each port at each hook
+/// ([`Hook::bit_of`](crate::Hook::bit_of)): whether a packet with it may be of a Service.
+pub const PORTS: &str = "PORTS";
+/// How many words of `PORTS`: 1,024 for each of two hooks.
+pub const PORTS_LEN: u32 = 2048;
 /// Per-CPU array of `u64`, indexed by [`Counter`](crate::Counter).
 pub const COUNTERS: &str = "COUNTERS";
 

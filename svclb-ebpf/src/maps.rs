@@ -12,6 +12,7 @@
 //! | `FLOWS` | packets | packets, agent (removes) |
 //! | `FRAGMENTS` | packets | packets |
 //! | `DEVICES` | agent | packets |
+//! | `PORTS` | agent | packets |
 //! | `COUNTERS` | all | agent |
 //!
 //! The sizes here are placeholders: the agent sets them when it makes the maps. Planned
@@ -23,11 +24,11 @@ use aya_ebpf::btf_maps::SkStorage;
 use aya_ebpf::macros::{btf_map, map};
 use aya_ebpf::maps::lpm_trie::Key;
 use aya_ebpf::maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray};
-use svclb_common::maps::Sizes;
+use svclb_common::maps::{self as names, Sizes};
 use svclb_common::{
     AffinityKey, AffinityValue, BackendId, BackendValue, Counter, DeviceValue, FlowKey, FlowValue,
-    FragmentKey, FragmentValue, FrontendKey, FrontendValue, Meta, OverflowKey, OverflowValue,
-    PeerSlot, ServiceId, ServiceRecord, SlotKey, SlotValue, Source, TranslationRing,
+    FragmentKey, FragmentValue, FrontendKey, FrontendValue, Hook, Meta, OverflowKey, OverflowValue,
+    PeerSlot, PortBe, ServiceId, ServiceRecord, SlotKey, SlotValue, Source, TranslationRing,
 };
 
 const SIZES: Sizes = Sizes::DEFAULT;
@@ -83,6 +84,9 @@ pub(crate) static FRAGMENTS: LruHashMap<FragmentKey, FragmentValue> =
 #[map]
 pub(crate) static DEVICES: HashMap<u32, DeviceValue> =
     HashMap::with_max_entries(DEVICES_LEN, BPF_F_NO_PREALLOC);
+
+#[map]
+static PORTS: Array<u64> = Array::with_max_entries(names::PORTS_LEN, 0);
 
 #[map]
 pub(crate) static COUNTERS: PerCpuArray<u64> =
@@ -148,6 +152,13 @@ fn frontend_once(key: &FrontendKey) -> Option<FrontendValue> {
 #[inline(always)]
 pub(crate) fn is_in_range(source: Source) -> bool {
     SOURCES.get(Key::new(Source::BITS, source)).is_some()
+}
+
+/// Whether a packet with this port may be of a Service, at this hook.
+#[inline(always)]
+pub(crate) fn has_port(hook: Hook, port: PortBe) -> bool {
+    let (index, bit) = hook.bit_of(port);
+    PORTS.get(index).is_some_and(|word| word & bit != 0)
 }
 
 /// The ports of a datagram's fragments.

@@ -4,6 +4,7 @@
 //! | file | what is there |
 //! |---|---|
 //! | `frame` | what differs between XDP and tc: reaching the bytes, sending them on |
+//! | `glance` | whether a frame can be anybody's, by its port alone |
 //! | `parse` | from bytes to addresses, ports and protocol |
 //! | `flows` | conntrack: the only file that writes `FLOWS` |
 //! | `open` | a new flow: which frontend, which backend, which source |
@@ -18,6 +19,7 @@ mod answer;
 mod flows;
 mod fragments;
 pub(crate) mod frame;
+mod glance;
 mod icmp;
 mod open;
 mod parse;
@@ -35,6 +37,9 @@ use scratch::Scratch;
 /// A packet came in by one of our devices.
 #[inline(always)]
 pub(crate) fn incoming<F: Frame>(frame: &F) -> i32 {
+    if glance::is_nobodys(frame, Hook::INGRESS) {
+        return F::PASS;
+    }
     let Some(scratch) = scratch::scratch() else {
         return F::PASS;
     };
@@ -52,6 +57,9 @@ pub(crate) fn incoming<F: Frame>(frame: &F) -> i32 {
 /// A packet is about to leave by one of our devices.
 #[inline(always)]
 pub(crate) fn outgoing<F: Frame>(frame: &F) -> i32 {
+    if glance::is_nobodys(frame, Hook::EGRESS) {
+        return F::PASS;
+    }
     let Some(scratch) = scratch::scratch() else {
         return F::PASS;
     };

@@ -48,6 +48,8 @@ pub(crate) trait Frame {
     fn segment(&self) -> u32;
     /// Whether it is for this node, and of the device's own network.
     fn is_ours(&self) -> bool;
+    /// Reads a `T` if that is cheap: `None` also where the bytes are not at hand.
+    fn glance<T: Copy>(&self, offset: u32) -> Option<T>;
     /// Reads a `T`; `None` beyond the end.
     fn load<T: Copy>(&self, offset: u32) -> Option<T>;
     /// Writes a `T`; `None` beyond the end.
@@ -89,6 +91,17 @@ const fn bounded(offset: u32) -> usize {
     (offset & 0xff) as usize
 }
 
+/// Reads a `T` at an address within a frame that ends at `end`.
+#[inline(always)]
+fn read<T: Copy>(start: usize, end: usize) -> Option<T> {
+    // The check has to be on the moved pointer: the verifier forgets any other.
+    if start + size_of::<T>() > end {
+        return None;
+    }
+    // SAFETY: within the frame, by the line above; any bytes are a `T` of ours.
+    Some(unsafe { (start as *const T).read_unaligned() })
+}
+
 impl Frame for XdpContext {
     const IS_XDP: bool = true;
     const PASS: i32 = xdp_action::XDP_PASS as i32;
@@ -121,14 +134,13 @@ impl Frame for XdpContext {
     }
 
     #[inline(always)]
+    fn glance<T: Copy>(&self, offset: u32) -> Option<T> {
+        self.load(offset)
+    }
+
+    #[inline(always)]
     fn load<T: Copy>(&self, offset: u32) -> Option<T> {
-        let start = self.data() + bounded(offset);
-        // The check has to be on the moved pointer: the verifier forgets any other.
-        if start + size_of::<T>() > self.data_end() {
-            return None;
-        }
-        // SAFETY: within the frame, by the line above; any bytes are a `T` of ours.
-        Some(unsafe { (start as *const T).read_unaligned() })
+        read(self.data() + bounded(offset), self.data_end())
     }
 
     #[inline(always)]
@@ -235,6 +247,11 @@ impl Frame for TcContext {
         };
         // A tagged one is the VLAN device's.
         kind != PACKET_OTHERHOST && vlan == 0
+    }
+
+    #[inline(always)]
+    fn glance<T: Copy>(&self, offset: u32) -> Option<T> {
+        read(self.data() + bounded(offset), self.data_end())
     }
 
     #[inline(always)]

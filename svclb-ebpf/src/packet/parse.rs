@@ -5,8 +5,8 @@ use svclb_common::{Addr16, FragmentKey, PortBe, Proto, Tuple};
 use super::fragments;
 use super::frame::{ETHERNET, Frame};
 
-const IPV4: u16 = u16::to_be(0x0800);
-const IPV6: u16 = u16::to_be(0x86dd);
+pub(super) const IPV4: u16 = u16::to_be(0x0800);
+pub(super) const IPV6: u16 = u16::to_be(0x86dd);
 const ICMP: u8 = 1;
 const ICMPV6: u8 = 58;
 

@@ -34,31 +34,37 @@ fn main() {
     println!(
         "XDP, median of {RUNS} packets of each kind, in nanoseconds, less a program that passes"
     );
-    println!("| Services | family | no Service | established flow | new flow | (passing) |");
-    println!("|---|---|---|---|---|---|");
+    println!(
+        "| Services | family | no Service | no Service at a Service's port | established flow | \
+         new flow | (passing) |"
+    );
+    println!("|---|---|---|---|---|---|---|");
     for services in [1, 10_000] {
         for family in [Family::V4, Family::V6] {
             let world = World::among(services);
             let first = Frame::new(family, Transport::Tcp).to(family.node(), NODE_PORT);
             let nobody = first.to(family.node(), 9).bytes();
+            let elsewhere = first.to(family.router(), NODE_PORT).bytes();
             world.run(HOOKS[0], &first.by_port(1).bytes());
             let known = first.by_port(1).established().bytes();
-            let mut times: [Vec<u32>; 4] = Default::default();
+            let mut times: [Vec<u32>; 5] = Default::default();
             for port in 2..RUNS + 2 {
                 let new = first.by_port(port).bytes();
                 for (time, nanoseconds) in times.iter_mut().zip([
                     passing.test_run(&known).unwrap().nanoseconds,
                     world.run(HOOKS[0], &nobody).nanoseconds,
+                    world.run(HOOKS[0], &elsewhere).nanoseconds,
                     world.run(HOOKS[0], &known).nanoseconds,
                     world.run(HOOKS[0], &new).nanoseconds,
                 ]) {
                     time.push(nanoseconds);
                 }
             }
-            let [nothing, nobody, known, new] = times.map(median);
+            let [nothing, nobody, elsewhere, known, new] = times.map(median);
             println!(
-                "| {services} | {family:?} | {} | {} | {} | {nothing} |",
+                "| {services} | {family:?} | {} | {} | {} | {} | {nothing} |",
                 nobody.saturating_sub(nothing),
+                elsewhere.saturating_sub(nothing),
                 known.saturating_sub(nothing),
                 new.saturating_sub(nothing)
             );

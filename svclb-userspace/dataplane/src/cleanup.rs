@@ -25,7 +25,7 @@ pub struct CleanupError {
 }
 
 /// All maps that svclb pins.
-pub(crate) const MAPS: [&str; 14] = [
+pub(crate) const MAPS: [&str; 15] = [
     names::META,
     names::FRONTENDS,
     names::SLOTS,
@@ -39,6 +39,7 @@ pub(crate) const MAPS: [&str; 14] = [
     names::FLOWS,
     names::FRAGMENTS,
     names::DEVICES,
+    names::PORTS,
     names::COUNTERS,
 ];
 

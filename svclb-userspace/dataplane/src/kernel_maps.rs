@@ -9,6 +9,7 @@ use svclb_core::op::Op;
 
 use crate::pins::Pins;
 use crate::planned::Planned;
+use crate::port_bits::PortBits;
 use crate::sys::{self, BatchEnd, Map, WaitingMap};
 
 /// The most elements in one batch: the kernel copies them one by one and yields between.
@@ -18,6 +19,7 @@ const BATCH: usize = 4096;
 #[derive(Debug)]
 pub struct KernelMaps {
     planned: Planned,
+    ports: PortBits,
     grace: GracePeriod,
     keys: Vec<u8>,
     values: Vec<u8>,
@@ -38,9 +40,10 @@ impl GracePeriod {
 }
 
 impl KernelMaps {
-    pub(crate) fn open(pins: &Pins) -> io::Result<Self> {
+    pub(crate) fn open(pins: &Pins, ports: PortBits) -> io::Result<Self> {
         Ok(Self {
             planned: Planned::open(pins)?,
+            ports,
             grace: GracePeriod(Arc::new(WaitingMap::new()?)),
             keys: Vec::new(),
             values: Vec::new(),
@@ -105,6 +108,12 @@ impl KernelMaps {
         let Some(first) = ops.first() else {
             return Ok(());
         };
+        self.ports.prepare(ops).map_err(|source| Failure {
+            done: 0,
+            map: names::PORTS,
+            full: false,
+            source,
+        })?;
         self.spell(ops);
         let (name, map) = self.map_of(first);
         let deletes = self.values.is_empty();
@@ -179,6 +188,8 @@ impl Maps for KernelMaps {
     }
 
     fn snapshot(&mut self) -> io::Result<Snapshot> {
-        self.planned.read()
+        let maps = self.planned.read()?;
+        self.ports.follow(&maps)?;
+        Ok(maps)
     }
 }

@@ -22,6 +22,7 @@ mod packets;
 mod pinned;
 mod pins;
 mod planned;
+mod port_bits;
 mod ports;
 mod sockets;
 mod sys;

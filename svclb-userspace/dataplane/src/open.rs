@@ -21,6 +21,7 @@ use crate::flows::Flows;
 use crate::kernel_maps::KernelMaps;
 use crate::pinned::{Pinned, PinnedError};
 use crate::pins::Pins;
+use crate::port_bits::PortBits;
 use crate::ports::PortRange;
 use crate::{OBJECT, packets, sys};
 
@@ -86,6 +87,8 @@ pub struct Dataplane {
     pins: Pins,
     cgroup: PathBuf,
     features: Features,
+    source_ports: PortRange,
+    external_cluster_ips: bool,
     warnings: Vec<String>,
 }
 
@@ -116,6 +119,8 @@ impl Dataplane {
             pins,
             cgroup: options.cgroup.clone(),
             features,
+            source_ports: options.source_ports,
+            external_cluster_ips: options.external_cluster_ips,
             warnings,
         })
     }
@@ -146,7 +151,9 @@ impl Dataplane {
     /// # Errors
     /// [`OpenError::Maps`].
     pub fn maps(&self) -> Result<KernelMaps, OpenError> {
-        KernelMaps::open(&self.pins).map_err(OpenError::Maps)
+        PortBits::open(&self.pins, self.source_ports, self.external_cluster_ips)
+            .and_then(|ports| KernelMaps::open(&self.pins, ports))
+            .map_err(OpenError::Maps)
     }
 
     /// The map of devices.

@@ -260,6 +260,6 @@ fn cleaning_up_twice_is_cleaning_up_once() {
     let place = Place::new();
     place.open().attach().unwrap();
     let removed = cleanup(place.pin_dir()).unwrap();
-    assert_eq!(removed.len(), PROGRAMS.len() + 13 + 3);
+    assert_eq!(removed.len(), PROGRAMS.len() + 15 + 3);
     assert!(cleanup(place.pin_dir()).unwrap().is_empty());
 }

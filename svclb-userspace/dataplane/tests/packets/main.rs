@@ -218,3 +218,23 @@ fn ranges_of_one_family_limit_no_client_of_the_other() {
         }
     }
 }
+
+#[test]
+fn a_flow_goes_on_after_its_service_and_two_starts_and_nobody_else_comes_in() {
+    family_and_transport(|family, transport| {
+        let world = World::new();
+        let first = Frame::new(family, transport).to(family.node(), world::NODE_PORT);
+        world.run(HOOKS[0], &first.bytes());
+        world.forget_services();
+        let later = first.established();
+        let expected = later.to(family.backend(), world::TARGET);
+        let other = first.by_port(2);
+        for hook in HOOKS {
+            assert_eq!(world.run(hook, &later.bytes()).frame, expected.bytes());
+            assert_eq!(world.run(hook, &other.bytes()).frame, other.bytes());
+        }
+        let answer = expected.answer();
+        let shown = world.run(EGRESS, &answer.bytes()).frame;
+        assert_eq!(shown, later.answer().bytes());
+    });
+}

@@ -1,5 +1,6 @@
 //! A node with one Service, in maps of its own.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -241,6 +242,15 @@ impl World {
             pin_dir,
             cgroup,
         }
+    }
+
+    /// An agent starts, removes every Service, and is followed by another one.
+    pub(crate) fn forget_services(&self) {
+        let start = || Writer::adopt(self.dataplane.maps().unwrap()).unwrap();
+        let mut writer = start();
+        assert!(writer.remove_others(&BTreeSet::new()).failed.is_empty());
+        assert!(writer.settle().unwrap() > 0);
+        assert_eq!(start().fill().slots, 0);
     }
 
     pub(crate) fn run(&self, program: &str, frame: &[u8]) -> TestRun {
