@@ -147,6 +147,8 @@ impl FlowFlags {
     pub const FIN: Self = Self(16);
     /// It is over (TCP RST).
     pub const RST: Self = Self(32);
+    /// It went on for longer than a question takes: packets came more than a second apart.
+    pub const STREAM: Self = Self(64);
 
     /// None of them.
     pub const NONE: Self = Self(0);
@@ -285,6 +287,8 @@ impl DeviceFlags {
     pub const PODS: Self = Self(1);
     /// XDP may redirect to it.
     pub const XDP_TARGET: Self = Self(2);
+    /// The programs are attached to it, so that answers that come in by it are met.
+    pub const ATTACHED: Self = Self(4);
 
     /// Whether all bits of `other` are set.
     #[inline(always)]

@@ -35,14 +35,15 @@ pub(super) fn find(key: &FlowKey, packet: &Packet) -> Option<&'static FlowValue>
         if packet.tcp.opens() && flags.contains(FlowFlags::FROM_CLIENT) && is_over(key, &*known) {
             return None;
         }
-        let seen = flags.union(seen(packet));
-        if seen != flags {
-            (&raw mut (*known).flags).write_volatile(seen);
-        }
+        let mut seen = flags.union(seen(packet));
         let now = now_ns();
         let last = (&raw const (*known).last_seen_ns).read_volatile();
         if now.wrapping_sub(last) > PRECISION_NS {
             (&raw mut (*known).last_seen_ns).write_volatile(now);
+            seen = seen.union(FlowFlags::STREAM);
+        }
+        if seen != flags {
+            (&raw mut (*known).flags).write_volatile(seen);
         }
         Some(&*known)
     }

@@ -142,9 +142,3 @@ fn longest<F: Frame>(frame: &F, packet: &Packet) -> u32 {
     };
     packet.transport - ETHERNET + header + segment
 }
-
-/// The address of this node that a packet to somebody behind a device is given as source.
-#[inline(always)]
-pub(super) fn own_address(device: u32, is_v4: bool) -> Option<Addr16> {
-    maps::device(device)?.address(is_v4)
-}

@@ -20,10 +20,11 @@ pub struct Timeouts {
     pub tcp_closed: Duration,
     /// TCP that was reset (`nf_conntrack_tcp_timeout_close`).
     pub tcp_reset: Duration,
-    /// UDP that nobody answered (`nf_conntrack_udp_timeout`).
-    pub udp_opening: Duration,
-    /// UDP that was answered (`nf_conntrack_udp_timeout_stream`).
-    pub udp_established: Duration,
+    /// UDP that nobody answered, or that was a question and its answer
+    /// (`nf_conntrack_udp_timeout`).
+    pub udp: Duration,
+    /// UDP that goes on, both ways (`nf_conntrack_udp_timeout_stream`).
+    pub udp_stream: Duration,
 }
 
 impl Default for Timeouts {
@@ -35,8 +36,8 @@ impl Default for Timeouts {
             tcp_half_closed: seconds(3600),
             tcp_closed: seconds(120),
             tcp_reset: seconds(10),
-            udp_opening: seconds(30),
-            udp_established: seconds(120),
+            udp: seconds(30),
+            udp_stream: seconds(120),
         }
     }
 }
@@ -52,10 +53,10 @@ impl Timeouts {
         let any = |flag| one.flags.contains(flag) || other.flags.contains(flag);
         let is_answered = both(FlowFlags::SEEN);
         if proto == Proto::UDP {
-            return if is_answered {
-                self.udp_established
+            return if is_answered && any(FlowFlags::STREAM) {
+                self.udp_stream
             } else {
-                self.udp_opening
+                self.udp
             };
         }
         if any(FlowFlags::RST) {
@@ -135,9 +136,12 @@ mod tests {
     }
 
     #[test]
-    fn datagrams_that_are_answered_keep_their_flow_for_longer() {
-        assert_eq!(lasts(Proto::UDP, &[SEEN], &[]), 30);
-        assert_eq!(lasts(Proto::UDP, &[SEEN], &[SEEN]), 120);
+    fn datagrams_that_go_on_both_ways_keep_their_flow_for_longer() {
+        const STREAM: FlowFlags = FlowFlags::STREAM;
+        assert_eq!(lasts(Proto::UDP, &[SEEN, STREAM], &[]), 30);
+        assert_eq!(lasts(Proto::UDP, &[SEEN], &[SEEN]), 30);
+        assert_eq!(lasts(Proto::UDP, &[SEEN, STREAM], &[SEEN]), 120);
+        assert_eq!(lasts(Proto::UDP, &[SEEN], &[SEEN, STREAM]), 120);
     }
 
     #[test]
@@ -146,7 +150,7 @@ mod tests {
         let (one, other) = (direction(&[SEEN], 0), direction(&[SEEN], 1000));
         for (one, other) in [(one, other), (other, one)] {
             let is_over = |at| timeouts.is_over(Proto::UDP, &one, Some(&other), at * SECOND);
-            assert!(!is_over(1119) && is_over(1120));
+            assert!(!is_over(1029) && is_over(1030));
         }
     }
 

@@ -329,17 +329,27 @@ fn load_object(
 }
 
 fn load_program(ebpf: &mut Ebpf, program: &'static str) -> Result<(), OpenError> {
-    let refused = |source| OpenError::Program {
+    /// The verifier gives up when a signal arrives (`bpf_check`), and has to be asked again.
+    const ATTEMPTS: u32 = 10;
+    let mut loaded = Err(ProgramError::NotLoaded);
+    for _ in 0..ATTEMPTS {
+        loaded = match ebpf.program_mut(program) {
+            Some(Program::CgroupSockAddr(loaded)) => loaded.load(),
+            Some(Program::CgroupSock(loaded)) => loaded.load(),
+            Some(Program::SchedClassifier(loaded)) => loaded.load(),
+            Some(Program::Xdp(loaded)) => loaded.load(),
+            _ => Err(ProgramError::NotLoaded),
+        };
+        if !matches!(&loaded, Err(ProgramError::LoadError { io_error, .. })
+            if io_error.kind() == io::ErrorKind::WouldBlock)
+        {
+            break;
+        }
+    }
+    loaded.map_err(|source| OpenError::Program {
         program,
         source: Box::new(source),
-    };
-    match ebpf.program_mut(program) {
-        Some(Program::CgroupSockAddr(loaded)) => loaded.load().map_err(refused),
-        Some(Program::CgroupSock(loaded)) => loaded.load().map_err(refused),
-        Some(Program::SchedClassifier(loaded)) => loaded.load().map_err(refused),
-        Some(Program::Xdp(loaded)) => loaded.load().map_err(refused),
-        _ => Err(refused(ProgramError::NotLoaded)),
-    }
+    })
 }
 
 fn write_meta(pins: &Pins, source_ports: PortRange) -> Result<(), OpenError> {

@@ -29,10 +29,10 @@ pub(super) struct Conntrack {
 }
 
 impl Conntrack {
-    pub(super) fn new(flows: Flows) -> Self {
+    pub(super) fn new(flows: Flows, timeouts: Timeouts) -> Self {
         Self {
             flows: Arc::new(flows),
-            timeouts: Timeouts::default(),
+            timeouts,
             working: None,
             changes: Changes::default(),
             swept: None,

@@ -29,6 +29,7 @@ use metrics::Metrics;
 pub(crate) use node_ports::NodePortAddresses;
 pub(crate) use packets::DeviceChoice;
 use packets::Packets;
+use svclb_core::conntrack::Timeouts;
 use svclb_core::model::{Event, Node, Site};
 use svclb_core::planner::{Contest, Planner};
 use svclb_core::told::Told;
@@ -63,6 +64,7 @@ pub(crate) struct Config {
     pub(crate) metrics_addr: SocketAddr,
     pub(crate) healthz_addr: SocketAddr,
     pub(crate) audit_interval: Duration,
+    pub(crate) timeouts: Timeouts,
     pub(crate) node_port_addresses: NodePortAddresses,
     pub(crate) external_ips: bool,
     pub(crate) device_choice: DeviceChoice,
@@ -101,6 +103,7 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
         metrics,
         Follow::new(&config.pin_dir)?,
         config.audit_interval,
+        config.timeouts,
         Surroundings {
             node_name: config.node_name,
             devices: devices::watch().await?,
@@ -199,10 +202,11 @@ impl Agent {
         metrics: Arc<Metrics>,
         follow: Follow,
         audit_interval: Duration,
+        timeouts: Timeouts,
         surroundings: Surroundings,
     ) -> anyhow::Result<Self> {
         let maps = dataplane.maps()?;
-        let conntrack = Conntrack::new(dataplane.flows()?);
+        let conntrack = Conntrack::new(dataplane.flows()?, timeouts);
         let grace = maps.grace();
         let writer = Writer::adopt(maps).context("the pinned maps cannot be read back")?;
         let fill = writer.fill();

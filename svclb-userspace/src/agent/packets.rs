@@ -203,10 +203,8 @@ impl Packets {
             found.map_or_else(Addr16::default, |ip| Addr16::from_ip(*ip))
         };
         let flag = |flag, is_set| if is_set { flag } else { DeviceFlags::NONE };
-        let native = self
-            .attached
-            .get(&index)
-            .is_some_and(|(_, attached)| *attached == Attached::NativeXdp);
+        let attached = self.attached.get(&index).map(|(_, attached)| *attached);
+        let native = attached == Some(Attached::NativeXdp);
         DeviceValue {
             v4: address(true),
             v6: address(false),
@@ -214,7 +212,8 @@ impl Packets {
             reserved: [0; 2],
             mtu: device.mtu,
             flags: flag(DeviceFlags::PODS, self.choice.is_of_pods(device))
-                .union(flag(DeviceFlags::XDP_TARGET, native && device.is_veth)),
+                .union(flag(DeviceFlags::XDP_TARGET, native && device.is_veth))
+                .union(flag(DeviceFlags::ATTACHED, attached.is_some())),
         }
     }
 }

@@ -2,10 +2,11 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args as Group, Parser, Subcommand, ValueEnum};
 use svclb_common::maps::Sizes;
-
+use svclb_core::conntrack::Timeouts;
 use svclb_dataplane::{PortRange, XdpMode};
 
 use crate::agent::{DeviceChoice, NodePortAddresses};
@@ -146,6 +147,8 @@ pub(crate) struct Run {
     )]
     pub(crate) log_format: LogFormat,
     #[command(flatten)]
+    pub(crate) timeouts: TimeoutArgs,
+    #[command(flatten)]
     pub(crate) sizes: SizeArgs,
 }
 
@@ -159,6 +162,77 @@ pub(crate) enum Switch {
 pub(crate) enum LogFormat {
     Text,
     Json,
+}
+
+/// After how many seconds without a packet a flow from outside is forgotten; kube-proxy's names,
+/// where it has one.
+#[derive(Debug, Group)]
+#[command(next_help_heading = "Conntrack")]
+pub(crate) struct TimeoutArgs {
+    /// TCP that was answered
+    #[arg(
+        long,
+        env = "SVCLB_CONNTRACK_TCP_TIMEOUT_ESTABLISHED",
+        value_name = "SECONDS",
+        default_value_t = Timeouts::default().tcp_established.as_secs()
+    )]
+    pub(crate) conntrack_tcp_timeout_established: u64,
+    /// TCP that one side ended
+    #[arg(
+        long,
+        env = "SVCLB_CONNTRACK_TCP_TIMEOUT_CLOSE_WAIT",
+        value_name = "SECONDS",
+        default_value_t = Timeouts::default().tcp_half_closed.as_secs()
+    )]
+    pub(crate) conntrack_tcp_timeout_close_wait: u64,
+    /// TCP that both sides ended
+    #[arg(
+        long,
+        env = "SVCLB_CONNTRACK_TCP_TIMEOUT_CLOSED",
+        value_name = "SECONDS",
+        default_value_t = Timeouts::default().tcp_closed.as_secs()
+    )]
+    pub(crate) conntrack_tcp_timeout_closed: u64,
+    /// TCP that nobody answered
+    #[arg(
+        long,
+        env = "SVCLB_CONNTRACK_TCP_TIMEOUT_OPENING",
+        value_name = "SECONDS",
+        default_value_t = Timeouts::default().tcp_opening.as_secs()
+    )]
+    pub(crate) conntrack_tcp_timeout_opening: u64,
+    /// UDP that nobody answered, or that was a question and its answer
+    #[arg(
+        long,
+        env = "SVCLB_CONNTRACK_UDP_TIMEOUT",
+        value_name = "SECONDS",
+        default_value_t = Timeouts::default().udp.as_secs()
+    )]
+    pub(crate) conntrack_udp_timeout: u64,
+    /// UDP that goes on, both ways
+    #[arg(
+        long,
+        env = "SVCLB_CONNTRACK_UDP_TIMEOUT_STREAM",
+        value_name = "SECONDS",
+        default_value_t = Timeouts::default().udp_stream.as_secs()
+    )]
+    pub(crate) conntrack_udp_timeout_stream: u64,
+}
+
+impl From<&TimeoutArgs> for Timeouts {
+    fn from(args: &TimeoutArgs) -> Self {
+        // Zero would forget a flow between two of its packets.
+        let seconds = |seconds: u64| Duration::from_secs(seconds.max(1));
+        Self {
+            tcp_opening: seconds(args.conntrack_tcp_timeout_opening),
+            tcp_established: seconds(args.conntrack_tcp_timeout_established),
+            tcp_half_closed: seconds(args.conntrack_tcp_timeout_close_wait),
+            tcp_closed: seconds(args.conntrack_tcp_timeout_closed),
+            udp: seconds(args.conntrack_udp_timeout),
+            udp_stream: seconds(args.conntrack_udp_timeout_stream),
+            ..Self::default()
+        }
+    }
 }
 
 /// How many entries each map holds; of effect where the maps are made anew.

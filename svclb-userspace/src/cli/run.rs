@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use svclb_common::maps::Sizes;
+use svclb_core::conntrack::Timeouts;
 use svclb_dataplane::{Dataplane, Options, find_cgroup2};
 use svclb_source::KubeOptions;
 use tracing::{info, warn};
@@ -76,6 +77,7 @@ pub(crate) fn run(args: Run) -> anyhow::Result<()> {
         metrics_addr: args.metrics_addr,
         healthz_addr: args.healthz_addr,
         audit_interval: Duration::from_secs(args.audit_interval.max(1)),
+        timeouts: Timeouts::from(&args.timeouts),
         node_port_addresses: args.nodeport_addresses,
         external_ips: args.external_ips == Switch::On,
         device_choice: args.devices,

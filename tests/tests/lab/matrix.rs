@@ -7,6 +7,7 @@
 mod cases;
 mod objects;
 mod oracle;
+mod outward;
 mod rows;
 
 use std::net::{IpAddr, SocketAddr};
@@ -107,8 +108,8 @@ impl Matrix {
                 let expected = verdict(endpoints, *policy, place, by_errno || kind.connected);
                 let got = meet(peer, kind, to, &expected, self.known(to));
                 rows.push(Row {
-                    client: name,
-                    frontend: to,
+                    client: name.to_owned(),
+                    frontend: to.to_string(),
                     policy: format!("{policy:?}"),
                     endpoints: told(endpoints),
                     socket,
@@ -143,6 +144,11 @@ fn check(cases: &[Vec<Endpoint>]) {
             .flat_map(|client| client.join().unwrap())
             .collect()
     });
+    judge(&rows);
+}
+
+/// Fails with all rows that are wrong.
+fn judge(rows: &[Row]) {
     let wrong: Vec<String> = rows
         .iter()
         .filter(|row| !row.is_right())

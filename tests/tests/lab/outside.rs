@@ -20,7 +20,7 @@ const BALANCED: [IpAddr; 2] = [
 const NETWORKS: [PodNetwork; 3] = [PodNetwork::Bridged, PodNetwork::Routed, PodNetwork::Vxlan];
 /// Both ways to translate. Before Linux 5.13 the far end of a veth takes what XDP sends only if
 /// it has a program of its own.
-fn ways() -> &'static [&'static str] {
+pub(crate) fn ways() -> &'static [&'static str] {
     if kernel() < (5, 13) {
         println!("LACKS: veths that take what XDP sends");
         return &["off"];

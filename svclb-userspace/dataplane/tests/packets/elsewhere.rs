@@ -3,10 +3,10 @@
 //! The node has a network of its own here, with a router that everything else is behind. tc
 //! leaves the link header to the kernel, and XDP writes it, so frames are compared after it.
 
-use svclb_common::Counter;
+use svclb_common::{Counter, DeviceFlags};
 
 use super::frames::{Family, Frame, HOPS, Problem, Transport, family_and_transport, is_sound};
-use super::world::{self, DROP, HOOKS, PASS, SENT, World};
+use super::world::{self, DROP, EGRESS, HOOKS, PASS, SENT, World};
 
 const LINK: usize = 14;
 
@@ -142,6 +142,34 @@ fn an_error_about_an_answer_reaches_the_backend_about_its_own_packet() {
             &answer.error(family.node(), Problem::TooBig(1400), 128),
         );
     });
+}
+
+#[test]
+fn a_backend_behind_a_device_whose_answers_nobody_meets_sees_the_client_itself() {
+    let world = World::with_the_backend_behind(DeviceFlags::NONE, 9000);
+    family_and_transport(|family, transport| {
+        let question = Frame::new(family, transport).to(family.node(), world::NODE_PORT);
+        let expected = question.to(family.backend(), world::TARGET);
+        for hook in HOOKS {
+            let run = world.run(hook, &question.bytes());
+            assert_eq!((run.verdict, run.frame), (PASS(hook), expected.bytes()));
+        }
+        let answer = world.run(EGRESS, &expected.answer().bytes());
+        assert_eq!(answer.frame, question.answer().bytes());
+    });
+}
+
+#[test]
+fn no_flow_misses_a_source_port_while_seven_tenths_of_them_are_taken() {
+    for family in [Family::V4, Family::V6] {
+        let world = World::with_the_backend_elsewhere(9000);
+        let question = Frame::new(family, Transport::Udp).to(family.node(), world::NODE_PORT);
+        for port in 1..=700 {
+            let run = world.run(HOOKS[1], &question.by_port(port).bytes());
+            assert_eq!(run.verdict, SENT(HOOKS[1]), "flow {port}");
+        }
+        assert_eq!(world.counted(Counter::DropNoPort), 0);
+    }
 }
 
 #[test]

@@ -149,6 +149,11 @@ impl World {
 
     /// The backend is on another node, behind a device that takes packets of so many bytes.
     pub(crate) fn with_the_backend_elsewhere(mtu: u32) -> Self {
+        Self::with_the_backend_behind(DeviceFlags::ATTACHED, mtu)
+    }
+
+    /// The backend is behind a device, on a node that no object tells.
+    pub(crate) fn with_the_backend_behind(flags: DeviceFlags, mtu: u32) -> Self {
         unshare(CloneFlags::CLONE_NEWNET).unwrap();
         for (file, text) in [
             ("ipv4/conf/all/forwarding", "1"),
@@ -185,7 +190,7 @@ impl World {
             v4,
             v6,
             mtu,
-            flags: DeviceFlags::XDP_TARGET,
+            flags: DeviceFlags::XDP_TARGET.union(flags),
             ..DeviceValue::default()
         };
         world

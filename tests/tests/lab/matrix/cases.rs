@@ -94,6 +94,25 @@ pub(crate) fn conditions() -> Vec<Vec<Endpoint>> {
     ]
 }
 
+/// Where endpoints are, for clients that come by one node or the other.
+pub(crate) fn places() -> Vec<Vec<Endpoint>> {
+    let nowhere = |name| Endpoint {
+        node: None,
+        ..ready(name)
+    };
+    vec![
+        vec![],
+        vec![ready("a1"), ready("b1")],
+        vec![ready("a2"), ready("b2")],
+        vec![ready("a1"), ready("b1"), ready("a2"), ready("b2")],
+        vec![going("a1"), going("b1")],
+        vec![going("a1"), ready("a2")],
+        vec![unready("a1"), unready("a2")],
+        // Whose node nobody says is no node's own, and reached all the same.
+        vec![nowhere("a1"), ready("b2")],
+    ]
+}
+
 /// Whom endpoints are meant for.
 pub(crate) fn hints() -> Vec<Vec<Endpoint>> {
     let zones = |zones, endpoint| Endpoint {

@@ -1,5 +1,7 @@
 //! The manifests of the matrix.
 
+use std::net::IpAddr;
+
 use serde_json::{Map, Value, json};
 use svclb_tests::Pod;
 use svclb_tests::manifests::Service;
@@ -36,21 +38,31 @@ impl Asked {
         }
         let mut objects = vec![object];
         for like in self.at {
-            let named = |endpoint: &Endpoint| {
-                let pod = backends.iter().find(|pod| pod.name() == endpoint.name);
-                pod.unwrap().ip_like(like)
-            };
-            let ips: Vec<_> = self.endpoints.iter().map(named).collect();
-            if ips.is_empty() {
-                continue;
-            }
-            let mut slice = service.slice(&ips);
-            let entries = self.endpoints.iter().zip(ips);
-            slice["endpoints"] = entries.map(|(from, ip)| entry(from, json!([ip]))).collect();
-            objects.push(slice);
+            objects.extend(slice(&service, &self.endpoints, backends, like));
         }
         objects
     }
+}
+
+/// The slice of a family, unless there is no endpoint.
+pub(crate) fn slice(
+    service: &Service,
+    endpoints: &[Endpoint],
+    backends: &[Pod],
+    like: IpAddr,
+) -> Option<Value> {
+    let named = |endpoint: &Endpoint| {
+        let pod = backends.iter().find(|pod| pod.name() == endpoint.name);
+        pod.unwrap().ip_like(like)
+    };
+    let ips: Vec<_> = endpoints.iter().map(named).collect();
+    if ips.is_empty() {
+        return None;
+    }
+    let mut slice = service.slice(&ips);
+    let entries = endpoints.iter().zip(ips);
+    slice["endpoints"] = entries.map(|(from, ip)| entry(from, json!([ip]))).collect();
+    Some(slice)
 }
 
 /// An entry of an EndpointSlice, without the fields that it does not have.

@@ -20,7 +20,7 @@ pub(crate) struct Endpoint {
     pub(crate) for_nodes: Hint,
 }
 
-/// `internalTrafficPolicy`.
+/// `internalTrafficPolicy` or `externalTrafficPolicy`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Policy {
     Cluster,
@@ -59,6 +59,32 @@ pub(crate) fn verdict(
     // Also under the policy Local while others have endpoints: kube-proxy would drop, but a
     // socket that can be told at once should be.
     if hears_refusals {
+        Verdict::Refused
+    } else {
+        Verdict::NoAnswer
+    }
+}
+
+/// The verdict on a client at an address for clients outside, which the node at `place` serves.
+/// One inside the cluster that its own node serves is `inside`: it is treated as if it had gone
+/// out and come back in by any node.
+pub(crate) fn outward_verdict(
+    endpoints: &[Endpoint],
+    policy: Policy,
+    place: Place,
+    inside: bool,
+    hears_refusals: bool,
+) -> Verdict {
+    let anybody = chosen(endpoints, Policy::Cluster, place);
+    let names = match policy {
+        Policy::Local if !inside => chosen(endpoints, policy, place),
+        _ => anybody.clone(),
+    };
+    if !names.is_empty() {
+        return Verdict::Answers(names);
+    }
+    // While another node could serve, nobody is told: a balancer finds that node by waiting.
+    if anybody.is_empty() && hears_refusals {
         Verdict::Refused
     } else {
         Verdict::NoAnswer

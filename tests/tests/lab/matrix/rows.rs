@@ -45,8 +45,8 @@ pub(crate) enum Got {
 /// A row of the matrix, as its table shows it.
 #[derive(Debug)]
 pub(crate) struct Row {
-    pub(crate) client: &'static str,
-    pub(crate) frontend: SocketAddr,
+    pub(crate) client: String,
+    pub(crate) frontend: String,
     pub(crate) policy: String,
     pub(crate) endpoints: String,
     pub(crate) socket: &'static str,
@@ -72,6 +72,7 @@ pub(crate) fn meet(
     known: SocketAddr,
 ) -> Got {
     let met = match expected {
+        Verdict::NoAnswer if kind.transport == Transport::Tcp => loss(peer, kind, to),
         Verdict::NoAnswer => silence(peer, kind, to, known).map_err(|failure| failure.to_string()),
         Verdict::Answers(names) => many(peer, kind, to, names),
         Verdict::Refused if kind.transport == Transport::Udp && kind.connected => {
@@ -156,6 +157,15 @@ fn silence(peer: &Peer, kind: Kind, to: SocketAddr, known: SocketAddr) -> Result
     } else {
         Verdict::Answers([received.backend].into())
     })
+}
+
+/// Waits for as long as clients do.
+fn loss(peer: &Peer, kind: Kind, to: SocketAddr) -> Result<Verdict, String> {
+    match peer.ask(kind, to) {
+        Ok(answer) => Ok(Verdict::Answers([answer.backend].into())),
+        Err(failure) if failure.is_time_out() => Ok(Verdict::NoAnswer),
+        Err(failure) => Err(failure.to_string()),
+    }
 }
 
 fn told(tally: &Tally) -> String {
