@@ -19,7 +19,7 @@ use crate::outside::Outside;
 use crate::peer::Peer;
 use crate::uplink::{self, UplinkOptions, uplink_v4, uplink_v6};
 use crate::wire::{End, bridge_v4, pod_v6};
-use crate::{cgroup, ip, sweep};
+use crate::{Transport, cgroup, ip, masquerade, sweep};
 
 /// The Service range of every lab, IPv4. No pod has such an address and no route leads
 /// there: what the agent does not rewrite comes back as unreachable, which no test can
@@ -354,6 +354,19 @@ impl Node {
     /// What `ip` says.
     pub fn ip(&self, command: &str) -> Result<()> {
         self.run(|| ip::batch(&[command.to_owned()]))
+    }
+
+    /// Gives a port of the node to a pod, as CNI plugins do for `hostPort`.
+    ///
+    /// # Errors
+    /// What `nft` says.
+    pub fn map_host_port(
+        &self,
+        transport: Transport,
+        at: SocketAddr,
+        to: SocketAddr,
+    ) -> Result<()> {
+        self.run(|| masquerade::map_host_port(transport, at, to))
     }
 
     /// Adds a pod, with the next free addresses: .10, .11 and so on.

@@ -63,12 +63,17 @@ pub(crate) struct Config {
     pub(crate) pin_dir: PathBuf,
     pub(crate) metrics_addr: SocketAddr,
     pub(crate) healthz_addr: SocketAddr,
-    pub(crate) audit_interval: Duration,
-    pub(crate) timeouts: Timeouts,
+    pub(crate) times: Times,
     pub(crate) node_port_addresses: NodePortAddresses,
     pub(crate) external_ips: bool,
     pub(crate) device_choice: DeviceChoice,
     pub(crate) xdp: XdpMode,
+}
+
+/// How often, and after how long.
+pub(crate) struct Times {
+    pub(crate) audit_interval: Duration,
+    pub(crate) conntrack: Timeouts,
 }
 
 /// Runs until a signal, or until the source fails.
@@ -102,8 +107,7 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
         health,
         metrics,
         Follow::new(&config.pin_dir)?,
-        config.audit_interval,
-        config.timeouts,
+        config.times,
         Surroundings {
             node_name: config.node_name,
             devices: devices::watch().await?,
@@ -201,12 +205,11 @@ impl Agent {
         health: Health,
         metrics: Arc<Metrics>,
         follow: Follow,
-        audit_interval: Duration,
-        timeouts: Timeouts,
+        times: Times,
         surroundings: Surroundings,
     ) -> anyhow::Result<Self> {
         let maps = dataplane.maps()?;
-        let conntrack = Conntrack::new(dataplane.flows()?, timeouts);
+        let conntrack = Conntrack::new(dataplane.flows()?, times.conntrack);
         let grace = maps.grace();
         let writer = Writer::adopt(maps).context("the pinned maps cannot be read back")?;
         let fill = writer.fill();
@@ -229,7 +232,7 @@ impl Agent {
             told: Told::default(),
             follow,
             conntrack,
-            audit_interval,
+            audit_interval: times.audit_interval,
             audited: Some(Instant::now()),
             started,
             ready: false,

@@ -76,8 +76,10 @@ pub(crate) fn run(args: Run) -> anyhow::Result<()> {
         pin_dir: options.pin_dir,
         metrics_addr: args.metrics_addr,
         healthz_addr: args.healthz_addr,
-        audit_interval: Duration::from_secs(args.audit_interval.max(1)),
-        timeouts: Timeouts::from(&args.timeouts),
+        times: agent::Times {
+            audit_interval: Duration::from_secs(args.audit_interval.max(1)),
+            conntrack: Timeouts::from(&args.timeouts),
+        },
         node_port_addresses: args.nodeport_addresses,
         external_ips: args.external_ips == Switch::On,
         device_choice: args.devices,

@@ -1,6 +1,6 @@
 //! Tests of networking.go and dual_stack.go.
 
-use super::{Outcome, Part, Section, Test, inside, outward, packets};
+use super::{Section, inside, outward, packets};
 
 pub(super) const SECTION: Section = Section {
     title: "Networking, granular checks, and dual stack",
@@ -137,13 +137,12 @@ pub(super) const SECTION: Section = Section {
                 "lab::conformance::basics::node_ports::should_be_able_to_handle_large_requests_through_node_port_http_and_udp",
             ],
         ),
-        Test {
-            name: "beyond upstream: large requests through nodeIP:nodePort: udp, by a tunnel of smaller MTU",
-            part: Part::Outside,
-            outcome: Outcome::Missing(
-                "what is too big for the device to another node is dropped as if there were no route, and its sender is not told",
-            ),
-        },
+        outward(
+            "beyond upstream: large requests through nodeIP:nodePort: udp, by a tunnel of smaller MTU",
+            &[
+                "lab::conformance::basics::node_ports::should_be_able_to_handle_large_requests_through_node_port_by_a_tunnel_of_smaller_mtu",
+            ],
+        ),
         inside(
             "secondary family: should function for pod-Service: http, through clusterIP",
             &[

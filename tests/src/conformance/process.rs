@@ -1,6 +1,6 @@
 //! Tests of kube_proxy.go, networking.go, hostport.go and others.
 
-use super::{Outcome, Part, Section, Test, inside, not_applicable};
+use super::{Outcome, Part, Section, Test, inside, not_applicable, outward};
 
 pub(super) const SECTION: Section = Section {
     title: "The proxy process, and what it leaves alone",
@@ -32,11 +32,12 @@ pub(super) const SECTION: Section = Section {
                 "lab::conformance::process::should_create_services_and_serve_on_different_service_cidrs",
             ],
         ),
-        Test {
-            name: "HostPort validates that there is no conflict between pods with same hostPort but different hostIP and protocol [Conformance]",
-            part: Part::Outside,
-            outcome: Outcome::Missing("the lab has no CNI that maps host ports"),
-        },
+        outward(
+            "HostPort validates that there is no conflict between pods with same hostPort but different hostIP and protocol [Conformance]",
+            &[
+                "lab::conformance::node_ports::should_leave_ports_of_the_host_to_pods_with_the_same_number_at_other_addresses_or_protocols",
+            ],
+        ),
         inside(
             "NoSNAT should be able to send traffic between Pods without SNAT",
             &[

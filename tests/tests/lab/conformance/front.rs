@@ -33,7 +33,7 @@ pub(super) struct Front {
     pub(super) nodes: Vec<Node>,
     /// Behind the router.
     pub(super) client: Pod,
-    outside: Outside,
+    pub(super) outside: Outside,
     _lab: Lab,
     _turn: MutexGuard<'static, ()>,
 }

@@ -1,5 +1,9 @@
 //! Node ports: Services that get them, change their type, and lose them.
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use svclb_tests::{Kind, Transport};
+
 use super::super::scene::{TARGET, v4, v6, web_service};
 use super::ask::{KINDS, TCP, refused};
 use super::cluster::both;
@@ -102,4 +106,35 @@ fn should_be_rejected_when_no_endpoints_exist() {
     front.is_refused(&addresses);
     front.put(&balanced(), &["a", "b"]);
     front.is_given(&addresses, &["a", "b"]);
+}
+
+#[test]
+fn should_leave_ports_of_the_host_to_pods_with_the_same_number_at_other_addresses_or_protocols() {
+    // Upstream's HostPort test, with a Service whose node port is beside it.
+    const HOST_PORT: u16 = 31_337;
+    let other: [IpAddr; 2] = [
+        Ipv4Addr::new(203, 0, 113, 99).into(),
+        Ipv6Addr::new(0xfd00, 0x203, 0, 0x113, 0, 0, 0, 0x99).into(),
+    ];
+    let front = Front::new(&node_port(), &["a", "b"]);
+    let node = &front.nodes[0];
+    let own: [IpAddr; 2] = [node.v4().into(), node.v6().into()];
+    for (other, own) in other.into_iter().zip(own) {
+        node.ip(&format!("address add {other} dev eth0")).unwrap();
+        front.outside.route(other, node).unwrap();
+        for (transport, at, name) in [
+            (Transport::Tcp, own, "a"),
+            (Transport::Tcp, other, "c"),
+            (Transport::Udp, other, "a"),
+        ] {
+            let pod = front.backend(name).ip_like(at);
+            let (at, to) = ((at, HOST_PORT).into(), (pod, TARGET).into());
+            node.map_host_port(transport, at, to).unwrap();
+            let kind = Kind::new(transport);
+            for peer in [&*front.client, &**node, &*front.nodes[1]] {
+                given(peer, kind, at, &[name]);
+            }
+        }
+    }
+    front.is_given(&front.at(0, NODE_PORT), &["a", "b"]);
 }
