@@ -74,4 +74,5 @@ pub use outside::{BALANCER_V4, BALANCER_V6, Outside};
 pub use peer::{
     Answer, Connected, Failure, Kind, Peer, PeerSocket, Received, Tally, Transport, peer_binary,
 };
+pub use tool::feed;
 pub use uplink::UplinkOptions;

@@ -6,7 +6,10 @@ use std::process::{Command, Output, Stdio};
 use anyhow::{Context as _, Result, bail};
 
 /// Runs a program with a script as its standard input.
-pub(crate) fn feed(command: &mut Command, package: &str, script: &str) -> Result<()> {
+///
+/// # Errors
+/// What the program says, with the script; or that `package` has to be installed.
+pub fn feed(command: &mut Command, package: &str, script: &str) -> Result<()> {
     let shown = shown(command);
     let mut child = command
         .stdin(Stdio::piped())

@@ -17,6 +17,8 @@ pub(crate) struct Args {
 enum What {
     /// Connects through a ClusterIP against direct ones, start-up, memory, time of a change
     Connect,
+    /// Packets and connects from outside, against rule sets such as kube-proxy's
+    Outside,
     /// Nanoseconds of the XDP program for a packet, with 1 and 10,000 Services
     Packet,
 }
@@ -27,6 +29,10 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     build::run()?;
     match args.what {
         What::Connect => process::run(demo::tests_binary("bench-connect")?.args(&args.rest)),
+        What::Outside => {
+            setup::iptables()?;
+            process::run(demo::tests_binary("bench-outside")?.args(&args.rest))
+        }
         What::Packet => {
             let cargo = ["bench", "--package", "svclb-dataplane", "--bench", "packet"];
             process::run(process::cargo().args(cargo))

@@ -69,6 +69,11 @@ pub(crate) fn static_target() -> Result<()> {
     static_target::ensure()
 }
 
+/// What rule sets such as kube-proxy's are written with, for a benchmark.
+pub(crate) fn iptables() -> Result<()> {
+    need("iptables-legacy-restore", "iptables")
+}
+
 /// What labs are made with, and the DNS server and client of one scenario.
 pub(crate) fn lab_tools() -> Result<()> {
     need("ip", "iproute2")?;

@@ -160,6 +160,20 @@ impl Peer {
         Ok(PeerSocket { peer: self, number })
     }
 
+    /// Sends datagrams of one byte from so many sockets, as fast as one thread can, and returns
+    /// how many. Nobody waits for answers.
+    ///
+    /// # Errors
+    /// If a socket cannot be made.
+    pub fn flood(&self, to: SocketAddr, flows: u32, time: Duration) -> Result<u64, Failure> {
+        let milliseconds = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        self.call(&Request::Flood {
+            to,
+            flows,
+            milliseconds,
+        })
+    }
+
     /// HTTP GET: status and body.
     ///
     /// # Errors

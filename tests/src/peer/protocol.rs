@@ -126,6 +126,13 @@ pub enum Request {
     TakeLoad,
     /// The same, and stop.
     StopLoad,
+    /// Send datagrams of one byte from so many sockets, as fast as one thread can. Answers how
+    /// many were sent.
+    Flood {
+        to: SocketAddr,
+        flows: u32,
+        milliseconds: u64,
+    },
     /// HTTP/1.1 GET. Answers status and body.
     Get { at: SocketAddr, path: String },
     /// Stay when the standard input ends. Answers nothing.

@@ -249,3 +249,23 @@ impl Count {
         }
     }
 }
+
+/// Sends until the time is over, from each of the sockets in turn.
+pub(super) fn flood(to: SocketAddr, flows: u32, time: Duration) -> Result<u64, Failure> {
+    let begun = Instant::now();
+    let kind = Kind::new(Transport::Udp);
+    let mut sockets = Vec::new();
+    for _ in 0..flows.max(1) {
+        let socket = open(kind, to.is_ipv6())?;
+        connect(&socket, kind, to)?;
+        sockets.push(socket);
+    }
+    let mut sent = 0;
+    while begun.elapsed() < time {
+        for socket in &sockets {
+            // That nobody is there may be told meanwhile: of no account.
+            sent += u64::from(socket.send(b"x").is_ok());
+        }
+    }
+    Ok(sent)
+}

@@ -99,6 +99,15 @@ impl Worker {
             }
             Request::TakeLoad => reply(self.load.as_ref().map_or_else(Tally::default, Load::take)),
             Request::StopLoad => reply(self.load.take().map_or_else(Tally::default, Load::stop)),
+            Request::Flood {
+                to,
+                flows,
+                milliseconds,
+            } => reply(sockets::flood(
+                to,
+                flows,
+                Duration::from_millis(milliseconds),
+            )?),
             Request::Get { at, path } => {
                 let start = Instant::now();
                 reply(get(at, &path).map_err(|error| failure("get", start, &error))?)

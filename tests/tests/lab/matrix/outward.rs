@@ -37,6 +37,12 @@ fn addresses_for_clients_outside_lead_in_every_row_where_the_oracle_says() {
                 .flat_map(|client| client.join().unwrap())
                 .collect()
         });
+        if rows.iter().any(|row| !row.is_right()) {
+            // Which packets were dropped, and why, if it was by a program.
+            for agent in &world.agents {
+                println!("{}", agent.dump("all").unwrap()["node"]["counters"]);
+            }
+        }
         judge(&rows);
     }
 }
