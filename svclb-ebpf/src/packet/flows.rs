@@ -13,11 +13,17 @@ use crate::maps::FLOWS;
 /// entry from CPU to CPU.
 const PRECISION_NS: u64 = 1_000_000_000;
 
+/// `BPF_NOEXIST`.
+const NO_EXIST: u64 = 1;
+const EEXIST: i32 = -17;
+
 /// Why a direction could not be entered.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Refused {
     /// Its key is another flow's.
     Taken,
+    /// Another CPU just entered it, for another packet of the flow.
+    Opened,
     /// There is no room.
     Full,
 }
@@ -93,8 +99,6 @@ fn is_over(key: &FlowKey, flow: &FlowValue) -> bool {
 /// Enters a direction of a new flow.
 #[inline(always)]
 pub(super) fn enter(key: &FlowKey, value: &FlowValue) -> Result<(), Refused> {
-    const NO_EXIST: u64 = 1;
-    const EEXIST: i32 = -17;
     match FLOWS.insert(key, value, NO_EXIST) {
         Ok(()) => Ok(()),
         Err(EEXIST) => replace(key, value),
@@ -118,6 +122,17 @@ fn replace(key: &FlowKey, value: &FlowValue) -> Result<(), Refused> {
         return Err(Refused::Taken);
     }
     renew(key, value)
+}
+
+/// Enters the client's direction of a new flow.
+#[inline(always)]
+pub(super) fn open(key: &FlowKey, value: &FlowValue) -> Result<(), Refused> {
+    FLOWS
+        .insert(key, value, NO_EXIST)
+        .map_err(|errno| match errno {
+            EEXIST => Refused::Opened,
+            _ => Refused::Full,
+        })
 }
 
 /// Enters a direction of a new flow, in the place of one that is over.

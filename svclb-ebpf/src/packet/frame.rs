@@ -5,13 +5,14 @@ use core::mem::MaybeUninit;
 use aya_ebpf::bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC, xdp_action};
 use aya_ebpf::cty::c_void;
 use aya_ebpf::helpers::generated::{
-    bpf_fib_lookup, bpf_l3_csum_replace, bpf_l4_csum_replace, bpf_redirect, bpf_redirect_neigh,
-    bpf_sk_lookup_tcp, bpf_sk_lookup_udp, bpf_sk_release, bpf_skb_change_head, bpf_skb_change_tail,
-    bpf_skb_load_bytes, bpf_skb_store_bytes,
+    bpf_csum_update, bpf_fib_lookup, bpf_l3_csum_replace, bpf_l4_csum_replace, bpf_redirect,
+    bpf_redirect_neigh, bpf_sk_lookup_tcp, bpf_sk_lookup_udp, bpf_sk_release, bpf_skb_change_head,
+    bpf_skb_change_tail, bpf_skb_load_bytes, bpf_skb_store_bytes,
 };
 use aya_ebpf::programs::{TcContext, XdpContext};
 use svclb_common::{Proto, Tuple, checksum};
 
+use super::parse::Packet;
 use super::route::Question;
 
 /// The length of the link header of every device that we attach to.
@@ -56,10 +57,15 @@ pub(crate) trait Frame {
     fn store<T: Copy>(&self, offset: u32, value: T) -> Option<()>;
     /// Corrects the checksum of an IPv4 header.
     fn correct_header(&self, offset: u32, change: u32) -> Option<()>;
-    /// Corrects the checksum of a TCP or UDP header for changed addresses, which it covers by
-    /// its pseudo header, and for what else changed. In UDP, zero means "none" (RFC 768).
-    fn correct_transport(&self, offset: u32, addresses: u32, rest: u32, is_udp: bool)
-    -> Option<()>;
+    /// Corrects the checksum of a packet's TCP or UDP header for changed addresses, which it
+    /// covers by its pseudo header, and for what else changed. In UDP, zero means "none" (RFC 768).
+    fn correct_transport(
+        &self,
+        packet: &Packet,
+        offset: u32,
+        addresses: u32,
+        rest: u32,
+    ) -> Option<()>;
     /// Sends the frame on its way.
     fn send(&self, way: &Way) -> i32;
     /// Cuts the frame to a length. tc alone.
@@ -163,11 +169,12 @@ impl Frame for XdpContext {
     #[inline(always)]
     fn correct_transport(
         &self,
+        packet: &Packet,
         offset: u32,
         addresses: u32,
         rest: u32,
-        is_udp: bool,
     ) -> Option<()> {
+        let is_udp = packet.is_udp();
         let field = self.load::<u16>(offset)?;
         if is_udp && field == 0 {
             return Some(());
@@ -295,12 +302,12 @@ impl Frame for TcContext {
     #[inline(always)]
     fn correct_transport(
         &self,
+        packet: &Packet,
         offset: u32,
         addresses: u32,
         rest: u32,
-        is_udp: bool,
     ) -> Option<()> {
-        let zero = if is_udp { MANGLED_ZERO } else { 0 };
+        let zero = if packet.is_udp() { MANGLED_ZERO } else { 0 };
         // Two calls: where the device is to fill the checksum in (CHECKSUM_PARTIAL), the
         // field holds the sum of the pseudo header alone.
         // SAFETY: takes numbers, and checks the offset.
@@ -313,6 +320,12 @@ impl Frame for TcContext {
                 PSEUDO_HEADER | zero,
             ) | bpf_l4_csum_replace(self.skb.skb, offset, 0, u64::from(rest), zero)
         };
+        if !packet.is_v4 {
+            // Where the device summed the whole packet up (CHECKSUM_COMPLETE), the first call took
+            // the addresses for covered by a header's own checksum, which IPv6 has none of.
+            // SAFETY: takes numbers; refuses where there is no such sum.
+            let _no_sum = unsafe { bpf_csum_update(self.skb.skb, addresses) };
+        }
         (result == 0).then_some(())
     }
 

@@ -154,6 +154,12 @@ fn give<F: Frame>(
                 count(Counter::DropFlowsFull);
                 return F::DROP;
             }
+            Err(Refused::Opened) => {
+                return match flows::find(&scratch.key, &scratch.packet) {
+                    Some(flow) => super::translate(frame, scratch, flow),
+                    None => F::DROP,
+                };
+            }
             Err(Refused::Taken) => {}
         }
     }
@@ -211,6 +217,8 @@ fn enter(scratch: &mut Scratch, answers_at: Hook, flags: FlowFlags) -> Result<()
     scratch.back = scratch.forth;
     scratch.back.tuple = scratch.packet.tuple.reversed();
     scratch.back.flags = flags;
+    // Whatever is there is over: nobody would be here otherwise.
+    let is_known = flows::peek(&scratch.key).is_some();
     flows::enter(&scratch.back_key, &scratch.back)?;
     let other_at = match answers_at {
         Hook::EGRESS => FlowFlags::OTHER_AT_EGRESS,
@@ -224,9 +232,14 @@ fn enter(scratch: &mut Scratch, answers_at: Hook, flags: FlowFlags) -> Result<()
             FlowFlags::NONE
         })
         .union(other_at);
-    if flows::renew(&scratch.key, &scratch.forth).is_err() {
+    let entered = if is_known {
+        flows::renew(&scratch.key, &scratch.forth)
+    } else {
+        flows::open(&scratch.key, &scratch.forth)
+    };
+    if let Err(refused) = entered {
         flows::take_back(&scratch.back_key);
-        return Err(Refused::Full);
+        return Err(refused);
     }
     count(Counter::FlowsOpened);
     Ok(())

@@ -60,7 +60,7 @@ pub(super) enum Part {
 /// What the headers of a packet say.
 #[repr(C)]
 #[derive(Clone, Copy)]
-pub(super) struct Packet {
+pub(crate) struct Packet {
     /// The addresses; and the ports, if it is of a protocol that Services have.
     pub(super) tuple: Tuple,
     /// Where the transport's header begins.

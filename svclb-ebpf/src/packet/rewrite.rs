@@ -68,10 +68,10 @@ pub(super) fn rewrite<F: Frame>(frame: &F, packet: &Packet, to: &Tuple) -> Optio
     let new = ports(to.src_port, to.dst_port);
     frame.store(packet.transport, new)?;
     frame.correct_transport(
+        packet,
         packet.transport + checksum_at(packet),
         moved,
         checksum::change([old], [new]),
-        packet.is_udp(),
     )
 }
 

@@ -64,6 +64,7 @@ pub(crate) struct Frame {
     from: (IpAddr, u16),
     to: (IpAddr, u16),
     opens: bool,
+    ends: bool,
     hops: u8,
     /// How many bytes of data.
     data: usize,
@@ -80,6 +81,7 @@ impl Frame {
             from: (family.client(), 40_000),
             to: (family.node(), 0),
             opens: true,
+            ends: false,
             hops: HOPS,
             data: 18,
         }
@@ -111,6 +113,15 @@ impl Frame {
     pub(crate) const fn established(self) -> Self {
         Self {
             opens: false,
+            ..self
+        }
+    }
+
+    /// The last of its sender in a connection.
+    pub(crate) const fn ending(self) -> Self {
+        Self {
+            opens: false,
+            ends: true,
             ..self
         }
     }
@@ -177,6 +188,7 @@ impl Frame {
             Transport::Tcp => {
                 let tcp = builder.tcp(self.from.1, self.to.1, 1000, 64_000);
                 let tcp = if self.opens { tcp.syn() } else { tcp.ack(2000) };
+                let tcp = if self.ends { tcp.fin() } else { tcp };
                 tcp.write(&mut bytes, &data).unwrap();
             }
             Transport::Udp => {

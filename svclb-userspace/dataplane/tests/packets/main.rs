@@ -238,3 +238,21 @@ fn a_flow_goes_on_after_its_service_and_two_starts_and_nobody_else_comes_in() {
         assert_eq!(shown, later.answer().bytes());
     });
 }
+
+#[test]
+fn a_client_that_ended_a_connection_opens_another_one_from_the_same_port() {
+    for family in [Family::V4, Family::V6] {
+        let world = World::new();
+        let first = Frame::new(family, Transport::Tcp).to(family.node(), world::NODE_PORT);
+        let expected = first.to(family.backend(), world::TARGET);
+        for _ in 0..3 {
+            for hook in HOOKS {
+                let run = world.run(hook, &first.bytes());
+                assert_eq!(run.frame, expected.bytes(), "{hook} {family:?}");
+                world.run(hook, &first.ending().bytes());
+                world.run(EGRESS, &expected.answer().ending().bytes());
+            }
+        }
+        assert_eq!(world.counted(Counter::FlowsOpened), 6);
+    }
+}
