@@ -23,6 +23,12 @@ use crate::sources;
 /// in a thousand flows, and of one that is taken to a half never.
 const TRIES: u32 = 32;
 
+/// The ports that a client is given beside its own: below those that clients take of
+/// themselves, and those that other nodes take for their flows. The client may be one of these
+/// nodes, and a backend's answers tell its flows apart by the port alone.
+const ASIDE_FIRST: u32 = 1024;
+const ASIDE_PORTS: u32 = 30_000 - ASIDE_FIRST;
+
 /// A packet that is of no flow: maybe it opens one.
 #[inline(always)]
 pub(super) fn open<F: Frame>(frame: &F, scratch: &mut Scratch) -> i32 {
@@ -140,9 +146,14 @@ fn give<F: Frame>(
     };
     for attempt in 0..TRIES {
         // A client keeps its port too, unless it reached the same backend by another address
-        // from it: the answers could not be told apart.
-        if !keeps_source || attempt > 0 {
-            scratch.forth.tuple.src_port = source_port(random());
+        // from it, or may be a node that sends from it (what a node masquerades has any port):
+        // the answers could not be told apart.
+        if !keeps_source || attempt > 0 || may_be_a_nodes(tuple.src_port) {
+            scratch.forth.tuple.src_port = if keeps_source {
+                port_within(ASIDE_FIRST, ASIDE_PORTS)
+            } else {
+                port_within(SOURCE_PORT_FIRST.load(), SOURCE_PORTS.load())
+            };
         }
         let answer = scratch.forth.tuple.reversed();
         if !keeps_source && has_socket(frame.ctx(), scratch.packet.proto(), &answer, is_v4) {
@@ -202,11 +213,17 @@ fn send<F: Frame>(frame: &F, scratch: &mut Scratch) -> i32 {
     super::translate(frame, scratch, &flow)
 }
 
-/// A port of the range that is kept for us.
+/// Whether nodes send flows of ours from this port.
 #[inline(always)]
-fn source_port(random: u32) -> PortBe {
-    let offset = (u64::from(random) * u64::from(SOURCE_PORTS.load())) >> 32;
-    PortBe::new(SOURCE_PORT_FIRST.load().wrapping_add(offset as u32) as u16)
+fn may_be_a_nodes(port: PortBe) -> bool {
+    u32::from(port.get()).wrapping_sub(SOURCE_PORT_FIRST.load()) < SOURCE_PORTS.load()
+}
+
+/// Any port of a range.
+#[inline(always)]
+fn port_within(first: u32, count: u32) -> PortBe {
+    let offset = (u64::from(random()) * u64::from(count)) >> 32;
+    PortBe::new(first.wrapping_add(offset as u32) as u16)
 }
 
 /// Enters both directions, the answers' first: no packet is sent whose answer is unknown.

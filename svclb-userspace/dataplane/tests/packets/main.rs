@@ -161,21 +161,40 @@ fn a_client_that_reaches_one_backend_by_two_addresses_from_one_port_is_told_apar
             Family::V6 => "fd00::10",
         };
         let other = one.to(cluster_ip.parse().unwrap(), 80);
-        let sent = |frame: &Frame| world.run(HOOKS[1], &frame.bytes()).frame;
-        assert_eq!(sent(&one), one.to(family.backend(), world::TARGET).bytes());
-        // The address stays the client's; its port is one that is kept for us.
-        let told_apart = sent(&other);
-        let port = (50_000..51_000).find(|port| {
-            let from = other.by_port(*port);
-            from.to(family.backend(), world::TARGET).bytes() == told_apart
-        });
-        let answer = other
-            .by_port(port.unwrap())
-            .to(family.backend(), world::TARGET)
-            .answer();
-        let back = world.run(EGRESS, &answer.bytes()).frame;
-        assert_eq!(back, other.answer().bytes());
+        let sent = world.run(HOOKS[1], &one.bytes()).frame;
+        assert_eq!(sent, one.to(family.backend(), world::TARGET).bytes());
+        is_given_another_port(&world, family, other);
     }
+}
+
+#[test]
+fn a_client_with_a_port_from_which_nodes_send_is_given_another_one() {
+    family_and_transport(|family, transport| {
+        let world = World::new();
+        let first = Frame::new(family, transport).to(family.node(), world::NODE_PORT);
+        for port in [50_000, 50_999] {
+            is_given_another_port(&world, family, first.by_port(port));
+        }
+        for port in [49_999, 51_000] {
+            let frame = first.by_port(port);
+            let sent = world.run(HOOKS[1], &frame.bytes()).frame;
+            assert_eq!(sent, frame.to(family.backend(), world::TARGET).bytes());
+        }
+    });
+}
+
+/// Whether the backend gets it from the client's address, by a port that neither clients nor nodes
+/// take themselves, and its answer comes back.
+fn is_given_another_port(world: &World, family: Family, question: Frame) {
+    let sent = world.run(HOOKS[1], &question.bytes()).frame;
+    let port = (1024..30_000).find(|port| {
+        let from = question.by_port(*port);
+        from.to(family.backend(), world::TARGET).bytes() == sent
+    });
+    let seen = question.by_port(port.unwrap());
+    let answer = seen.to(family.backend(), world::TARGET).answer();
+    let back = world.run(EGRESS, &answer.bytes()).frame;
+    assert_eq!(back, question.answer().bytes());
 }
 
 #[test]
