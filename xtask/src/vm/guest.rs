@@ -47,23 +47,29 @@ impl VirtmeNg {
         Ok(Self { bin })
     }
 
-    /// Runs a shell script in a guest with this kernel, shows what is printed and gives it
-    /// back. Under KVM where that works, else under emulation.
-    pub(super) fn run(&self, kernel: &Kernel, script: &str, limit: Duration) -> Result<String> {
-        let kvm = self.kvm_works(kernel)?;
+    /// Runs a shell script in a guest with this kernel, shows what is printed behind its
+    /// number and gives it back. Under KVM or under emulation.
+    pub(super) fn run(
+        &self,
+        kernel: &Kernel,
+        kvm: bool,
+        number: u32,
+        script: &str,
+        limit: Duration,
+    ) -> Result<String> {
         println!(
-            "vm: booting {} under {}",
+            "vm {number}: booting {} under {}",
             kernel.release,
             if kvm { "KVM" } else { "emulation" }
         );
-        let file = script_file("run-lab", script)?;
+        let file = script_file(&format!("run-lab-{number}"), script)?;
         let mut guest = Guest::start(self.command(kernel, &file, kvm, true))?;
-        guest.read(limit, true)
+        guest.read(limit, Some(number))
     }
 
     /// Whether this kernel boots under KVM here: some machines have a `/dev/kvm` that is of
     /// no use.
-    fn kvm_works(&self, kernel: &Kernel) -> Result<bool> {
+    pub(super) fn kvm_works(&self, kernel: &Kernel) -> Result<bool> {
         const BOOTED: &str = "svclb-vm: booted";
         if !Path::new("/dev/kvm").exists() {
             return Ok(false);
@@ -71,7 +77,7 @@ impl VirtmeNg {
         let file = script_file("try-kvm", &format!("echo '{BOOTED}'\n"))?;
         let mut guest = Guest::start(self.command(kernel, &file, true, false))?;
         Ok(guest
-            .read(KVM_TRIAL, false)
+            .read(KVM_TRIAL, None)
             .is_ok_and(|output| output.contains(BOOTED)))
     }
 
@@ -142,8 +148,8 @@ impl Guest {
         Ok(Self { child, lines })
     }
 
-    /// Everything that it prints, until it ends.
-    fn read(&mut self, limit: Duration, show: bool) -> Result<String> {
+    /// Everything that it prints, until it ends; shown behind a number, if it is given one.
+    fn read(&mut self, limit: Duration, number: Option<u32>) -> Result<String> {
         let end = Instant::now() + limit;
         let mut output = String::new();
         loop {
@@ -151,8 +157,8 @@ impl Guest {
             match self.lines.recv_timeout(left.min(SILENCE)) {
                 Ok(line) => {
                     let line = line.context("what the guest prints can't be read")?;
-                    if show {
-                        println!("{line}");
+                    if let Some(number) = number {
+                        println!("{number}| {line}");
                     }
                     output.push_str(&line);
                     output.push('\n');
