@@ -20,12 +20,13 @@ use kube::runtime::{WatchStreamExt, watcher as watch};
 use kube::{Api, Client, Config, Resource};
 use serde::de::DeserializeOwned;
 use svclb_core::model::{Event, Object, ObjectKey};
-use tokio::sync::mpsc::Sender;
+use tokio::sync::mpsc::{Receiver, Sender};
 use tracing::{debug, info, warn};
 
 use crate::convert::{self, Names, Problem, SELECTOR};
 use crate::error::SourceError;
 use crate::fingerprint::fingerprint;
+use crate::notices::{Notice, publish};
 use crate::outbox::{Closed, Outbox};
 use crate::problems::Problems;
 use crate::status::Status;
@@ -41,7 +42,7 @@ pub struct KubeOptions {
     pub node_name: Arc<str>,
 }
 
-/// Says what the cluster says, until nobody listens.
+/// Says what the cluster says, until nobody listens; and tells the cluster the notices.
 ///
 /// # Errors
 /// [`SourceError`] for a configuration that cannot be used. An API server that is away is
@@ -50,6 +51,7 @@ pub async fn kubernetes(
     options: KubeOptions,
     tx: Sender<Vec<Event>>,
     status: Status,
+    notices: Receiver<Notice>,
 ) -> Result<(), SourceError> {
     let config = config(&options).await?;
     let client = Client::try_from(config).map_err(|error| SourceError::Config {
@@ -90,7 +92,7 @@ pub async fn kubernetes(
         &shared,
     );
     let node = follow(
-        Api::<Node>::all(client),
+        Api::<Node>::all(client.clone()),
         own,
         Kind {
             name: "this Node",
@@ -99,9 +101,10 @@ pub async fn kubernetes(
         },
         &shared,
     );
+    let published = publish(client, &options.node_name, notices);
     tokio::select! {
         () = closed.closed() => {}
-        (Closed, Closed, Closed) = async { tokio::join!(services, slices, node) } => {}
+        (Closed, Closed, Closed, ()) = async { tokio::join!(services, slices, node, published) } => {}
     }
     Ok(())
 }

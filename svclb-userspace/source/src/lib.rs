@@ -12,6 +12,7 @@ mod error;
 mod fingerprint;
 mod kubernetes;
 mod manifests;
+mod notices;
 mod outbox;
 mod problems;
 mod status;
@@ -19,6 +20,7 @@ mod status;
 pub use error::SourceError;
 pub use kubernetes::{KubeOptions, kubernetes};
 pub use manifests::manifests;
+pub use notices::{Notice, Notices, notices};
 pub use status::Status;
 
 /// How many events a batch holds at most.

@@ -16,6 +16,7 @@ use socket2::{Domain, Socket, Type};
 use svclb_core::model::ObjectName;
 use svclb_core::plan::HealthCheck;
 use svclb_core::told::Told;
+use svclb_source::{Notice, Notices};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tracing::{debug, info, warn};
@@ -34,6 +35,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 pub(crate) struct HealthChecks {
     addresses: Vec<IpAddr>,
     health: Health,
+    notices: Notices,
     /// Dropping a sender closes the listeners that watch it.
     open: HashMap<ObjectName, watch::Sender<HealthCheck>>,
 }
@@ -49,10 +51,11 @@ pub(crate) fn everywhere() -> Vec<IpAddr> {
 
 impl HealthChecks {
     /// Health checks that answer at these addresses of the node.
-    pub(crate) fn new(addresses: Vec<IpAddr>, health: Health) -> Self {
+    pub(crate) fn new(addresses: Vec<IpAddr>, health: Health, notices: Notices) -> Self {
         Self {
             addresses,
             health,
+            notices,
             open: HashMap::new(),
         }
     }
@@ -100,7 +103,8 @@ impl HealthChecks {
                 check: check.clone(),
                 health: self.health.clone(),
             };
-            tokio::spawn(attend(SocketAddr::new(*ip, port), check));
+            let notices = self.notices.clone();
+            tokio::spawn(attend(SocketAddr::new(*ip, port), check, notices));
         }
         self.open.insert(service, sender);
     }
@@ -126,9 +130,9 @@ impl Checked {
 
 /// Answers at one address until the health check is no more; connections that wait for a
 /// request end with it.
-async fn attend(at: SocketAddr, checked: Checked) {
+async fn attend(at: SocketAddr, checked: Checked, notices: Notices) {
     let listener = tokio::select! {
-        listener = open_in_the_end(at, &checked) => listener,
+        listener = open_in_the_end(at, &checked, &notices) => listener,
         () = checked.clone().closed() => return,
     };
     let routes = Router::new().fallback(answer).with_state(checked.clone());
@@ -139,7 +143,7 @@ async fn attend(at: SocketAddr, checked: Checked) {
 }
 
 /// Tries until the port can be opened: somebody else's port is no reason to stop.
-async fn open_in_the_end(at: SocketAddr, checked: &Checked) -> TcpListener {
+async fn open_in_the_end(at: SocketAddr, checked: &Checked, notices: &Notices) -> TcpListener {
     let service = checked.check.borrow().service.clone();
     let [mut delay, longest] = RETRY;
     let mut told = false;
@@ -154,10 +158,18 @@ async fn open_in_the_end(at: SocketAddr, checked: &Checked) -> TcpListener {
                 return listener;
             }
             Err(error) if !told && delay >= PATIENCE => {
-                warn!(
+                let line = format!(
                     "the health check of Service {service} cannot be opened at {at} and is tried \
                      again: {error}; `ss -ltnp` shows who has the port"
                 );
+                warn!("{line}");
+                // The words that kube-proxy has for it. Too many at once say the same.
+                let _told_before = notices.try_send(Notice {
+                    service: service.clone(),
+                    reason: "FailedToStartServiceHealthcheck",
+                    action: "Listen",
+                    note: line,
+                });
                 told = true;
             }
             Err(_) => {}

@@ -35,7 +35,7 @@ use svclb_core::planner::{Contest, Planner};
 use svclb_core::told::Told;
 use svclb_core::writer::{REST, Retired, Writer};
 use svclb_dataplane::{Attachment, Dataplane, GracePeriod, KernelMaps, XdpMode};
-use svclb_source::{KubeOptions, Status};
+use svclb_source::{KubeOptions, Notice, Status, notices};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -56,7 +56,6 @@ pub(crate) enum Source {
 
 /// All that the agent is made of.
 pub(crate) struct Config {
-    pub(crate) started: Instant,
     pub(crate) node_name: Arc<str>,
     pub(crate) source: Source,
     pub(crate) dataplane: Dataplane,
@@ -70,8 +69,9 @@ pub(crate) struct Config {
     pub(crate) xdp: XdpMode,
 }
 
-/// How often, and after how long.
+/// Since when, how often, and after how long.
 pub(crate) struct Times {
+    pub(crate) started: Instant,
     pub(crate) audit_interval: Duration,
     pub(crate) conntrack: Timeouts,
 }
@@ -99,11 +99,18 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
 
     let (sender, mut events) = mpsc::channel(AHEAD);
     let node_name = Arc::clone(&config.node_name);
-    let mut source = tokio::spawn(follow(config.source, node_name, sender, status.clone()));
+    let (notices, noticed) = notices();
+    let mut source = tokio::spawn(follow(
+        config.source,
+        node_name,
+        sender,
+        status.clone(),
+        noticed,
+    ));
     let device_map = config.dataplane.devices()?;
     let mut agent = Agent::new(
         config.dataplane,
-        config.started,
+        HealthChecks::new(health_checks::everywhere(), health.clone(), notices),
         health,
         metrics,
         Follow::new(&config.pin_dir)?,
@@ -148,10 +155,13 @@ async fn follow(
     node_name: Arc<str>,
     sender: mpsc::Sender<Vec<Event>>,
     status: Status,
+    notices: mpsc::Receiver<Notice>,
 ) -> anyhow::Result<()> {
     match source {
         Source::Manifests(dir) => svclb_source::manifests(dir, node_name, sender, status).await?,
-        Source::Kubernetes(options) => svclb_source::kubernetes(options, sender, status).await?,
+        Source::Kubernetes(options) => {
+            svclb_source::kubernetes(options, sender, status, notices).await?;
+        }
     }
     Ok(())
 }
@@ -201,7 +211,7 @@ struct Agent {
 impl Agent {
     fn new(
         dataplane: Dataplane,
-        started: Instant,
+        health_checks: HealthChecks,
         health: Health,
         metrics: Arc<Metrics>,
         follow: Follow,
@@ -234,9 +244,9 @@ impl Agent {
             conntrack,
             audit_interval: times.audit_interval,
             audited: Some(Instant::now()),
-            started,
+            started: times.started,
             ready: false,
-            health_checks: HealthChecks::new(health_checks::everywhere(), health.clone()),
+            health_checks,
             health,
             metrics,
         })

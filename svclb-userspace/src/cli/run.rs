@@ -69,7 +69,6 @@ pub(crate) fn run(args: Run) -> anyhow::Result<()> {
         .build()
         .context("the runtime cannot start")?;
     let result = runtime.block_on(agent::run(agent::Config {
-        started,
         node_name,
         source,
         dataplane,
@@ -77,6 +76,7 @@ pub(crate) fn run(args: Run) -> anyhow::Result<()> {
         metrics_addr: args.metrics_addr,
         healthz_addr: args.healthz_addr,
         times: agent::Times {
+            started,
             audit_interval: Duration::from_secs(args.audit_interval.max(1)),
             conntrack: Timeouts::from(&args.timeouts),
         },

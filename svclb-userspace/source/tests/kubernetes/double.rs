@@ -8,7 +8,7 @@ use axum::body::Body;
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use bytes::Bytes;
 use serde_json::{Value, json};
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
@@ -35,6 +35,8 @@ pub(crate) struct Inner {
     history: Vec<(u64, String, String)>,
     pub(crate) selectors: Vec<(String, String)>,
     pub(crate) listings: usize,
+    /// Events that were written, with the namespace.
+    pub(crate) told: Vec<(String, Value)>,
 }
 
 /// A handle to it.
@@ -116,6 +118,10 @@ impl Double {
         let routes = Router::new()
             .route("/api/v1/{resource}", get(answer))
             .route("/apis/discovery.k8s.io/v1/{resource}", get(answer))
+            .route(
+                "/apis/events.k8s.io/v1/namespaces/{namespace}/events",
+                post(hear),
+            )
             .with_state(self.clone());
         tokio::spawn(async move { axum::serve(listener, routes).await });
         format!("http://{address}")
@@ -144,6 +150,16 @@ fn is_left_out(object: &Value) -> bool {
         .split(",!")
         .map(|label| label.trim_start_matches('!'))
         .any(|label| labels.is_some_and(|labels| labels.contains_key(label)))
+}
+
+async fn hear(
+    State(double): State<Double>,
+    Path(namespace): Path<String>,
+    event: Bytes,
+) -> Response {
+    let told = serde_json::from_slice(&event).unwrap();
+    double.with(|inner| inner.told.push((namespace, told)));
+    ([("content-type", "application/json")], event).into_response()
 }
 
 async fn answer(

@@ -15,7 +15,7 @@ use double::Double;
 use real::Real;
 use serde_json::{Value, json};
 use svclb_core::model::{Event, Object, ObjectKey};
-use svclb_source::{KubeOptions, Status, kubernetes};
+use svclb_source::{KubeOptions, Notices, Status, kubernetes, notices};
 use tempfile::TempDir;
 use tokio::sync::mpsc::{Receiver, channel};
 use tokio::time::timeout;
@@ -74,6 +74,7 @@ struct Run<S> {
     server: S,
     events: Receiver<Vec<Event>>,
     status: Status,
+    notices: Notices,
     _dir: TempDir,
 }
 
@@ -106,11 +107,13 @@ impl Run<Server> {
             apiserver: Some(url),
             node_name: "node1".into(),
         };
-        tokio::spawn(kubernetes(options, sender, status.clone()));
+        let (notices, noticed) = notices();
+        tokio::spawn(kubernetes(options, sender, status.clone(), noticed));
         Self {
             server,
             events,
             status,
+            notices,
             _dir: dir,
         }
     }

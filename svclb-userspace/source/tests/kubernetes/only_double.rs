@@ -4,6 +4,10 @@ use std::time::Duration;
 
 use kube::runtime::watcher::DefaultBackoff;
 
+use serde_json::json;
+use svclb_core::model::ObjectName;
+use svclb_source::Notice;
+
 use super::double::{Double, Mood};
 use super::{Run, SELECTOR, Server, service};
 
@@ -14,6 +18,7 @@ async fn run() -> Run<Double> {
         server: double,
         events: run.events,
         status: run.status,
+        notices: run.notices,
         _dir: run._dir,
     }
 }
@@ -102,4 +107,36 @@ fn an_api_server_that_was_away_for_an_hour_is_missed_for_a_minute_at_most() {
         "it gives up after {away:?}"
     );
     assert!(last <= Duration::from_secs(60), "{last:?}");
+}
+
+#[tokio::test]
+async fn notices_become_events_about_their_service() {
+    let run = run().await;
+    let notice = Notice {
+        service: ObjectName::new("shop", "web"),
+        reason: "FailedToStartServiceHealthcheck",
+        action: "Listen",
+        note: "the port is taken".to_owned(),
+    };
+    run.notices.send(notice).await.unwrap();
+    let told = async || {
+        while run.server.with(|inner| inner.told.is_empty()) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), told())
+        .await
+        .unwrap();
+    let (namespace, event) = run.server.with(|inner| inner.told[0].clone());
+    assert_eq!(namespace, "shop");
+    assert_eq!(event["type"], "Warning");
+    assert_eq!(event["reason"], "FailedToStartServiceHealthcheck");
+    assert_eq!(event["note"], "the port is taken");
+    assert_eq!(event["reportingController"], "svclb");
+    assert_eq!(event["reportingInstance"], "node1");
+    let about = &event["regarding"];
+    assert_eq!(
+        (&about["kind"], &about["name"]),
+        (&json!("Service"), &json!("web"))
+    );
 }
