@@ -54,6 +54,16 @@ fn all() -> Result<()> {
             cargo.args(["test", "--package", "svclb-tests", "--", "--test-threads=1"]);
             process::run(cargo.env("SVCLB_BIN", workspace::agent()))
         });
+        // What auto leaves to tc on the veths of a lab. The agents read the variable.
+        steps.step("upstream's tests with native XDP, on this kernel", || {
+            let mut cargo = process::cargo();
+            let lab = ["test", "--package", "svclb-tests", "--test", "lab"];
+            cargo
+                .args(lab)
+                .args(["--", "--test-threads=1", "lab::conformance"]);
+            cargo.env("SVCLB_BIN", workspace::agent());
+            process::run(cargo.env("SVCLB_XDP", "native"))
+        });
     } else {
         steps.step("verifier, maps and labs", || {
             bail!(

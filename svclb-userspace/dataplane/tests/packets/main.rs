@@ -11,6 +11,7 @@
 mod elsewhere;
 mod frames;
 mod fuzz;
+mod malformed;
 mod world;
 
 use frames::{Family, Frame, Transport, family_and_transport};
@@ -274,4 +275,32 @@ fn a_client_that_ended_a_connection_opens_another_one_from_the_same_port() {
         }
         assert_eq!(world.counted(Counter::FlowsOpened), 6);
     }
+}
+
+#[test]
+fn where_no_more_flows_can_be_remembered_new_ones_are_dropped_and_known_ones_go_on() {
+    family_and_transport(|family, transport| {
+        for hook in HOOKS {
+            let world = World::of_few_flows(3);
+            let first = Frame::new(family, transport).to(family.node(), world::NODE_PORT);
+            for port in 1..=3 {
+                assert_eq!(
+                    world.run(hook, &first.by_port(port).bytes()).verdict,
+                    PASS(hook)
+                );
+            }
+            for port in 4..=6 {
+                assert_eq!(
+                    world.run(hook, &first.by_port(port).bytes()).verdict,
+                    DROP(hook)
+                );
+            }
+            assert_eq!(world.counted(Counter::DropFlowsFull), 3);
+            for port in 1..=3 {
+                let known = first.by_port(port).established();
+                let expected = known.to(family.backend(), world::TARGET);
+                assert_eq!(world.run(hook, &known.bytes()).frame, expected.bytes());
+            }
+        }
+    });
 }

@@ -25,6 +25,11 @@ use super::frames::Family;
 pub(crate) const NODE_PORT: u16 = 30_080;
 pub(crate) const TARGET: u16 = 8080;
 
+const SIZES: Sizes = Sizes {
+    peers: 1024,
+    ..Sizes::DEFAULT
+};
+
 /// Where packets of clients come in.
 pub(crate) const HOOKS: [&str; 2] = ["svclb_xdp", "svclb_ingress"];
 /// Where answers leave.
@@ -51,10 +56,28 @@ pub(crate) fn SENT(hook: &str) -> i32 {
     if hook == HOOKS[0] { 4 } else { 7 }
 }
 
+/// Fields go in this order: the programs first.
 pub(crate) struct World {
     dataplane: Dataplane,
+    place: Place,
+}
+
+/// A cgroup and a pin directory of a world's own. They go with it, also if it comes to nothing.
+struct Place {
     pin_dir: PathBuf,
     cgroup: PathBuf,
+}
+
+impl Place {
+    fn new() -> Self {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let name = format!("svclb-packets-{}-{number}", process::id());
+        let cgroup = find_cgroup2().unwrap().join(&name);
+        fs::create_dir(&cgroup).expect("this test loads eBPF programs and so must run as root");
+        let pin_dir = find_bpffs().unwrap().join(&name);
+        Self { pin_dir, cgroup }
+    }
 }
 
 /// The `number`th of many other Services, with a backend of its own.
@@ -147,6 +170,15 @@ impl World {
         Self::of(balanced, "node1", 1)
     }
 
+    /// A world that can remember so many flows.
+    pub(crate) fn of_few_flows(flows: u32) -> Self {
+        let sizes = Sizes {
+            flows: 2 * flows,
+            ..SIZES
+        };
+        Self::sized(service(TrafficPolicy::Cluster), "node1", 1, sizes)
+    }
+
     /// The backend is on another node, behind a device that takes packets of so many bytes.
     pub(crate) fn with_the_backend_elsewhere(mtu: u32) -> Self {
         Self::with_the_backend_behind(DeviceFlags::ATTACHED, mtu)
@@ -203,19 +235,15 @@ impl World {
     }
 
     fn of(service: Service, node_of_backend: &str, services: u32) -> Self {
-        static NUMBER: AtomicU32 = AtomicU32::new(0);
-        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let name = format!("svclb-packets-{}-{number}", process::id());
-        let cgroup = find_cgroup2().unwrap().join(&name);
-        fs::create_dir(&cgroup).expect("this test loads eBPF programs and so must run as root");
-        let pin_dir = find_bpffs().unwrap().join(&name);
+        Self::sized(service, node_of_backend, services, SIZES)
+    }
+
+    fn sized(service: Service, node_of_backend: &str, services: u32, sizes: Sizes) -> Self {
+        let place = Place::new();
         let dataplane = Dataplane::open(&Options {
-            pin_dir: pin_dir.clone(),
-            cgroup: cgroup.clone(),
-            sizes: Sizes {
-                peers: 1024,
-                ..Sizes::DEFAULT
-            },
+            pin_dir: place.pin_dir.clone(),
+            cgroup: place.cgroup.clone(),
+            sizes,
             source_ports: PortRange::new(50_000, 50_999).unwrap(),
             external_cluster_ips: true,
         })
@@ -242,11 +270,7 @@ impl World {
         let mut writer = Writer::adopt(dataplane.maps().unwrap()).unwrap();
         let report = writer.commit(&planner.next_round(usize::MAX).unwrap());
         assert!(report.failed.is_empty(), "{report:?}");
-        Self {
-            dataplane,
-            pin_dir,
-            cgroup,
-        }
+        Self { dataplane, place }
     }
 
     /// An agent starts, removes every Service, and is followed by another one.
@@ -267,13 +291,16 @@ impl World {
     }
 
     pub(crate) fn counted(&self, wanted: Counter) -> u64 {
-        let counters = Pinned::open(&self.pin_dir).unwrap().counters().unwrap();
+        let counters = Pinned::open(&self.place.pin_dir)
+            .unwrap()
+            .counters()
+            .unwrap();
         let found = counters.iter().find(|(counter, _)| *counter == wanted);
         found.map_or(0, |(_, count)| *count)
     }
 }
 
-impl Drop for World {
+impl Drop for Place {
     fn drop(&mut self) {
         let removed = cleanup(&self.pin_dir);
         let gone = fs::remove_dir(&self.cgroup);
