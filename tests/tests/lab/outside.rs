@@ -297,6 +297,33 @@ fn source_ranges_change_without_a_moment_in_which_all_or_none_may_come() {
 }
 
 #[test]
+fn a_pod_reaches_itself_by_an_address_that_looks_at_who_its_clients_are() {
+    for network in NETWORKS {
+        // Its packets come in and go out by one device, and its answers, which would never leave
+        // it for its own address, go to the node's.
+        let scene = Scene::new(network, "off", &service());
+        let pod = scene.backend("a");
+        let own = [format!("{}/32", pod.v4()), format!("{}/128", pod.v6())];
+        scene.put(&own.iter().fold(service(), Service::allows), &["a"]);
+        for to in BALANCED.map(web) {
+            for kind in kinds() {
+                // It asked at its socket until the change came.
+                let mut last = None;
+                let by_packets = wait_until(Duration::from_secs(20), || {
+                    last = Some(pod.ask(kind, to));
+                    let seen = last.as_ref().and_then(|answer| answer.as_ref().ok());
+                    seen.is_some_and(|answer| {
+                        let client = answer.client.ip();
+                        answer.backend == "a" && client != pod.ip_like(client)
+                    })
+                });
+                assert!(by_packets, "{network:?} {to} {kind:?}: {last:?}");
+            }
+        }
+    }
+}
+
+#[test]
 fn a_client_outside_with_affinity_stays_with_its_backend() {
     let sticky = service().sticky(100);
     let scene = Scene::new(PodNetwork::Bridged, ways().last().unwrap(), &sticky);
