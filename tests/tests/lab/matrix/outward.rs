@@ -1,6 +1,7 @@
 //! The addresses for clients outside: every kind of them, under every external policy, for
 //! clients outside and inside, by tc and by XDP.
 
+use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::MutexGuard;
 use std::thread;
@@ -26,6 +27,7 @@ fn addresses_for_clients_outside_lead_in_every_row_where_the_oracle_says() {
     for xdp in ways() {
         let world = World::new(xdp, &cases::places());
         let world = &world;
+        let before = martians();
         let rows: Vec<Row> = thread::scope(|scope| {
             let clients = world.clients(*xdp == "off");
             let asking: Vec<_> = clients
@@ -44,7 +46,22 @@ fn addresses_for_clients_outside_lead_in_every_row_where_the_oracle_says() {
             }
         }
         judge(&rows);
+        assert_eq!(martians(), before, "packets came from where they could not");
     }
+}
+
+/// How many packets the kernel has dropped since they could not come from where they came from, in
+/// all network namespaces.
+fn martians() -> u64 {
+    let text = fs::read_to_string("/proc/net/stat/rt_cache").unwrap();
+    let mut lines = text.lines();
+    let names: Vec<_> = lines.next().unwrap().split_whitespace().collect();
+    let column = names.iter().position(|name| *name == "in_martian_src");
+    let of_cpu = |line: &str| {
+        let value = line.split_whitespace().nth(column.unwrap());
+        u64::from_str_radix(value.unwrap(), 16).unwrap()
+    };
+    lines.map(of_cpu).sum()
 }
 
 /// Two nodes with two backends each, and a client outside. Fields go in this order: the agents
