@@ -28,8 +28,8 @@ pub(crate) struct Args {
     /// After how many minutes a kernel is given up
     #[arg(long, default_value_t = 75)]
     minutes: u64,
-    /// How many guests of a kernel share the tests. Emulation on two processors of one core is
-    /// slower with two of them than with one; under KVM it is not
+    /// How many guests of a kernel share the tests side by side. Under emulation on two processors
+    /// two were slower than one
     #[arg(long, default_value_t = 1)]
     guests: usize,
 }
