@@ -1,7 +1,7 @@
 //! The topology: a lab, its nodes, their pods.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::ops::Deref;
+use std::ops::{Deref, RangeInclusive};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -294,6 +294,14 @@ impl Node {
         self.inner.netns.path()
     }
 
+    /// Sets from which ports the host's sockets ask from now on (`ip_local_port_range`).
+    ///
+    /// # Errors
+    /// If the kernel refuses the range.
+    pub fn asks_from(&self, ports: &RangeInclusive<u16>) -> Result<()> {
+        set_port_range(&self.inner.netns, ports)
+    }
+
     /// The node's IPv4 address: that of its uplink, and without one that of its pods'
     /// bridge.
     pub fn v4(&self) -> Ipv4Addr {
@@ -468,6 +476,14 @@ impl Pod {
         &self.cgroup
     }
 
+    /// Sets from which ports its sockets ask from now on (`ip_local_port_range`).
+    ///
+    /// # Errors
+    /// If the kernel refuses the range.
+    pub fn asks_from(&self, ports: &RangeInclusive<u16>) -> Result<()> {
+        set_port_range(&self.netns, ports)
+    }
+
     /// The path that names its network namespace.
     pub fn netns(&self) -> &Path {
         self.netns.path()
@@ -493,4 +509,10 @@ pub fn wait_until(limit: Duration, mut holds: impl FnMut() -> bool) -> bool {
         }
         thread::sleep(Duration::from_millis(2));
     }
+}
+
+/// Sets from which ports the sockets of a namespace ask from now on.
+fn set_port_range(netns: &Netns, ports: &RangeInclusive<u16>) -> Result<()> {
+    let range = format!("{} {}", ports.start(), ports.end());
+    netns.run(|| ip::sysctl("net/ipv4/ip_local_port_range", &range))
 }

@@ -1,6 +1,7 @@
 //! Nodes with an uplink each, a client outside of them, and `web` at every kind of address.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::ops::RangeInclusive;
 use std::sync::MutexGuard;
 
 use serde_json::Value;
@@ -158,6 +159,17 @@ impl Front {
         everybody.extend(self.pods.iter().map(|pod| -> &Peer { pod }));
         everybody.extend(self.nodes.iter().map(|node| -> &Peer { node }));
         everybody
+    }
+
+    /// Sets from which ports everybody asks from now on.
+    pub(super) fn asks_from(&self, ports: &RangeInclusive<u16>) {
+        self.client.asks_from(ports).unwrap();
+        for pod in &self.pods {
+            pod.asks_from(ports).unwrap();
+        }
+        for node in &self.nodes {
+            node.asks_from(ports).unwrap();
+        }
     }
 
     /// Waits until everybody is answered by exactly these, at each address.

@@ -1,6 +1,7 @@
 //! Session affinity at node ports and load balancers.
 
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -14,12 +15,17 @@ const ALL: [&str; 3] = ["a", "b", "c"];
 /// Those of the node that the load balancer chooses.
 const LOCAL: [&str; 2] = ["a", "c"];
 
-/// Waits until a client is answered by one backend alone, and then insists on it.
+/// From where everybody asks before affinity is switched on again, and afterwards.
+const OLD_PORTS: RangeInclusive<u16> = 32_768..=45_999;
+const NEW_PORTS: RangeInclusive<u16> = 46_000..=60_999;
+
+/// Waits until a client is answered by one backend alone, and then insists on it. Without
+/// affinity, sixteen questions go to one of three backends once in fourteen million.
 fn stays(peer: &Peer, to: SocketAddr) {
     for kind in KINDS {
         let mut backends = Vec::new();
         let settled = wait_until(SETTLES_IN, || {
-            let tally = peer.repeat(kind, to, 8).unwrap();
+            let tally = peer.repeat(kind, to, 16).unwrap();
             assert_eq!(tally.failed(), 0, "{tally:?}");
             backends = tally.answers.into_keys().collect();
             backends.len() == 1
@@ -27,7 +33,10 @@ fn stays(peer: &Peer, to: SocketAddr) {
         assert!(settled, "{kind:?} to {to}: {backends:?}");
         // From here on it is tied, so that not even one may go elsewhere.
         let tally = peer.repeat(kind, to, 15).unwrap();
-        assert!(tally.answers.keys().eq(&backends), "{backends:?} {tally:?}");
+        assert!(
+            tally.answers.keys().eq(&backends),
+            "{kind:?} to {to}: {backends:?} {tally:?}"
+        );
     }
 }
 
@@ -35,6 +44,7 @@ fn stays(peer: &Peer, to: SocketAddr) {
 fn switches(service: &Service, addresses: impl FnOnce(&Front) -> Vec<SocketAddr>, names: &[&str]) {
     let sticky = service.clone().sticky(100);
     let front = Front::new(&sticky, &ALL);
+    front.asks_from(&OLD_PORTS);
     let addresses = addresses(&front);
     let all_stay = || {
         for to in &addresses {
@@ -51,6 +61,9 @@ fn switches(service: &Service, addresses: impl FnOnce(&Front) -> Vec<SocketAddr>
             given(&front.pods[0], kind, *to, &ALL);
         }
     }
+    // A datagram from a port that was just used belongs to the flow of the one before it,
+    // which is known for half a minute and stays where it is. The port is drawn by chance.
+    front.asks_from(&NEW_PORTS);
     front.put(&sticky, &ALL);
     all_stay();
 }
