@@ -156,6 +156,7 @@ impl Agent {
                 .arg(self.node.pin_dir())
                 .args(["--metrics-addr", Self::METRICS])
                 .args(["--healthz-addr", Self::HEALTHZ])
+                .args(self.devices())
                 .args(&self.options.args)
                 .env("NO_COLOR", "1")
                 .stdin(Stdio::null())
@@ -174,6 +175,17 @@ impl Agent {
         let joined = cgroup::join(&cgroup, child.id());
         self.child = Some(child);
         joined
+    }
+
+    /// A node without an uplink has no packets from outside: an emulated kernel spends most of
+    /// an agent's start on the programs for them.
+    fn devices(&self) -> &[&str] {
+        let named = |arg: &String| arg.starts_with("--devices");
+        if self.node.uplink().is_some() || self.options.args.iter().any(named) {
+            &[]
+        } else {
+            &["--devices", "none"]
+        }
     }
 
     fn collect(&self, output: impl Read + Send + 'static) {

@@ -38,6 +38,8 @@ pub struct Options {
     pub source_ports: PortRange,
     /// Whether packets from outside may reach cluster IPs.
     pub external_cluster_ips: bool,
+    /// Whether devices are going to be attached to, so that the packet programs are loaded.
+    pub packets: bool,
 }
 
 /// Why there is no data path. Each says what to do.
@@ -107,7 +109,8 @@ impl Dataplane {
         let features = features();
         let mut ebpf = load_object(&pins, sizes, features, options)?;
         let socket_programs = PROGRAMS.iter().map(|program| program.name);
-        for program in socket_programs.chain(packets::PROGRAMS) {
+        let packet_programs = options.packets.then_some(packets::PROGRAMS);
+        for program in socket_programs.chain(packet_programs.into_iter().flatten()) {
             load_program(&mut ebpf, program)?;
         }
         write_meta(&pins, options.source_ports)?;

@@ -55,6 +55,7 @@ impl Place {
             },
             source_ports: PortRange::new(50_000, 50_999).unwrap(),
             external_cluster_ips: true,
+            packets: false,
         };
         fs::create_dir(&options.cgroup).unwrap();
         let place = Self {

@@ -19,19 +19,23 @@ pub(crate) enum DeviceChoice {
     Auto,
     /// By name.
     Named(Vec<String>),
+    /// None: connections of this node's pods and of its own are all that is translated.
+    None,
 }
 
 impl FromStr for DeviceChoice {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        if text == "auto" {
-            return Ok(Self::Auto);
+        match text {
+            "auto" => return Ok(Self::Auto),
+            "none" => return Ok(Self::None),
+            _ => {}
         }
         let names: Vec<_> = text.split(',').map(|name| name.trim().to_owned()).collect();
         if names.iter().any(String::is_empty) {
             return Err(format!(
-                "{text:?} is neither auto nor a list of devices such as eth0,eth1"
+                "{text:?} is neither auto nor none nor a list of devices such as eth0,eth1"
             ));
         }
         Ok(Self::Named(names))
@@ -42,6 +46,7 @@ impl DeviceChoice {
     /// Whether packets of a device are translated.
     fn takes(&self, device: &Device, takes_pods: bool) -> bool {
         match self {
+            Self::None => false,
             Self::Named(names) => names.contains(&device.name),
             Self::Auto if takes_pods && self.is_of_pods(device) => true,
             // The bridge of pods has an address too, and a device in a bridge is no way of its
@@ -63,6 +68,7 @@ impl DeviceChoice {
         let is_bare = device.addresses.is_empty();
         let is_like_a_pods = match self {
             Self::Named(_) => is_bare,
+            Self::None => false,
             Self::Auto => is_bare && device.is_veth && device.is_ethernet && !device.is_port,
         };
         !device.is_default && (device.is_bridge || is_like_a_pods)

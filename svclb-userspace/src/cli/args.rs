@@ -73,11 +73,12 @@ pub(crate) struct Run {
     pub(crate) healthz_addr: SocketAddr,
     /// The devices by which traffic from outside comes in, and that of pods whose sockets another
     /// kernel has; auto takes those with a default route or an address of their own, and those of
-    /// pods while a Service has source ranges
+    /// pods while a Service has source ranges; none translates no packet, connections of this
+    /// node and its pods alone
     #[arg(
         long,
         env = "SVCLB_DEVICES",
-        value_name = "auto|a,b",
+        value_name = "auto|none|a,b",
         default_value = "auto"
     )]
     pub(crate) devices: DeviceChoice,

@@ -15,7 +15,7 @@ use tracing_subscriber::EnvFilter;
 
 use super::args::{LogFormat, Run, Switch};
 use super::pin_dir;
-use crate::agent::{self, Source};
+use crate::agent::{self, DeviceChoice, Source};
 
 pub(crate) fn run(args: Run) -> anyhow::Result<()> {
     let started = Instant::now();
@@ -35,6 +35,7 @@ pub(crate) fn run(args: Run) -> anyhow::Result<()> {
         sizes: Sizes::from(&args.sizes),
         source_ports: args.source_ports,
         external_cluster_ips: args.external_cluster_ips == Switch::On,
+        packets: args.devices != DeviceChoice::None,
     };
     let source = match args.manifests {
         Some(dir) => Source::Manifests(dir),

@@ -425,6 +425,22 @@ fn the_dump_names_the_flows_of_clients_outside() {
 }
 
 #[test]
+fn told_to_take_no_device_it_takes_its_programs_off_and_serves_sockets() {
+    let mut scene = Scene::new(PodNetwork::Bridged, "off", &service());
+    scene.wait_for_answers(scene.node_port(0)[0], &["a", "b"]);
+    scene.agents[0].set_args(&["--devices", "none"]);
+    scene.agents[0].run().unwrap();
+    for to in scene.node_port(0) {
+        let failure = scene.client.ask(Transport::Tcp, to).unwrap_err();
+        assert_eq!(failure.errno, "ECONNREFUSED");
+        assert!(scene.backend("a").ask(Transport::Tcp, to).is_ok());
+    }
+    scene.agents[0].set_args(&["--devices", "auto"]);
+    scene.agents[0].run().unwrap();
+    scene.wait_for_answers(scene.node_port(0)[0], &["a", "b"]);
+}
+
+#[test]
 fn nothing_is_left_on_the_devices_after_cleanup() {
     for xdp in ways() {
         let mut scene = Scene::new(PodNetwork::Bridged, xdp, &service());

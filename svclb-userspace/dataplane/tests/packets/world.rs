@@ -246,6 +246,7 @@ impl World {
             sizes,
             source_ports: PortRange::new(50_000, 50_999).unwrap(),
             external_cluster_ips: true,
+            packets: true,
         })
         .unwrap_or_else(|error| panic!("{error}: {error:?}"));
         // The loopback device, by which test-run has frames come in: link addresses are zeros.
