@@ -256,6 +256,29 @@ impl Agent {
         self.signal(Signal::SIGKILL).map(drop)
     }
 
+    /// SIGHUP, which asks for an audit.
+    ///
+    /// # Errors
+    /// If it does not run.
+    pub fn ask_for_audit(&self) -> Result<()> {
+        let child = self.child.as_ref().context("the agent does not run")?;
+        let pid = i32::try_from(child.id()).context("no process id")?;
+        kill(Pid::from_raw(pid), Signal::SIGHUP).context("cannot signal the agent")
+    }
+
+    /// The value of a metric without labels.
+    ///
+    /// # Errors
+    /// If there is none, or nothing answers.
+    pub fn metric(&self, name: &str) -> Result<f64> {
+        let (_, text) = self.get(Self::METRICS, "/metrics")?;
+        let line = text
+            .lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))
+            .with_context(|| format!("no metric {name} in {text}"))?;
+        line.parse().with_context(|| format!("{name} is {line}"))
+    }
+
     fn signal(&mut self, signal: Signal) -> Result<(ExitStatus, Duration)> {
         let mut child = self.child.take().context("the agent does not run")?;
         let start = Instant::now();

@@ -48,6 +48,7 @@
 
 mod agent;
 mod apiserver;
+pub mod bpftool;
 mod cgroup;
 pub mod conformance;
 mod ip;

@@ -30,12 +30,18 @@ pub fn feed(command: &mut Command, package: &str, script: &str) -> Result<()> {
 
 /// Runs a program that needs no input.
 pub(crate) fn run(command: &mut Command, package: &str) -> Result<()> {
+    output(command, package).map(drop)
+}
+
+/// Runs a program that needs no input, and returns what it prints.
+pub(crate) fn output(command: &mut Command, package: &str) -> Result<String> {
     let shown = shown(command);
     let output = command
         .stdin(Stdio::null())
         .output()
         .with_context(|| format!("cannot run `{shown}`: install {package}"))?;
-    check(&shown, &output)
+    check(&shown, &output)?;
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 fn check(shown: &str, output: &Output) -> Result<()> {

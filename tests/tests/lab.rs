@@ -13,6 +13,7 @@
 
 mod lab {
     mod affinity;
+    mod audit;
     mod change;
     mod conformance;
     mod dns;

@@ -80,6 +80,7 @@ pub(crate) fn lab_tools() -> Result<()> {
     need("ethtool", "ethtool")?;
     need("nft", "nftables")?;
     need("nsenter", "util-linux")?;
+    need("bpftool", "bpftool")?;
     need("dnsmasq", "dnsmasq-base")?;
     need("dig", "bind9-dnsutils")
 }

@@ -2,10 +2,11 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use crate::links::Links;
 use crate::pins::Pins;
 use crate::sys;
 
@@ -79,6 +80,7 @@ pub enum AttachError {
 /// Attaches one loaded program, or puts it in the place of the one attached before.
 pub(crate) fn attach(
     pins: &Pins,
+    links: &mut Links,
     cgroup_path: &Path,
     program: &SocketProgram,
     loaded: BorrowedFd<'_>,
@@ -92,17 +94,16 @@ pub(crate) fn attach(
         path: cgroup_path.to_owned(),
         source,
     })?;
-    let path = pins.link(program.name);
-    if let Some(link) = existing(&path).map_err(failed)? {
+    if let Some(link) = links.find(program.name).map_err(failed)? {
         // A cgroup's id is its inode number (kernfs).
         let asked = cgroup.metadata().map_err(failed)?.ino();
-        match sys::link_cgroup(link.as_fd()).map_err(failed)? {
+        match sys::link_cgroup(link).map_err(failed)? {
             id if id == asked => {
-                sys::update_link(link.as_fd(), loaded).map_err(failed)?;
+                sys::update_link(link, loaded).map_err(failed)?;
                 return Ok(Attachment::Replaced(program.name));
             }
             // The cgroup is gone, and the link is dead with it.
-            0 => std::fs::remove_file(&path).map_err(failed)?,
+            0 => links.release(program.name).map_err(failed)?,
             _ => {
                 return Err(AttachError::OtherCgroup {
                     pin_dir: pins.dir().to_owned(),
@@ -112,14 +113,6 @@ pub(crate) fn attach(
         }
     }
     let link = sys::create_link(loaded, cgroup.as_fd(), program.attach_type).map_err(failed)?;
-    sys::pin(link.as_fd(), &path).map_err(failed)?;
+    links.keep(program.name, link).map_err(failed)?;
     Ok(Attachment::New(program.name))
-}
-
-fn existing(path: &Path) -> io::Result<Option<OwnedFd>> {
-    match sys::open_pin(path) {
-        Ok(link) => Ok(Some(link)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error),
-    }
 }

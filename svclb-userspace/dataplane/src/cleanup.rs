@@ -8,20 +8,28 @@ use std::path::{Path, PathBuf};
 use svclb_common::maps as names;
 
 use crate::attach::PROGRAMS;
-use crate::packets::{device_pins, release, remove_filters};
+use crate::claim::{Claim, ClaimError};
+use crate::links::release;
+use crate::packets::{device_pins, remove_filters};
 use crate::pinned::Pinned;
 use crate::pins::Pins;
 use crate::ports::PortRange;
 use crate::sys;
 
-/// Something could not be removed.
+/// Why not everything was removed.
 #[derive(Debug, thiserror::Error)]
-#[error("{path} cannot be removed: {source}; run `svclb cleanup` as root again", path = .path.display())]
-pub struct CleanupError {
-    /// What.
-    pub path: PathBuf,
-    /// Why.
-    pub source: io::Error,
+pub enum CleanupError {
+    /// It would come back.
+    #[error(transparent)]
+    Claim(#[from] ClaimError),
+    /// Something resists.
+    #[error("{path} cannot be removed: {source}; run `svclb cleanup` as root again", path = .path.display())]
+    Remove {
+        /// What.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
 }
 
 /// All maps that svclb pins.
@@ -47,10 +55,14 @@ pub(crate) const MAPS: [&str; 15] = [
 /// else is in it. Returns what was removed; nothing pinned is nothing to do.
 ///
 /// # Errors
-/// [`CleanupError`] with the first path that resisted.
+/// [`CleanupError`]: an agent runs, or with the first path that resisted.
 pub fn cleanup(pin_dir: &Path) -> Result<Vec<PathBuf>, CleanupError> {
     let pins = Pins::new(pin_dir);
     let mut removed = Vec::new();
+    if !pin_dir.exists() {
+        return Ok(removed);
+    }
+    let _claim = Claim::new(pin_dir)?;
     for program in &PROGRAMS {
         let path = pins.link(program.name);
         // Detached even if another process still holds the link.
@@ -75,7 +87,7 @@ fn remove_from_devices(pins: &Pins, removed: &mut Vec<PathBuf>) -> Result<(), Cl
     let Ok(Some(meta)) = Pinned::meta(pins.dir()) else {
         return Ok(());
     };
-    let failed = |path: PathBuf| |source| CleanupError { path, source };
+    let failed = |path: PathBuf| |source| CleanupError::Remove { path, source };
     for (name, _) in device_pins(pins).map_err(failed(pins.links()))? {
         let path = pins.link(&name);
         release(&path).map_err(failed(path.clone()))?;
@@ -102,7 +114,7 @@ fn remove(
         // Somebody else's pins are none of our business.
         Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {}
         Err(source) => {
-            return Err(CleanupError {
+            return Err(CleanupError::Remove {
                 path: path.to_owned(),
                 source,
             });

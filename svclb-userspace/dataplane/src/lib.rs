@@ -9,6 +9,7 @@
 //! All `unsafe` of the agent is in `sys`, the wrappers over `bpf(2)`.
 
 mod attach;
+mod claim;
 mod cleanup;
 mod device_map;
 mod features;
@@ -16,6 +17,7 @@ mod flows;
 #[cfg(feature = "kernel-log")]
 mod kernel_log;
 mod kernel_maps;
+mod links;
 mod mounts;
 mod open;
 mod packets;
@@ -28,6 +30,7 @@ mod sockets;
 mod sys;
 
 pub use attach::{AttachError, Attachment, PROGRAMS};
+pub use claim::ClaimError;
 pub use cleanup::{CleanupError, cleanup};
 pub use device_map::Devices;
 pub use features::{Features, features};

@@ -14,11 +14,13 @@ use svclb_common::maps::{self as names, Sizes};
 use svclb_common::{ABI_VERSION, MAGIC, Meta};
 
 use crate::attach::{self, AttachError, Attachment, PROGRAMS};
+use crate::claim::{Claim, ClaimError};
 use crate::cleanup::MAPS;
 use crate::device_map::Devices;
 use crate::features::{Features, features};
 use crate::flows::Flows;
 use crate::kernel_maps::KernelMaps;
+use crate::links::Links;
 use crate::pinned::{Pinned, PinnedError};
 use crate::pins::Pins;
 use crate::port_bits::PortBits;
@@ -60,6 +62,8 @@ pub enum OpenError {
     NotBpffs(PathBuf),
     #[error("the pin directory {path} cannot be made: {source}; give another with --pin-dir", path = .path.display())]
     PinDir { path: PathBuf, source: io::Error },
+    #[error(transparent)]
+    Claim(#[from] ClaimError),
     #[error("the maps pinned in {path} have layout version {found} and this svclb has {ours}; run `svclb cleanup --pin-dir {path}` and start again (connections made before stay, new ones wait until then)", path = .path.display())]
     OtherAbi {
         path: PathBuf,
@@ -87,6 +91,10 @@ pub enum OpenError {
 pub struct Dataplane {
     ebpf: Ebpf,
     pins: Pins,
+    claim: Claim,
+    links: Links,
+    /// By name: programs hold maps too, but who removes a pin makes a map nameless.
+    maps: Vec<(&'static str, sys::Map)>,
     cgroup: PathBuf,
     features: Features,
     source_ports: PortRange,
@@ -104,6 +112,7 @@ impl Dataplane {
         check_machine(options)?;
         let pins = Pins::new(&options.pin_dir);
         make_pin_dir(&pins)?;
+        let claim = Claim::new(pins.dir())?;
         let mut warnings = Vec::new();
         let sizes = adopted_sizes(&pins, options.sizes, &mut warnings)?;
         let features = features();
@@ -117,8 +126,13 @@ impl Dataplane {
 
         #[cfg(feature = "kernel-log")]
         crate::kernel_log::follow(&mut ebpf);
+        let held = |name| Ok((name, sys::Map::open(&pins.map(name))?));
+        let maps = MAPS.into_iter().map(held).collect::<io::Result<_>>();
         Ok(Self {
             ebpf,
+            claim,
+            links: Links::new(pins.clone()),
+            maps: maps.map_err(OpenError::Maps)?,
             pins,
             cgroup: options.cgroup.clone(),
             features,
@@ -132,7 +146,7 @@ impl Dataplane {
     ///
     /// # Errors
     /// [`AttachError`]; programs attached before it stay attached.
-    pub fn attach(&self) -> Result<Vec<Attachment>, AttachError> {
+    pub fn attach(&mut self) -> Result<Vec<Attachment>, AttachError> {
         PROGRAMS
             .iter()
             .map(|program| {
@@ -144,9 +158,39 @@ impl Dataplane {
                 let missing = || refused(ProgramError::NotLoaded);
                 let loaded = self.ebpf.program(program.name).ok_or_else(missing)?;
                 let fd = loaded.fd().map_err(refused)?;
-                attach::attach(&self.pins, &self.cgroup, program, fd.as_fd())
+                attach::attach(
+                    &self.pins,
+                    &mut self.links,
+                    &self.cgroup,
+                    program,
+                    fd.as_fd(),
+                )
             })
             .collect()
+    }
+
+    /// Pins again what somebody unpinned: maps and links, which both are held here. Returns
+    /// how many.
+    ///
+    /// # Errors
+    /// [`OpenError::PinDir`], [`OpenError::Claim`] if another agent is there by now, or
+    /// [`OpenError::Maps`].
+    pub fn pin_again(&mut self) -> Result<usize, OpenError> {
+        make_pin_dir(&self.pins)?;
+        self.claim.renew()?;
+        let mut pinned = 0;
+        for (name, map) in &self.maps {
+            let path = self.pins.map(name);
+            match sys::Map::open(&path) {
+                Ok(there) if there.id == map.id => continue,
+                Ok(_) => fs::remove_file(&path).map_err(OpenError::Maps)?,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(OpenError::Maps(error)),
+            }
+            sys::pin(map.as_fd(), &path).map_err(OpenError::Maps)?;
+            pinned += 1;
+        }
+        Ok(pinned + self.links.pin_again().map_err(OpenError::Maps)?)
     }
 
     /// The maps, for the writer.
@@ -181,6 +225,19 @@ impl Dataplane {
 
     pub(crate) fn program_mut(&mut self, name: &str) -> Option<&mut Program> {
         self.ebpf.program_mut(name)
+    }
+
+    pub(crate) const fn links(&mut self) -> &mut Links {
+        &mut self.links
+    }
+
+    pub(crate) fn packet_program_and_links(
+        &mut self,
+        name: &str,
+    ) -> io::Result<(BorrowedFd<'_>, &mut Links)> {
+        let loaded = self.ebpf.program(name).ok_or(ProgramError::NotLoaded);
+        let fd = loaded.and_then(Program::fd).map_err(io::Error::other)?;
+        Ok((fd.as_fd(), &mut self.links))
     }
 
     pub(crate) fn packet_program(&self, name: &str) -> io::Result<BorrowedFd<'_>> {

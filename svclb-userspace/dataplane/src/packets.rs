@@ -8,7 +8,6 @@ use std::fs;
 use std::io;
 use std::mem;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::PathBuf;
 use std::str::FromStr;
 
 use aya::programs::tc::{
@@ -17,6 +16,7 @@ use aya::programs::tc::{
 };
 use aya::programs::{ProgramError, SchedClassifier, TcAttachType};
 
+use crate::links::Links;
 use crate::open::Dataplane;
 use crate::pins::Pins;
 use crate::sys;
@@ -173,7 +173,7 @@ impl Dataplane {
             XdpMode::Off => Attached::Tc,
         };
         if attached == Attached::Tc {
-            release(&self.pins().link(&pin(XDP, index))).map_err(failed)?;
+            self.links().release(&pin(XDP, index)).map_err(failed)?;
         }
         Ok(attached)
     }
@@ -186,9 +186,8 @@ impl Dataplane {
         name: &str,
         index: u32,
     ) -> io::Result<()> {
-        let path = self.pins().link(&pin(program, index));
-        let loaded = self.packet_program(program)?;
-        match place(loaded, index, tcx, 0, &path) {
+        let (loaded, links) = self.packet_program_and_links(program)?;
+        match place(links, &pin(program, index), loaded, index, tcx, 0) {
             // Before Linux 6.6.
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {}
             result => return result,
@@ -222,9 +221,8 @@ impl Dataplane {
     }
 
     fn attach_xdp(&mut self, index: u32, flags: u32) -> io::Result<()> {
-        let path = self.pins().link(&pin(XDP, index));
-        let loaded = self.packet_program(XDP)?;
-        place(loaded, index, BPF_XDP, flags, &path)
+        let (loaded, links) = self.packet_program_and_links(XDP)?;
+        place(links, &pin(XDP, index), loaded, index, BPF_XDP, flags)
     }
 
     fn classifier(&mut self, program: &str) -> io::Result<&mut SchedClassifier> {
@@ -238,10 +236,15 @@ impl Dataplane {
     ///
     /// # Errors
     /// The first pin that cannot be removed.
-    pub fn keep_devices(&self, keep: &[u32]) -> io::Result<()> {
-        for (name, index) in device_pins(self.pins())? {
+    pub fn keep_devices(&mut self, keep: &[u32]) -> io::Result<()> {
+        let pinned = device_pins(self.pins())?;
+        // Those whose pins somebody removed are attached nevertheless.
+        let held = self.links().names().into_iter();
+        let held = held.filter_map(|name| Some((device_of(&name)?, name)));
+        let held: Vec<_> = held.map(|(index, name)| (name, index)).collect();
+        for (name, index) in pinned.into_iter().chain(held) {
             if !keep.contains(&index) {
-                release(&self.pins().link(&name))?;
+                self.links().release(&name)?;
             }
         }
         Ok(())
@@ -304,6 +307,13 @@ fn pin(program: &str, index: u32) -> String {
     format!("{program}-{index}")
 }
 
+/// The device of a link, by the name of its pin.
+fn device_of(name: &str) -> Option<u32> {
+    let (program, index) = name.rsplit_once('-')?;
+    PROGRAMS.contains(&program).then_some(())?;
+    index.parse().ok()
+}
+
 /// The pins of device links, with their devices.
 pub(crate) fn device_pins(pins: &Pins) -> io::Result<Vec<(String, u32)>> {
     let mut found = Vec::new();
@@ -314,45 +324,29 @@ pub(crate) fn device_pins(pins: &Pins) -> io::Result<Vec<(String, u32)>> {
     };
     for entry in entries {
         let name = entry?.file_name().to_string_lossy().into_owned();
-        let index = name.rsplit_once('-').and_then(|(program, index)| {
-            PROGRAMS.contains(&program).then_some(())?;
-            index.parse().ok()
-        });
-        found.extend(index.map(|index| (name, index)));
+        found.extend(device_of(&name).map(|index| (name, index)));
     }
     Ok(found)
 }
 
-/// Detaches and unpins a link, if it is there.
-pub(crate) fn release(path: &PathBuf) -> io::Result<()> {
-    match sys::open_pin(path) {
-        Ok(link) => {
-            // EINVAL or ENOLINK: its device is gone.
-            let _already_detached = sys::detach_link(link.as_fd());
-            fs::remove_file(path)
-        }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(error),
-    }
-}
-
 /// Attaches a program by a pinned link, or puts it in the place of the one before.
 fn place(
+    links: &mut Links,
+    name: &str,
     program: BorrowedFd<'_>,
     index: u32,
     attach_type: u32,
     flags: u32,
-    path: &PathBuf,
 ) -> io::Result<()> {
-    if let Ok(link) = sys::open_pin(path) {
-        if sys::update_link(link.as_fd(), program).is_ok() {
+    if let Some(link) = links.find(name)? {
+        if sys::update_link(link, program).is_ok() {
             return Ok(());
         }
         // Its device is gone, or it was attached in another mode.
-        release(path)?;
+        links.release(name)?;
     }
     let link = sys::create_device_link(program, index, attach_type, flags)?;
-    sys::pin(link.as_fd(), path)
+    links.keep(name, link)
 }
 
 /// Takes our filters off every device of the caller's network namespace.

@@ -107,6 +107,8 @@ pub(crate) fn pin(object: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
 #[derive(Debug)]
 pub(crate) struct Map {
     fd: OwnedFd,
+    /// The kernel's number of it.
+    pub(crate) id: u32,
     pub(crate) key_size: usize,
     pub(crate) value_size: usize,
     pub(crate) max_entries: u32,
@@ -160,6 +162,12 @@ pub(crate) struct BatchEnd {
     pub(crate) error: Option<io::Error>,
 }
 
+impl AsFd for Map {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
 impl Map {
     /// Opens a pinned map.
     pub(crate) fn open(path: &Path) -> io::Result<Self> {
@@ -168,6 +176,7 @@ impl Map {
         get_info(fd.as_fd(), &mut info)?;
         Ok(Self {
             fd,
+            id: info.id,
             key_size: info.key_size as usize,
             value_size: info.value_size as usize,
             max_entries: info.max_entries,

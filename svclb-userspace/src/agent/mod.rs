@@ -34,7 +34,7 @@ use svclb_core::model::{Event, Node, Site};
 use svclb_core::planner::{Contest, Planner};
 use svclb_core::told::Told;
 use svclb_core::writer::{REST, Retired, Writer};
-use svclb_dataplane::{Attachment, Dataplane, GracePeriod, KernelMaps, XdpMode};
+use svclb_dataplane::{Attachment, Dataplane, GracePeriod, KernelMaps, OpenError, XdpMode};
 use svclb_source::{KubeOptions, Notice, Status, notices};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
@@ -139,7 +139,7 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
                 }
             }
             happened = agent.happens() => agent.take(happened),
-            _ = tick.tick() => agent.tick(&status),
+            _ = tick.tick() => agent.tick(&status)?,
             ended = &mut source => {
                 return ended.context("the source stopped by a defect of its own")?;
             }
@@ -452,7 +452,7 @@ impl Agent {
 
     /// Compares maps and programs with what they should be, and repairs what differs: a
     /// deleted element, a detached program, a second writer.
-    fn audit(&mut self) {
+    fn audit(&mut self) -> anyhow::Result<()> {
         self.audited = Some(Instant::now());
         match self.writer.audit() {
             Ok(0) => {}
@@ -468,6 +468,19 @@ impl Agent {
                 }
             }
             Err(error) => warn!("the maps cannot be compared with what was written: {error}"),
+        }
+        match self.dataplane.pin_again() {
+            Ok(0) => {}
+            Ok(pins) => {
+                warn!(
+                    pins,
+                    "pins were removed; they are there again, and nothing was detached"
+                );
+                self.metrics.drifted(pins);
+            }
+            // Two agents would undo each other's writes.
+            Err(error @ OpenError::Claim(_)) => return Err(error.into()),
+            Err(error) => warn!("what is not pinned cannot be pinned again: {error}"),
         }
         match self.dataplane.attach() {
             Ok(attached) => {
@@ -486,15 +499,16 @@ impl Agent {
             Err(error) => warn!("the programs cannot be attached again: {error}"),
         }
         self.follow_devices(true);
+        Ok(())
     }
 
-    fn tick(&mut self, status: &Status) {
+    fn tick(&mut self, status: &Status) -> anyhow::Result<()> {
         let due = self
             .audited
             .is_none_or(|last| last.elapsed() >= self.audit_interval);
         // What is retired and not collected yet is in the maps and rightly so.
         if self.ready && due && self.passing.is_none() {
-            self.audit();
+            self.audit()?;
         }
         if self.ready {
             if let Err(error) = self.writer.free(self.started.elapsed(), REST) {
@@ -512,6 +526,7 @@ impl Agent {
             self.planner.waiting().count(),
             status,
         );
+        Ok(())
     }
 }
 

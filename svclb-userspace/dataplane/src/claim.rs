@@ -1,0 +1,80 @@
+//! One agent to a pin directory: two would undo each other's writes.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
+
+/// Somebody else has the pin directory, or it cannot be claimed.
+#[derive(Debug, thiserror::Error)]
+pub enum ClaimError {
+    /// An agent runs.
+    #[error("another svclb runs with the pin directory {path}; stop it first, or give another with --pin-dir", path = .0.display())]
+    Taken(PathBuf),
+    /// It cannot be opened or locked.
+    #[error("the pin directory {path} cannot be claimed: {source}; give another with --pin-dir", path = .path.display())]
+    Io {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// A lock on a pin directory, which ends with the process, however that ends.
+#[derive(Debug)]
+pub(crate) struct Claim {
+    path: PathBuf,
+    lock: Flock<File>,
+}
+
+impl Claim {
+    /// Claims a directory. An agent that is just ending gets a moment for it.
+    ///
+    /// # Errors
+    /// [`ClaimError`].
+    pub(crate) fn new(path: &Path) -> Result<Self, ClaimError> {
+        const ATTEMPTS: u32 = 20;
+        const PAUSE: Duration = Duration::from_millis(100);
+        for _ in 1..ATTEMPTS {
+            match Self::once(path) {
+                Err(ClaimError::Taken(_)) => std::thread::sleep(PAUSE),
+                other => return other,
+            }
+        }
+        Self::once(path)
+    }
+
+    fn once(path: &Path) -> Result<Self, ClaimError> {
+        let failed = |source| ClaimError::Io {
+            path: path.to_owned(),
+            source,
+        };
+        let dir = File::open(path).map_err(failed)?;
+        match Flock::lock(dir, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => Ok(Self {
+                path: path.to_owned(),
+                lock,
+            }),
+            Err((_, Errno::EWOULDBLOCK)) => Err(ClaimError::Taken(path.to_owned())),
+            Err((_, errno)) => Err(failed(errno.into())),
+        }
+    }
+
+    /// Claims the directory again, where another was made in its place.
+    ///
+    /// # Errors
+    /// [`ClaimError`], if somebody else was there first.
+    pub(crate) fn renew(&mut self) -> Result<(), ClaimError> {
+        let number = |metadata: std::fs::Metadata| (metadata.dev(), metadata.ino());
+        let claimed = self.lock.metadata().map(number).ok();
+        if std::fs::metadata(&self.path).map(number).ok() != claimed {
+            *self = Self::once(&self.path)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,182 @@
+//! What somebody else does to maps, programs and pins is noticed and undone, and nothing that
+//! was served is lost meanwhile unless its very element was taken away.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use svclb_tests::bpftool::{PinnedMap, detach_link};
+use svclb_tests::manifests::Service;
+use svclb_tests::{Agent, AgentOptions, Transport, wait_until};
+
+use super::scene::{Scene, TARGET, v4, v6, web, web_service};
+
+const REPAIRED: &str = "svclb_drift_repaired_total";
+const PROGRAMS: usize = 9;
+
+fn pinned(scene: &Scene, map: &str) -> PinnedMap {
+    PinnedMap::at(scene.node.pin_dir().join("maps").join(map))
+}
+
+fn names(dir: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(dir).unwrap();
+    let mut names: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
+    names.sort();
+    names
+}
+
+/// Asks for an audit, waits until it has counted repairs, and for the line that tells of it.
+fn is_repaired(scene: &Scene, words: &[&str]) {
+    let before = scene.agent.metric(REPAIRED).unwrap();
+    scene.agent.ask_for_audit().unwrap();
+    let counted = wait_until(Duration::from_secs(10), || {
+        scene.agent.metric(REPAIRED).unwrap() > before
+    });
+    assert!(counted, "{:?}", scene.agent.log());
+    let line = scene.agent.wait_for_line(words);
+    assert!(line.is_some(), "{:?}", scene.agent.log());
+}
+
+/// All backends answer at both addresses over both transports, and no question fails.
+fn is_served(scene: &Scene) {
+    for ip in [v4(10), v6(0x10)] {
+        for transport in [Transport::Tcp, Transport::Udp] {
+            let tally = scene.client.repeat(transport, web(ip), 60).unwrap();
+            assert_eq!((tally.failed(), tally.wrong_names), (0, 0), "{tally:?}");
+            assert_eq!(tally.answers.len(), 3, "{tally:?}");
+        }
+    }
+}
+
+#[test]
+fn elements_that_somebody_deleted_are_written_again() {
+    let scene = Scene::web();
+    for map in ["FRONTENDS", "SLOTS", "BACKENDS", "SERVICES"] {
+        let map = pinned(&scene, map);
+        let elements = map.elements().unwrap();
+        assert!(!elements.is_empty(), "{map:?}");
+        for (key, _) in &elements {
+            map.delete(key).unwrap();
+        }
+        is_repaired(&scene, &["the maps were not as svclb left them"]);
+        let settled = wait_until(Duration::from_secs(10), || {
+            map.elements().unwrap().len() >= elements.len()
+        });
+        assert!(settled, "{map:?}: {:?}", scene.agent.log());
+        scene.wait_for_answers(web(v4(10)), &["a", "b", "c"]);
+        is_served(&scene);
+    }
+}
+
+#[test]
+fn what_a_second_writer_wrote_is_undone() {
+    let scene = Scene::new(|manifests, endpoints| {
+        let objects = web_service().with(endpoints);
+        manifests.put("web.yaml", &objects).unwrap();
+        let other = Service::new("other").at(v4(11)).tcp(80, TARGET);
+        let objects = other.with(&endpoints[..1]);
+        manifests.put("other.yaml", &objects).unwrap();
+    });
+    assert_eq!(scene.answering(web(v4(11))), ["a"]);
+    // Each frontend leads to where another did.
+    let map = pinned(&scene, "FRONTENDS");
+    let elements = map.elements().unwrap();
+    let values = elements.iter().map(|(_, value)| value);
+    for ((key, _), value) in elements.iter().zip(values.cycle().skip(1)) {
+        map.update(key, value).unwrap();
+    }
+    is_repaired(&scene, &["the maps were not as svclb left them"]);
+    scene.wait_for_answers(web(v4(11)), &["a"]);
+    scene.wait_for_answers(web(v4(10)), &["a", "b", "c"]);
+    is_served(&scene);
+}
+
+#[test]
+fn programs_that_somebody_detached_are_attached_again() {
+    let scene = Scene::web();
+    let links = names(&scene.node.pin_dir().join("links"));
+    assert_eq!(links.len(), PROGRAMS);
+    for link in &links {
+        detach_link(link).unwrap();
+    }
+    assert!(scene.client.ask(Transport::Tcp, web(v4(10))).is_err());
+    is_repaired(&scene, &["programs were detached"]);
+    assert!((scene.agent.metric(REPAIRED).unwrap() - PROGRAMS as f64).abs() < 0.5);
+    is_served(&scene);
+}
+
+#[test]
+fn pins_that_somebody_removed_under_a_running_agent_detach_nothing() {
+    let mut scene = Scene::web();
+    let pause = Duration::from_micros(100);
+    let to = web(v4(10));
+    scene.client.start_load(Transport::Tcp, to, pause).unwrap();
+    let before = names(&scene.node.pin_dir().join("maps"));
+    for dir in ["maps", "links"] {
+        for pin in names(&scene.node.pin_dir().join(dir)) {
+            fs::remove_file(pin).unwrap();
+        }
+        fs::remove_dir(scene.node.pin_dir().join(dir)).unwrap();
+    }
+    fs::remove_dir(scene.node.pin_dir()).unwrap();
+
+    // Changes are still made, in maps that have no names.
+    let fewer = web_service().with(&scene.endpoints_of(&["b", "c"]));
+    scene.manifests.put("web.yaml", &fewer).unwrap();
+    scene.wait_for_answers(to, &["b", "c"]);
+    let all = web_service().with(&scene.endpoints());
+    scene.manifests.put("web.yaml", &all).unwrap();
+    scene.wait_for_answers(to, &["a", "b", "c"]);
+
+    is_repaired(&scene, &["pins were removed"]);
+    assert_eq!(names(&scene.node.pin_dir().join("maps")), before);
+    assert_eq!(names(&scene.node.pin_dir().join("links")).len(), PROGRAMS);
+    // And by the new names the next start finds what serves.
+    scene.agent.kill().unwrap();
+    scene.agent.run().unwrap();
+    let line = scene.agent.wait_for_line(&["ready", "replaced=9"]);
+    assert!(line.is_some(), "{:?}", scene.agent.log());
+    let tally = scene.client.stop_load().unwrap();
+    assert_eq!((tally.failed(), tally.wrong_names), (0, 0), "{tally:?}");
+    is_served(&scene);
+}
+
+#[test]
+fn a_second_agent_with_the_same_pins_is_refused_and_so_is_a_cleanup() {
+    let mut scene = Scene::web();
+    let output = scene.agent.run_once(&[], 0).unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(!output.status.success(), "{said}");
+    for words in ["another svclb runs", "--pin-dir"] {
+        assert!(said.lines().last().unwrap().contains(words), "{said}");
+    }
+    let output = scene.agent.svclb("cleanup", &[]).unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(!output.status.success(), "{said}");
+    assert!(said.contains("another svclb runs"), "{said}");
+    is_served(&scene);
+    // A reader is no second agent.
+    assert!(scene.agent.dump("services").is_ok());
+    // Where the first one lost its directory to another, it says so and ends.
+    let dir = scene.node.pin_dir().to_owned();
+    assert!(
+        Command::new("rm")
+            .arg("-r")
+            .arg(&dir)
+            .status()
+            .unwrap()
+            .success()
+    );
+    let other = Agent::start(&scene.node, scene.manifests.dir(), AgentOptions::default());
+    assert!(other.is_ok(), "{other:?}");
+    scene.agent.ask_for_audit().unwrap();
+    let mut status = None;
+    let ended = wait_until(Duration::from_secs(10), || {
+        status = scene.agent.exit_status();
+        status.is_some()
+    });
+    assert!(ended, "{:?}", scene.agent.log());
+    assert!(!status.unwrap().success());
+    is_served(&scene);
+}
