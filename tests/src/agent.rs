@@ -111,7 +111,7 @@ impl Agent {
         let mut ended = None;
         let ready = wait_until(limit, || {
             ended = self.exit_status();
-            ended.is_some() || self.log_has_word("ready")
+            ended.is_some() || self.is_ready()
         });
         if let Some(status) = ended {
             bail!("svclb run ended with {status}:\n{}", self.log().join("\n"))
@@ -221,6 +221,11 @@ impl Agent {
         };
         wait_until(Duration::from_secs(3), || find().is_some());
         find()
+    }
+
+    /// Whether everything that exists is in the maps since its last start.
+    pub fn is_ready(&self) -> bool {
+        self.log_has_word("ready")
     }
 
     fn log_has_word(&self, word: &str) -> bool {

@@ -50,6 +50,7 @@ mod agent;
 mod apiserver;
 pub mod bpftool;
 mod cgroup;
+pub mod churn;
 pub mod conformance;
 mod ip;
 mod lab;
@@ -73,7 +74,8 @@ pub use machine::{Machine, prepare_machine};
 pub use network::PodNetwork;
 pub use outside::{BALANCER_V4, BALANCER_V6, Outside};
 pub use peer::{
-    Answer, Connected, Failure, Kind, Peer, PeerSocket, Received, Tally, Transport, peer_binary,
+    Answer, Connected, Failure, Kind, Peer, PeerSocket, Received, Tally, Target, Transport,
+    peer_binary,
 };
 pub use tool::feed;
 pub use uplink::UplinkOptions;

@@ -169,6 +169,11 @@ impl Service {
         }
     }
 
+    /// `metadata.name`.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Adds a cluster IP; the first is `clusterIP` too.
     #[must_use]
     pub fn at(mut self, ip: impl Into<IpAddr>) -> Self {

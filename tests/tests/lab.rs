@@ -15,6 +15,7 @@ mod lab {
     mod affinity;
     mod audit;
     mod change;
+    mod churn;
     mod conformance;
     mod dns;
     mod examples;

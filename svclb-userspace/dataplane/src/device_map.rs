@@ -24,6 +24,19 @@ impl Devices {
         self.0.update(sys::bytes(&index), sys::bytes(value))
     }
 
+    /// What is known of a device.
+    ///
+    /// # Errors
+    /// What the system said.
+    pub fn get(&self, index: u32) -> io::Result<Option<DeviceValue>> {
+        let mut buffer = vec![0; self.0.value_size];
+        if self.0.lookup(sys::bytes(&index), &mut buffer)? {
+            sys::value(&buffer).map(Some)
+        } else {
+            Ok(None)
+        }
+    }
+
     /// Forgets a device.
     ///
     /// # Errors

@@ -81,6 +81,9 @@ pub(crate) struct Packets {
     mode: XdpMode,
     map: DeviceMap,
     attached: BTreeMap<u32, (String, Attached)>,
+    /// How the programs that an earlier agent left are attached, until they are replaced: a flow
+    /// that is opened meanwhile needs to know.
+    adopted: BTreeMap<u32, DeviceFlags>,
     written: BTreeMap<u32, DeviceValue>,
     /// Whether pods' devices are taken without being named.
     takes_pods: bool,
@@ -95,6 +98,7 @@ impl Packets {
             mode,
             map,
             attached: BTreeMap::new(),
+            adopted: BTreeMap::new(),
             written: BTreeMap::new(),
             takes_pods: false,
             is_new: true,
@@ -128,7 +132,9 @@ impl Packets {
                 detach_filters(&device.name);
             }
         }
-        self.is_new = false;
+        if std::mem::take(&mut self.is_new) {
+            self.adopt(wanted.keys().map(|index| **index));
+        }
         self.attached.retain(|index, (name, _)| {
             let stays = wanted.get(index).is_some_and(|device| device.name == *name);
             if !stays {
@@ -157,7 +163,21 @@ impl Packets {
                 Err(error) => warn!("{error}"),
             }
         }
+        self.adopted.clear();
         self.write(devices, own);
+    }
+
+    /// Reads back what an earlier agent knew of these devices.
+    fn adopt(&mut self, wanted: impl Iterator<Item = u32>) {
+        for index in wanted {
+            match self.map.get(index) {
+                Ok(known) => {
+                    let flags = known.map(|value| value.flags);
+                    self.adopted.extend(flags.map(|flags| (index, flags)));
+                }
+                Err(error) => warn!("what was known of a device cannot be read: {error}"),
+            }
+        }
     }
 
     /// How XDP is attached to a device: to those of default routes alone, and to a veth (the
@@ -210,7 +230,12 @@ impl Packets {
         };
         let flag = |flag, is_set| if is_set { flag } else { DeviceFlags::NONE };
         let attached = self.attached.get(&index).map(|(_, attached)| *attached);
-        let native = attached == Some(Attached::NativeXdp);
+        let adopted = self.adopted.get(&index).copied().unwrap_or_default();
+        let native = match attached {
+            Some(attached) => attached == Attached::NativeXdp,
+            None => adopted.contains(DeviceFlags::XDP_TARGET),
+        };
+        let is_attached = attached.is_some() || adopted.contains(DeviceFlags::ATTACHED);
         DeviceValue {
             v4: address(true),
             v6: address(false),
@@ -219,7 +244,7 @@ impl Packets {
             mtu: device.mtu,
             flags: flag(DeviceFlags::PODS, self.choice.is_of_pods(device))
                 .union(flag(DeviceFlags::XDP_TARGET, native && device.is_veth))
-                .union(flag(DeviceFlags::ATTACHED, attached.is_some())),
+                .union(flag(DeviceFlags::ATTACHED, is_attached)),
         }
     }
 }

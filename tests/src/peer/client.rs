@@ -14,7 +14,9 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::protocol::{Answer, Connected, Failure, Kind, Received, Request, Tally, Transport};
+use super::protocol::{
+    Answer, Connected, Failure, Kind, Received, Request, Tally, Target, Transport,
+};
 use super::sockets::failure;
 
 /// Finds `svclb-lab-peer`: where `SVCLB_LAB_PEER` says, or beside the running binary.
@@ -94,6 +96,16 @@ impl Peer {
         self.call(&Request::Serve { transport, port })
     }
 
+    /// Answers there no longer: who comes is refused. Tells how long ago somebody came last, if
+    /// ever anybody did.
+    ///
+    /// # Errors
+    /// If it does not serve there.
+    pub fn withdraw(&self, transport: Transport, port: u16) -> Result<Option<Duration>, Failure> {
+        let idle: Option<u64> = self.call(&Request::Withdraw { transport, port })?;
+        Ok(idle.map(Duration::from_micros))
+    }
+
     /// One question on a socket of its own.
     ///
     /// # Errors
@@ -127,9 +139,18 @@ impl Peer {
         to: SocketAddr,
         pause: Duration,
     ) -> Result<(), Failure> {
+        let kind = kind.into();
+        let port = None;
+        self.start_loads(vec![Target { kind, to, port }], pause)
+    }
+
+    /// The same with many to ask, one after the other and then from the first again.
+    ///
+    /// # Errors
+    /// Only if the peer is gone.
+    pub fn start_loads(&self, targets: Vec<Target>, pause: Duration) -> Result<(), Failure> {
         self.call(&Request::StartLoad {
-            kind: kind.into(),
-            to,
+            targets,
             pause_us: u64::try_from(pause.as_micros()).unwrap_or(u64::MAX),
         })
     }

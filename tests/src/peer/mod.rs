@@ -12,7 +12,7 @@ mod worker;
 
 pub use client::{Peer, PeerSocket, peer_binary};
 pub use protocol::{
-    Answer, Connected, Failure, Kind, Latency, Received, Request, Tally, Transport,
+    Answer, Connected, Failure, Kind, Latency, Received, Request, Tally, Target, Transport,
 };
 pub use sockets::{ask, repeat};
 pub use worker::work;

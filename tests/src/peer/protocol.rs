@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 
 /// What `socket(2)` is asked for.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Transport {
     /// `IPPROTO_TCP`.
@@ -80,6 +80,17 @@ impl From<Transport> for Kind {
     }
 }
 
+/// Whom a load asks.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Target {
+    /// By which kind of socket.
+    pub kind: Kind,
+    /// At which address.
+    pub to: SocketAddr,
+    /// At which of a backend's ports the answer has to be given; any, if none.
+    pub port: Option<u16>,
+}
+
 /// One order to a peer.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(tag = "do", rename_all = "kebab-case")]
@@ -90,6 +101,8 @@ impl From<Transport> for Kind {
 pub enum Request {
     /// Answer at a port of every address, in both families. Answers nothing.
     Serve { transport: Transport, port: u16 },
+    /// Answer there no longer. Answers how long ago somebody came last, in microseconds.
+    Withdraw { transport: Transport, port: u16 },
     /// Make a socket. Answers its number.
     Open { kind: Kind, v6: bool },
     /// Connect a socket. Answers [`Connected`].
@@ -117,11 +130,7 @@ pub enum Request {
         times: u32,
     },
     /// Go on asking in the background until told to stop. Answers nothing.
-    StartLoad {
-        kind: Kind,
-        to: SocketAddr,
-        pause_us: u64,
-    },
+    StartLoad { targets: Vec<Target>, pause_us: u64 },
     /// What the background questions got since the last time. Answers [`Tally`].
     TakeLoad,
     /// The same, and stop.
@@ -152,6 +161,14 @@ pub struct Failure {
 }
 
 impl Failure {
+    /// The same, with who was asked.
+    #[must_use]
+    pub fn of(mut self, kind: Kind, to: SocketAddr) -> Self {
+        let connected = if kind.connected { "" } else { "unconnected " };
+        self.during = format!("{connected}{:?} to {to}: {}", kind.transport, self.during);
+        self
+    }
+
     /// Whether the lab gave up waiting, so that nothing at all came back.
     pub fn is_time_out(&self) -> bool {
         matches!(
@@ -181,6 +198,8 @@ pub struct Connected {
 pub struct Received {
     /// Which server sent it.
     pub backend: String,
+    /// The port at which it serves.
+    pub port: u16,
     /// What the server saw as the client's address.
     pub client: SocketAddr,
     /// What the server heard.
@@ -194,6 +213,8 @@ pub struct Received {
 pub struct Answer {
     /// Which server answered.
     pub backend: String,
+    /// The port at which it serves.
+    pub port: u16,
     /// What the server saw as the client's address.
     pub client: SocketAddr,
     /// `getpeername`; none on an unconnected socket.

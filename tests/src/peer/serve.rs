@@ -2,64 +2,133 @@
 
 use std::io::{self, BufRead as _, BufReader, Write as _};
 use std::net::{Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::thread;
-use std::time::Instant;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use socket2::{SockRef, Socket};
 
 use super::protocol::{Failure, Transport};
 use super::sockets::{Greeting, failure, make};
 
-/// Answers at a port of every address, in both families, from now on.
-pub(super) fn serve(backend: &str, transport: Transport, port: u16) -> Result<(), Failure> {
-    for any in [
-        SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)),
-        SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)),
-    ] {
-        let start = Instant::now();
-        listen(backend.to_owned(), transport, any)
-            .map_err(|error| failure("serve", start, &error))?;
-    }
-    Ok(())
+/// A port of every address, in both families, at which somebody answers until it is stopped.
+pub(super) struct Server {
+    shared: Arc<Shared>,
+    listeners: Vec<(Socket, JoinHandle<()>)>,
 }
 
-fn listen(backend: String, transport: Transport, at: SocketAddr) -> io::Result<()> {
-    let socket = make(transport, at.is_ipv6())?;
-    socket.set_reuse_address(true)?;
-    if at.is_ipv6() {
-        socket.set_only_v6(true)?;
-    }
-    socket.bind(&at.into())?;
-    if transport.is_stream() {
-        socket.listen(1024)?;
-        let listener = TcpListener::from(socket);
-        thread::spawn(move || accept(&backend, &listener));
-    } else {
-        let socket = UdpSocket::from(socket);
-        thread::spawn(move || datagrams(&backend, &socket));
-    }
-    Ok(())
+/// What the threads of a server know.
+struct Shared {
+    backend: String,
+    port: u16,
+    started: Instant,
+    /// When somebody came last, in microseconds since it was started; zero for nobody.
+    last_us: AtomicU64,
+    stopped: AtomicBool,
 }
 
-fn accept(backend: &str, listener: &TcpListener) {
-    for stream in listener.incoming().flatten() {
-        let backend = backend.to_owned();
+impl Shared {
+    fn greeting(&self, client: SocketAddr, heard: String) -> Greeting {
+        Greeting {
+            backend: self.backend.clone(),
+            port: self.port,
+            client,
+            heard,
+        }
+    }
+
+    /// Notes that somebody came.
+    fn came(&self) {
+        let micros = u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX);
+        self.last_us.store(micros.max(1), Ordering::Relaxed);
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.stopped.load(Ordering::Relaxed)
+    }
+}
+
+impl Server {
+    /// Answers from now on.
+    pub(super) fn start(backend: &str, transport: Transport, port: u16) -> Result<Self, Failure> {
+        let mut server = Self {
+            shared: Arc::new(Shared {
+                backend: backend.to_owned(),
+                port,
+                started: Instant::now(),
+                last_us: AtomicU64::new(0),
+                stopped: AtomicBool::new(false),
+            }),
+            listeners: Vec::new(),
+        };
+        for any in [
+            SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)),
+            SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)),
+        ] {
+            let start = Instant::now();
+            server
+                .listen(transport, any)
+                .map_err(|error| failure("serve", start, &error))?;
+        }
+        Ok(server)
+    }
+
+    fn listen(&mut self, transport: Transport, at: SocketAddr) -> io::Result<()> {
+        let socket = make(transport, at.is_ipv6())?;
+        socket.set_reuse_address(true)?;
+        if at.is_ipv6() {
+            socket.set_only_v6(true)?;
+        }
+        socket.bind(&at.into())?;
+        let shared = Arc::clone(&self.shared);
+        let thread = if transport.is_stream() {
+            socket.listen(1024)?;
+            let listener = TcpListener::from(socket.try_clone()?);
+            thread::spawn(move || accept(&shared, &listener))
+        } else {
+            let datagrams = UdpSocket::from(socket.try_clone()?);
+            thread::spawn(move || answer(&shared, &datagrams))
+        };
+        self.listeners.push((socket, thread));
+        Ok(())
+    }
+
+    /// Answers no longer, and tells how long ago somebody came last.
+    pub(super) fn stop(self) -> Option<Duration> {
+        self.shared.stopped.store(true, Ordering::Relaxed);
+        for (socket, thread) in self.listeners {
+            // Wakes the thread that waits in it, also where it says that it is not connected.
+            let _woken = SockRef::from(&socket).shutdown(Shutdown::Both);
+            drop(thread.join());
+        }
+        let last = self.shared.last_us.load(Ordering::Relaxed);
+        let idle = self.shared.started.elapsed();
+        (last > 0).then(|| idle.saturating_sub(Duration::from_micros(last)))
+    }
+}
+
+fn accept(shared: &Arc<Shared>, listener: &TcpListener) {
+    while let Some(stream) = listener.incoming().next() {
+        if shared.is_stopped() {
+            return;
+        }
+        let Ok(stream) = stream else { continue };
+        shared.came();
+        let shared = Arc::clone(shared);
         // A client that goes away is its own affair.
-        thread::spawn(move || drop(lines(&backend, stream)));
+        thread::spawn(move || drop(lines(&shared, stream)));
     }
 }
 
-fn lines(backend: &str, mut stream: TcpStream) -> io::Result<()> {
+fn lines(shared: &Shared, mut stream: TcpStream) -> io::Result<()> {
     let client = stream.peer_addr()?;
     for line in BufReader::new(stream.try_clone()?).lines() {
         let line = line?;
         if line.starts_with("GET ") {
-            return http(backend, client, &mut stream);
+            return http(&shared.backend, client, &mut stream);
         }
-        let greeting = Greeting {
-            backend: backend.to_owned(),
-            client,
-            heard: line,
-        };
-        let mut answer = serde_json::to_vec(&greeting)?;
+        let mut answer = serde_json::to_vec(&shared.greeting(client, line))?;
         answer.push(b'\n');
         stream.write_all(&answer)?;
     }
@@ -79,19 +148,19 @@ fn http(backend: &str, client: SocketAddr, stream: &mut TcpStream) -> io::Result
     io::copy(stream, &mut io::sink()).map(drop)
 }
 
-fn datagrams(backend: &str, socket: &UdpSocket) {
+fn answer(shared: &Shared, socket: &UdpSocket) {
     let mut space = [0; 4096];
-    loop {
+    while !shared.is_stopped() {
         // An error here is a client's refusal of an earlier answer.
         let Ok((count, client)) = socket.recv_from(&mut space) else {
             continue;
         };
+        if shared.is_stopped() {
+            return;
+        }
+        shared.came();
         let heard = String::from_utf8_lossy(space.get(..count).unwrap_or_default());
-        let greeting = Greeting {
-            backend: backend.to_owned(),
-            client,
-            heard: heard.trim_end().to_owned(),
-        };
+        let greeting = shared.greeting(client, heard.trim_end().to_owned());
         if let Ok(answer) = serde_json::to_vec(&greeting) {
             drop(socket.send_to(&answer, client));
         }

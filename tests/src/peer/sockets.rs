@@ -19,6 +19,7 @@ const LIMIT: Duration = Duration::from_secs(2);
 #[derive(Serialize, Deserialize)]
 pub(super) struct Greeting {
     pub(super) backend: String,
+    pub(super) port: u16,
     pub(super) client: SocketAddr,
     pub(super) heard: String,
 }
@@ -132,6 +133,7 @@ pub(super) fn receive(socket: &Socket, stream: bool) -> Result<Received, Failure
         .map_err(|error| failure("receive", start, &io::Error::other(error)))?;
     Ok(Received {
         backend: greeting.backend,
+        port: greeting.port,
         client: greeting.client,
         heard: greeting.heard,
         from,
@@ -178,6 +180,7 @@ pub fn ask(kind: Kind, to: SocketAddr) -> Result<Answer, Failure> {
     let received = receive(&socket, stream)?;
     Ok(Answer {
         backend: received.backend,
+        port: received.port,
         client: received.client,
         peer_name,
         from: received.from,

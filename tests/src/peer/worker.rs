@@ -11,8 +11,8 @@ use serde_json::{Value, json};
 use socket2::Socket;
 
 use super::load::Load;
-use super::protocol::{Connected, Failure, Kind, Request, Tally};
-use super::serve::serve;
+use super::protocol::{Connected, Failure, Kind, Request, Tally, Transport};
+use super::serve::Server;
 use super::sockets::{self, failure};
 
 /// Does what the lines of the standard input say until it ends.
@@ -24,6 +24,7 @@ pub fn work(name: &str) -> Result<()> {
         name: name.to_owned(),
         sockets: HashMap::new(),
         next: 1,
+        servers: HashMap::new(),
         load: None,
         stay: false,
     };
@@ -50,6 +51,7 @@ struct Worker {
     name: String,
     sockets: HashMap<u32, (Socket, Kind)>,
     next: u32,
+    servers: HashMap<(Transport, u16), Server>,
     load: Option<Load>,
     stay: bool,
 }
@@ -57,7 +59,18 @@ struct Worker {
 impl Worker {
     fn handle(&mut self, request: Request) -> Result<Value, Failure> {
         match request {
-            Request::Serve { transport, port } => reply(serve(&self.name, transport, port)?),
+            Request::Serve { transport, port } => {
+                let server = Server::start(&self.name, transport, port)?;
+                self.servers.insert((transport, port), server);
+                reply(())
+            }
+            Request::Withdraw { transport, port } => {
+                let server = self.servers.remove(&(transport, port));
+                let none = || failure("withdraw", Instant::now(), &io::ErrorKind::NotFound.into());
+                let idle = server.ok_or_else(none)?.stop();
+                let micros = |idle: Duration| u64::try_from(idle.as_micros()).unwrap_or(u64::MAX);
+                reply(idle.map(micros))
+            }
             Request::Open { kind, v6 } => {
                 let number = self.next;
                 self.next += 1;
@@ -93,8 +106,8 @@ impl Worker {
             }
             Request::Ask { kind, to } => reply(sockets::ask(kind, to)?),
             Request::Repeat { kind, to, times } => reply(sockets::repeat(kind, to, times)),
-            Request::StartLoad { kind, to, pause_us } => {
-                self.load = Some(Load::start(kind, to, Duration::from_micros(pause_us)));
+            Request::StartLoad { targets, pause_us } => {
+                self.load = Some(Load::start(targets, Duration::from_micros(pause_us)));
                 reply(())
             }
             Request::TakeLoad => reply(self.load.as_ref().map_or_else(Tally::default, Load::take)),

@@ -1,0 +1,55 @@
+//! Endpoints that change many times a second, and agents that are killed meanwhile. `cargo xtask
+//! soak` is the same for longer.
+
+use std::time::Duration;
+
+use svclb_tests::churn::{Options, World};
+
+use super::scene::turn;
+
+fn world() -> World {
+    World::new(Options {
+        // An emulated kernel's agent is behind by more than a real one's.
+        grace: Duration::from_secs(3),
+        ..Options::default()
+    })
+    .unwrap()
+}
+
+/// Nothing failed, nobody was asked who was no endpoint, and enough was asked.
+fn nothing_failed(world: &World, enough: u64) {
+    let mut answered = 0;
+    for (client, tally) in world.loads(true).unwrap() {
+        let clean = (tally.failed(), tally.wrong_names) == (0, 0);
+        assert!(clean, "{client}: {tally:?}");
+        answered += tally.answered();
+    }
+    assert!(answered > enough, "{answered}");
+}
+
+#[test]
+fn while_endpoints_change_a_hundred_times_a_second_no_connect_fails() {
+    let _turn = turn();
+    let mut world = world();
+    world.start_loads().unwrap();
+    world.churn_for(Duration::from_secs(12)).unwrap();
+    nothing_failed(&world, 1_000);
+    // The servers of endpoints that were gone for five seconds were closed.
+    assert!(world.done().closed > 10, "{:?}", world.done());
+    world.settles_in(Duration::from_secs(20)).unwrap();
+}
+
+#[test]
+fn an_agent_that_is_killed_at_any_moment_leaves_what_serves_and_finds_it_again() {
+    let _turn = turn();
+    let mut world = world();
+    let patients = world.patients().unwrap();
+    let held = patients.connect().unwrap();
+    world.start_loads().unwrap();
+    for round in 0..6 {
+        world.crash(round % 2, Duration::from_millis(500)).unwrap();
+        world.settles_in(Duration::from_secs(20)).unwrap();
+        held.stand().unwrap();
+    }
+    nothing_failed(&world, 500);
+}
