@@ -8,7 +8,7 @@
 mod plan;
 mod world;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -17,7 +17,7 @@ use anyhow::{Context as _, Result};
 use serde_json::Value;
 
 use crate::manifests::{Endpoint, Manifests, Service};
-use crate::{Pod, Transport};
+use crate::{Pod, Tally, Transport};
 use plan::{Plan, State};
 
 pub use world::{Options, World};
@@ -51,8 +51,50 @@ pub struct Done {
     pub changes: u64,
     /// How many servers were closed.
     pub closed: u64,
-    /// For each of them that was asked after its endpoint had gone: for how long.
-    pub late: Vec<Duration>,
+    /// For each of them that was asked after its endpoint had gone: over what, and for how long.
+    pub late: Vec<(Transport, Duration)>,
+}
+
+/// What the clients got.
+#[derive(Clone, Debug, Default)]
+pub struct Heard {
+    /// How many questions were answered: a TCP connection or a UDP socket each.
+    pub answered: u64,
+    /// Those that were not, by client, address and error.
+    pub failures: BTreeMap<String, u64>,
+    /// UDP sockets that were destroyed while they waited for an answer: the endpoint that they
+    /// were connected to had gone without a time to terminate.
+    pub aborted: u64,
+    /// How many were shown a name that they had not asked.
+    pub wrong_names: u64,
+    /// How long the slowest connect took, in nanoseconds.
+    pub slowest: u64,
+}
+
+impl Heard {
+    fn add(&mut self, client: &str, tally: &Tally) {
+        self.answered += tally.answered();
+        self.wrong_names += tally.wrong_names;
+        self.slowest = self.slowest.max(tally.connect.max);
+        for (failure, count) in &tally.failures {
+            if failure.starts_with("Udp to") && failure.ends_with("ECONNABORTED") {
+                self.aborted += count;
+            } else {
+                let whose = format!("{client}: {failure}");
+                *self.failures.entry(whose).or_default() += count;
+            }
+        }
+    }
+
+    /// How many questions failed.
+    pub fn failed(&self) -> u64 {
+        self.failures.values().sum()
+    }
+
+    /// Whether all is as it should be.
+    pub fn is_clean(&self) -> bool {
+        self.failures.is_empty() && self.wrong_names == 0
+    }
 }
 
 /// Changes Services, one at a time.
@@ -189,7 +231,8 @@ impl Churn {
             for transport in [Transport::Tcp, Transport::Udp] {
                 let idle = pod.withdraw(transport, churned.target)?;
                 let late = idle.and_then(|idle| gone.since.elapsed().checked_sub(idle));
-                self.done.late.extend(late.filter(|late| !late.is_zero()));
+                let late = late.filter(|late| !late.is_zero());
+                self.done.late.extend(late.map(|late| (transport, late)));
             }
             self.done.closed += 1;
         }

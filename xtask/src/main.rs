@@ -10,6 +10,7 @@ mod demo;
 mod image;
 mod process;
 mod setup;
+mod soak;
 mod steps;
 mod test;
 mod vm;
@@ -42,6 +43,8 @@ enum Verb {
     Demo(demo::Args),
     /// Measurements; needs root
     Bench(bench::Args),
+    /// Connects while endpoints change a hundred times a second, and agents crash; needs root
+    Soak(soak::Args),
     /// Builds the container image with docker
     Image(image::Args),
 }
@@ -65,6 +68,7 @@ fn run(verb: Verb) -> Result<()> {
         Verb::Test(args) => test::run(args),
         Verb::Demo(args) => demo::run(&args),
         Verb::Bench(args) => bench::run(&args),
+        Verb::Soak(args) => soak::run(&args),
         Verb::Image(args) => image::run(&args),
     }
 }

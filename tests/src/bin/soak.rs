@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use clap::Parser;
-use svclb_tests::Tally;
-use svclb_tests::churn::{Options, World};
+use svclb_tests::Transport;
+use svclb_tests::churn::{Done, Heard, Options, World};
 
 #[derive(Parser)]
 struct Args {
@@ -32,27 +32,6 @@ struct Args {
     /// Makes a run again [default: by the clock]
     #[arg(long)]
     seed: Option<u64>,
-}
-
-/// What was asked and answered so far.
-#[derive(Default)]
-struct Sum {
-    answered: u64,
-    failed: u64,
-    wrong_names: u64,
-    slowest: u64,
-}
-
-impl Sum {
-    fn add(&mut self, client: &str, tally: &Tally) {
-        self.answered += tally.answered();
-        self.failed += tally.failed();
-        self.wrong_names += tally.wrong_names;
-        self.slowest = self.slowest.max(tally.connect.max);
-        for (failure, count) in &tally.failures {
-            println!("{client}: {count} × {failure}");
-        }
-    }
 }
 
 fn main() -> ExitCode {
@@ -82,9 +61,9 @@ fn soak(args: &Args) -> Result<bool> {
     let begun = Instant::now();
     let end = begun + Duration::from_secs(60 * args.minutes);
     world.start_loads()?;
-    let mut sum = Sum::default();
+    let mut heard = Heard::default();
     let mut crashes = 0;
-    while (sum.answered < args.connects || crashes < args.crashes) && Instant::now() < end {
+    while (heard.answered < args.connects || crashes < args.crashes) && Instant::now() < end {
         if crashes < args.crashes {
             world.crash(crashes as usize % 2, Duration::from_millis(500))?;
             world.settles_in(Duration::from_secs(10))?;
@@ -93,59 +72,56 @@ fn soak(args: &Args) -> Result<bool> {
         } else {
             world.churn_for(Duration::from_secs(1))?;
         }
-        for (client, tally) in world.loads(false)? {
-            sum.add(&client, &tally);
-        }
+        world.heard(&mut heard)?;
     }
-    for (client, tally) in world.loads(true)? {
-        sum.add(&client, &tally);
-    }
+    world.stop_loads(&mut heard)?;
     let seconds = begun.elapsed().as_secs_f64();
     world.settles_in(Duration::from_secs(10))?;
     held.stand()?;
-    Ok(told(args, &sum, world.done(), crashes, seconds))
+    Ok(told(args, &heard, world.done(), crashes, seconds))
 }
 
 /// Prints what happened; whether it is what should.
-fn told(
-    args: &Args,
-    sum: &Sum,
-    done: &svclb_tests::churn::Done,
-    crashes: u32,
-    seconds: f64,
-) -> bool {
+fn told(args: &Args, heard: &Heard, done: &Done, crashes: u32, seconds: f64) -> bool {
+    for (failure, count) in &heard.failures {
+        println!("{count} × {failure}");
+    }
     let rate = |count: u64| count as f64 / seconds;
     println!(
-        "{} questions answered in {seconds:.0} s ({:.0} in a second), {} failed, {} wrong names",
-        sum.answered,
-        rate(sum.answered),
-        sum.failed,
-        sum.wrong_names
+        "{} questions answered in {seconds:.0} s ({:.0} in a second), {} failed, {} aborted, {} wrong names",
+        heard.answered,
+        rate(heard.answered),
+        heard.failed(),
+        heard.aborted,
+        heard.wrong_names
     );
     println!(
         "{} changes ({:.0} in a second), {crashes} crashes, {} servers closed; slowest connect {:.1} ms",
         done.changes,
         rate(done.changes),
         done.closed,
-        sum.slowest as f64 / 1e6
+        heard.slowest as f64 / 1e6
     );
-    let mut late = done.late.clone();
-    late.sort_unstable();
-    if let Some(longest) = late.last() {
-        let at = |part: usize| late[(late.len() - 1) * part / 100].as_secs_f64() * 1e3;
-        println!(
-            "asked after its endpoint had gone: {} servers, for {:.1} ms (median), {:.1} ms (99 %), {:.1} ms at most",
-            late.len(),
-            at(50),
-            at(99),
-            longest.as_secs_f64() * 1e3
-        );
+    for transport in [Transport::Tcp, Transport::Udp] {
+        let its = done.late.iter().filter(|(over, _)| *over == transport);
+        let mut late: Vec<_> = its.map(|(_, late)| late.as_secs_f64() * 1e3).collect();
+        late.sort_by(f64::total_cmp);
+        if let Some(longest) = late.last() {
+            let at = |part: usize| late[(late.len() - 1) * part / 100];
+            println!(
+                "asked over {transport:?} after its endpoint had gone: {} servers, for {:.1} ms \
+                 (median), {:.1} ms (99 %), {longest:.1} ms at most",
+                late.len(),
+                at(50),
+                at(99),
+            );
+        }
     }
-    let enough = sum.answered >= args.connects && crashes == args.crashes;
+    let enough = heard.answered >= args.connects && crashes == args.crashes;
     if !enough {
         println!("the time was over before everything was asked");
     }
-    let passed = enough && sum.failed == 0 && sum.wrong_names == 0;
+    let passed = enough && heard.is_clean();
     println!("soak: {}", if passed { "passed" } else { "FAILED" });
     passed
 }

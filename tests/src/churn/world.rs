@@ -1,17 +1,16 @@
 //! Two nodes with agents, clients in pods and outside, and Services that never rest.
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail, ensure};
 
-use super::{Backend, Churn, Done};
+use super::{Backend, Churn, Done, Heard};
 use crate::manifests::{Endpoint, Manifests, Service};
 use crate::peer::PeerSocket;
 use crate::{
-    Agent, AgentOptions, Kind, Lab, Node, Outside, Pod, PodNetwork, Tally, Target, Transport,
-    UplinkOptions, wait_until,
+    Agent, AgentOptions, Kind, Lab, Node, Outside, Pod, PodNetwork, Target, Transport,
+    UplinkOptions, ip, wait_until,
 };
 
 /// The node port of the first Service; the others follow.
@@ -70,6 +69,22 @@ fn v6(host: u8) -> [u16; 8] {
     [0xfd00, 0x10, 0x96, 0, 0, 0, 0, 0x100 + u16::from(host)]
 }
 
+/// Makes netfilter's conntrack, which the masquerading needs, forget what is over: else its table
+/// is full after a quarter of a million connections, and it drops packets.
+fn forget_soon(node: &Node) -> Result<()> {
+    let timeouts = [
+        "tcp_timeout_time_wait",
+        "tcp_timeout_close",
+        "tcp_timeout_last_ack",
+        "udp_timeout",
+        "udp_timeout_stream",
+    ];
+    node.run(|| {
+        let set = |name| ip::sysctl(&format!("net/netfilter/nf_conntrack_{name}"), "3");
+        timeouts.into_iter().try_for_each(set)
+    })
+}
+
 /// A sticky Service with an endpoint on each node.
 fn anchor() -> Service {
     Service::new("anchor")
@@ -99,6 +114,7 @@ impl World {
         let mut backends = Vec::new();
         let mut clients = Vec::new();
         for node in &nodes {
+            forget_soon(node)?;
             for number in 1..=3 {
                 let pod = node.pod(&format!("{}-{number}", node.name()))?;
                 let node = node.name().to_owned();
@@ -188,20 +204,26 @@ impl World {
         Ok(())
     }
 
-    /// What each client got since the last time; afterwards they are silent, if told so.
+    /// Adds what the clients got since the last time.
     ///
     /// # Errors
     /// If a client is gone.
-    pub fn loads(&self, stop: bool) -> Result<BTreeMap<String, Tally>> {
-        let take = |client: &Pod| -> Result<_> {
-            let tally = if stop {
-                client.stop_load()?
-            } else {
-                client.take_load()?
-            };
-            Ok((client.name().to_owned(), tally))
-        };
-        self.clients.iter().map(take).collect()
+    pub fn heard(&self, heard: &mut Heard) -> Result<()> {
+        for client in &self.clients {
+            heard.add(client.name(), &client.take_load()?);
+        }
+        Ok(())
+    }
+
+    /// The same, and silences them.
+    ///
+    /// # Errors
+    /// If a client is gone.
+    pub fn stop_loads(&self, heard: &mut Heard) -> Result<()> {
+        for client in &self.clients {
+            heard.add(client.name(), &client.stop_load()?);
+        }
+        Ok(())
     }
 
     /// Changes Services for so long.
