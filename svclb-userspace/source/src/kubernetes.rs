@@ -2,14 +2,16 @@
 //!
 //! kube's watcher lists, watches with bookmarks, and lists again after 410 Gone or a broken
 //! connection, with a growing delay. What it lists again is compared here with what was
-//! said, so that an API server that comes back after an hour changes only what changed.
+//! said, so that an API server that comes back after an hour changes only what changed. A list
+//! that has nothing, where there was something, or objects older than those that were said, is
+//! asked for again until the API server has stood by it for a while: see [`Doubt`].
 
 use std::collections::{HashMap, HashSet};
 use std::fmt::Debug;
 use std::path::PathBuf;
-use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Duration;
 
 use futures_util::TryStreamExt;
 use k8s_openapi::api::core::v1::{Node, Service};
@@ -24,6 +26,7 @@ use tokio::sync::mpsc::{Receiver, Sender};
 use tracing::{debug, info, warn};
 
 use crate::convert::{self, Names, Problem, SELECTOR};
+use crate::doubt::{Doubt, Patience, Verdict};
 use crate::error::SourceError;
 use crate::fingerprint::fingerprint;
 use crate::notices::{Notice, publish};
@@ -40,6 +43,10 @@ pub struct KubeOptions {
     pub apiserver: Option<String>,
     /// `metadata.name` of this node's Node.
     pub node_name: Arc<str>,
+    /// Whether something is served already: then a first list that is empty is doubted too.
+    pub serves: bool,
+    /// For how long the API server has to stand by a doubtful list.
+    pub patience: Patience,
 }
 
 /// Says what the cluster says, until nobody listens; and tells the cluster the notices.
@@ -62,6 +69,8 @@ pub async fn kubernetes(
         outbox: Outbox::new(tx, status.clone()),
         status,
         names: Names::default(),
+        serves: options.serves,
+        proof: options.patience.proof,
         unlisted: AtomicU8::new(0b111),
         away: AtomicU8::new(0b111),
     });
@@ -73,6 +82,7 @@ pub async fn kubernetes(
         Kind {
             name: "Services",
             bit: 1,
+            always_some: true,
             convert: |from, names, problems| {
                 convert::service(from, names, problems).map(Object::Service)
             },
@@ -85,6 +95,7 @@ pub async fn kubernetes(
         Kind {
             name: "EndpointSlices",
             bit: 2,
+            always_some: true,
             convert: |from, names, problems| {
                 convert::endpoint_slice(from, names, problems).map(Object::EndpointSlice)
             },
@@ -97,6 +108,7 @@ pub async fn kubernetes(
         Kind {
             name: "this Node",
             bit: 4,
+            always_some: false,
             convert: |from, names, problems| convert::node(from, names, problems).map(Object::Node),
         },
         &shared,
@@ -138,6 +150,8 @@ struct Shared {
     outbox: Outbox,
     status: Status,
     names: Names,
+    serves: bool,
+    proof: Duration,
     /// A bit for each kind that was not listed yet.
     unlisted: AtomicU8,
     /// A bit for each kind whose watch is broken.
@@ -148,29 +162,65 @@ struct Shared {
 struct Kind<K> {
     name: &'static str,
     bit: u8,
+    /// A cluster has always some: those of the API server itself, `default/kubernetes`.
+    always_some: bool,
     convert: fn(K, &Names, &mut Vec<Problem>) -> Option<Object>,
 }
 
 /// What was said of one kind.
 struct Said {
-    fingerprints: HashMap<ObjectKey, u64>,
-    /// While a listing runs: what it has named so far.
-    listed: Option<HashSet<ObjectKey>>,
+    objects: HashMap<ObjectKey, Known>,
+    /// While a listing runs.
+    listing: Option<Listing>,
+    doubt: Doubt,
     problems: Problems,
+}
+
+/// What was said of an object.
+struct Known {
+    fingerprint: u64,
+    /// `metadata.resourceVersion`: it only grows (KEP-5504; of etcd it is the revision).
+    version: Option<u64>,
+}
+
+#[derive(Default)]
+struct Listing {
+    /// What it has named so far.
+    named: HashSet<ObjectKey>,
+    /// Whether it has an object that is older than what was said of it.
+    goes_back: bool,
+    /// Whether it is believed whatever it has.
+    is_proven: bool,
 }
 
 async fn follow<K>(api: Api<K>, config: watch::Config, kind: Kind<K>, shared: &Shared) -> Closed
 where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
 {
-    let mut stream = pin!(watcher::watcher(api, config).default_backoff());
+    let watch = || Box::pin(watcher::watcher(api.clone(), config.clone()).default_backoff());
+    let mut stream = watch();
     let mut said = Said {
-        fingerprints: HashMap::new(),
-        listed: None,
+        objects: HashMap::new(),
+        listing: None,
+        doubt: Doubt::new(shared.proof),
         problems: Problems::new(shared.status.clone()),
     };
     loop {
-        let events = match stream.try_next().await {
+        let again = said.doubt.ask_again_in();
+        let ask_again = async {
+            match again {
+                Some(pause) if said.listing.is_none() => tokio::time::sleep(pause).await,
+                _ => std::future::pending().await,
+            }
+        };
+        let next = tokio::select! {
+            next = stream.try_next() => next,
+            () = ask_again => {
+                stream = watch();
+                continue;
+            }
+        };
+        let events = match next {
             Ok(Some(event)) => {
                 shared.reached(&kind);
                 shared.take(event, &kind, &mut said)
@@ -197,7 +247,10 @@ impl Shared {
         let mut events = Vec::new();
         match event {
             Watched::Init => {
-                said.listed = Some(HashSet::new());
+                said.listing = Some(Listing {
+                    is_proven: said.doubt.is_over(),
+                    ..Listing::default()
+                });
                 self.status.restarted();
             }
             Watched::Apply(object) | Watched::InitApply(object) => {
@@ -207,15 +260,18 @@ impl Shared {
                 let place = place::<K>(&object);
                 said.problems.set(&place, []);
                 if let Some(object) = (kind.convert)(object, &self.names, &mut Vec::new())
-                    && said.fingerprints.remove(&object.key()).is_some()
+                    && said.objects.remove(&object.key()).is_some()
                 {
                     events.push(Event::Delete(object.key()));
                 }
             }
             Watched::InitDone => {
-                let listed = said.listed.take().unwrap_or_default();
-                said.fingerprints.retain(|key, _| {
-                    let stays = listed.contains(key);
+                let listing = said.listing.take().unwrap_or_default();
+                if !self.believes(kind, said, &listing) {
+                    return events;
+                }
+                said.objects.retain(|key, _| {
+                    let stays = listing.named.contains(key);
                     if !stays {
                         events.push(Event::Delete(key.clone()));
                     }
@@ -239,19 +295,56 @@ impl Shared {
         events: &mut Vec<Event>,
     ) {
         let place = place::<K>(&object);
+        let version = object.meta().resource_version.as_deref();
+        let version = version.and_then(|version| version.parse().ok());
         let mut problems = Vec::new();
         let converted = (kind.convert)(object, &self.names, &mut problems);
         said.problems
             .set(&place, problems.iter().map(ToString::to_string));
         let Some(object) = converted else { return };
         let key = object.key();
-        if let Some(listed) = &mut said.listed {
-            listed.insert(key.clone());
+        let known = said.objects.get(&key);
+        if let Some(listing) = &mut said.listing {
+            listing.named.insert(key.clone());
+            let is_older = known.is_some_and(|known| version < known.version);
+            if is_older && !listing.is_proven {
+                listing.goes_back = true;
+                return;
+            }
         }
-        let new = fingerprint(&object);
-        if said.fingerprints.insert(key, new) != Some(new) {
+        let fingerprint = fingerprint(&object);
+        if known.is_none_or(|known| known.fingerprint != fingerprint) {
             events.push(Event::Apply(object));
         }
+        let known = Known {
+            fingerprint,
+            version,
+        };
+        said.objects.insert(key, known);
+    }
+
+    /// Whether what a listing lacks is to be taken for gone.
+    fn believes<K>(&self, kind: &Kind<K>, said: &mut Said, listing: &Listing) -> bool {
+        let had_some = !said.objects.is_empty()
+            || self.serves && self.unlisted.load(Ordering::Relaxed) & kind.bit != 0;
+        let is_empty = kind.always_some && listing.named.is_empty() && had_some;
+        let verdict = said.doubt.hears(is_empty || listing.goes_back);
+        let name = kind.name;
+        match verdict {
+            Verdict::DoubtedNow if is_empty => warn!(
+                "the API server lists no {name} any more; what was served goes on being served, \
+                 and the API server is believed if it says so for {} seconds",
+                self.proof.as_secs()
+            ),
+            Verdict::DoubtedNow => warn!(
+                "the API server lists {name} as they were before; what was served goes on being \
+                 served, and the API server is believed if it says so for {} seconds",
+                self.proof.as_secs()
+            ),
+            Verdict::Proven => warn!("the API server stands by its list of {name}; it is believed"),
+            Verdict::Believed | Verdict::DoubtedStill => {}
+        }
+        verdict.is_believed() || listing.is_proven
     }
 
     /// A watch gave an event: it stands.

@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 pub mod convert;
+mod doubt;
 mod error;
 mod fingerprint;
 mod kubernetes;
@@ -17,9 +18,10 @@ mod outbox;
 mod problems;
 mod status;
 
+pub use doubt::Patience;
 pub use error::SourceError;
 pub use kubernetes::{KubeOptions, kubernetes};
-pub use manifests::manifests;
+pub use manifests::{FolderOptions, manifests};
 pub use notices::{Notice, Notices, notices};
 pub use status::Status;
 

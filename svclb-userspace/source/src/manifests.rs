@@ -18,6 +18,7 @@ use inotify::{Inotify, WatchMask};
 use svclb_core::model::Event;
 use tokio::sync::mpsc::Sender;
 
+use crate::doubt::Patience;
 use crate::error::SourceError;
 use crate::outbox::{Closed, Outbox};
 use crate::status::Status;
@@ -26,17 +27,31 @@ use folder::Folder;
 /// How often the folder is looked at when inotify says nothing.
 const POLL: Duration = Duration::from_secs(10);
 
-/// Says what the manifests in `dir` say, until nobody listens.
+/// A folder of manifests, and who reads it.
+#[derive(Clone, Debug)]
+pub struct FolderOptions {
+    /// The folder.
+    pub dir: PathBuf,
+    /// `metadata.name` of this node's Node.
+    pub node_name: Arc<str>,
+    /// Whether something is served already: then a folder that is empty at the start is doubted,
+    /// as one is that was away.
+    pub serves: bool,
+    /// How long something has to be gone.
+    pub patience: Patience,
+}
+
+/// Says what the manifests in a folder say, until nobody listens.
 ///
 /// # Errors
 /// [`SourceError`] where the folder cannot be read at the start. A folder that goes away
 /// later is a problem, and what was said stays said.
 pub async fn manifests(
-    dir: PathBuf,
-    node_name: Arc<str>,
+    options: FolderOptions,
     tx: Sender<Vec<Event>>,
     status: Status,
 ) -> Result<(), SourceError> {
+    let dir = options.dir.clone();
     let failed = |source| SourceError::Folder {
         dir: dir.clone(),
         source,
@@ -56,7 +71,7 @@ pub async fn manifests(
 
     let closed = tx.clone();
     let outbox = Outbox::new(tx, status.clone());
-    let mut folder = Folder::new(dir.clone(), node_name, outbox, status);
+    let mut folder = Folder::new(options, outbox, status);
     loop {
         let scan = tokio::task::spawn_blocking(move || {
             let result = folder.scan();
@@ -69,10 +84,11 @@ pub async fn manifests(
         let Ok(()) = result.map_err(|Closed| ()) else {
             return Ok(());
         };
+        let pause = folder.look_again_in().unwrap_or(POLL).min(POLL);
         tokio::select! {
             _ = closed.closed() => return Ok(()),
             _ = changes.next() => {}
-            () = tokio::time::sleep(POLL) => {
+            () = tokio::time::sleep(pause) => {
                 // The folder may have been replaced by another of its name.
                 let _gone_or_the_same = watches.add(&dir, mask);
             }

@@ -35,7 +35,7 @@ use svclb_core::planner::{Contest, Planner};
 use svclb_core::told::Told;
 use svclb_core::writer::{REST, Retired, Writer};
 use svclb_dataplane::{Attachment, Dataplane, GracePeriod, KernelMaps, OpenError, XdpMode};
-use svclb_source::{KubeOptions, Notice, Status, notices};
+use svclb_source::{FolderOptions, KubeOptions, Notice, Patience, Status, notices};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -51,7 +51,10 @@ pub(crate) enum Source {
     /// A folder.
     Manifests(PathBuf),
     /// A cluster.
-    Kubernetes(KubeOptions),
+    Kubernetes {
+        kubeconfig: Option<PathBuf>,
+        apiserver: Option<String>,
+    },
 }
 
 /// All that the agent is made of.
@@ -83,7 +86,7 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
     let mut hangup = signal(SignalKind::hangup()).context("no signal handler")?;
     let status = Status::default();
     // A folder need not have a Node; a cluster has one for every node of its own.
-    let needs_node = matches!(config.source, Source::Kubernetes(_));
+    let needs_node = matches!(config.source, Source::Kubernetes { .. });
     let health = Health::new(status.clone(), needs_node);
     let metrics = Arc::new(Metrics::new(&config.pin_dir));
     http::serve(
@@ -97,16 +100,8 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
         "--metrics-addr",
     );
 
-    let (sender, mut events) = mpsc::channel(AHEAD);
     let node_name = Arc::clone(&config.node_name);
     let (notices, noticed) = notices();
-    let mut source = tokio::spawn(follow(
-        config.source,
-        node_name,
-        sender,
-        status.clone(),
-        noticed,
-    ));
     let device_map = config.dataplane.devices()?;
     let mut agent = Agent::new(
         config.dataplane,
@@ -125,6 +120,15 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
             own: Vec::new(),
         },
     )?;
+    let (sender, mut events) = mpsc::channel(AHEAD);
+    let mut source = tokio::spawn(follow(
+        config.source,
+        node_name,
+        agent.writer.fill().frontends > 0,
+        sender,
+        status.clone(),
+        noticed,
+    ));
     let mut tick = tokio::time::interval(Duration::from_secs(1));
     loop {
         tokio::select! {
@@ -153,13 +157,32 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
 async fn follow(
     source: Source,
     node_name: Arc<str>,
+    serves: bool,
     sender: mpsc::Sender<Vec<Event>>,
     status: Status,
     notices: mpsc::Receiver<Notice>,
 ) -> anyhow::Result<()> {
     match source {
-        Source::Manifests(dir) => svclb_source::manifests(dir, node_name, sender, status).await?,
-        Source::Kubernetes(options) => {
+        Source::Manifests(dir) => {
+            let options = FolderOptions {
+                dir,
+                node_name,
+                serves,
+                patience: Patience::default(),
+            };
+            svclb_source::manifests(options, sender, status).await?;
+        }
+        Source::Kubernetes {
+            kubeconfig,
+            apiserver,
+        } => {
+            let options = KubeOptions {
+                kubeconfig,
+                apiserver,
+                node_name,
+                serves,
+                patience: Patience::default(),
+            };
             svclb_source::kubernetes(options, sender, status, notices).await?;
         }
     }

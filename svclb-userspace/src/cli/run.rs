@@ -9,7 +9,6 @@ use anyhow::Context;
 use svclb_common::maps::Sizes;
 use svclb_core::conntrack::Timeouts;
 use svclb_dataplane::{Dataplane, Options, find_cgroup2};
-use svclb_source::KubeOptions;
 use tracing::{info, warn};
 use tracing_subscriber::EnvFilter;
 
@@ -39,11 +38,10 @@ pub(crate) fn run(args: Run) -> anyhow::Result<()> {
     };
     let source = match args.manifests {
         Some(dir) => Source::Manifests(dir),
-        None => Source::Kubernetes(KubeOptions {
+        None => Source::Kubernetes {
             kubeconfig: args.kubeconfig,
             apiserver: args.apiserver,
-            node_name: Arc::clone(&node_name),
-        }),
+        },
     };
     info!(
         version = env!("CARGO_PKG_VERSION"),

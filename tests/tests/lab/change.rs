@@ -5,7 +5,7 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use svclb_tests::manifests::{Manifests, Service, documents};
-use svclb_tests::{Agent, AgentOptions, Kind, Transport};
+use svclb_tests::{Agent, AgentOptions, Kind, Transport, wait_until};
 
 use super::scene::{Scene, TARGET, v4, web, web_service};
 
@@ -101,6 +101,52 @@ fn the_symlink_switch_of_a_configmap_volume_is_noticed() {
     scene.wait_for_answers(web(v4(10)), &["b"]);
     volume.project(3, &revisions[2]).unwrap();
     scene.wait_for_answers(web(v4(10)), &["b", "c"]);
+}
+
+#[test]
+fn a_folder_that_is_deleted_takes_nothing_away_and_is_followed_when_it_is_back() {
+    let scene = Scene::web();
+    let to = web(v4(10));
+    scene
+        .client
+        .start_load(Transport::Tcp, to, Duration::from_micros(500))
+        .unwrap();
+    fs::remove_dir_all(scene.manifests.dir()).unwrap();
+    let told = scene.agent.wait_for_line(&["what was read before stays"]);
+    assert!(told.is_some(), "{:?}", scene.agent.log());
+    sleep(Duration::from_secs(1));
+    assert_eq!(scene.answering(to), ["a", "b", "c"]);
+    let fewer = web_service().with(&scene.endpoints_of(&["a", "c"]));
+    let back = Manifests::new(scene.manifests.dir()).unwrap();
+    back.put("web.yaml", &fewer).unwrap();
+    let followed = wait_until(Duration::from_secs(15), || {
+        scene.answering(to) == ["a", "c"]
+    });
+    assert!(followed, "{:?}", scene.agent.log());
+    let all = web_service().with(&scene.endpoints());
+    back.put("web.yaml", &all).unwrap();
+    scene.wait_for_answers(to, &["a", "b", "c"]);
+    let tally = scene.client.stop_load().unwrap();
+    assert_eq!((tally.failed(), tally.wrong_names), (0, 0), "{tally:?}");
+}
+
+#[test]
+fn an_empty_folder_at_the_start_takes_nothing_from_what_is_served() {
+    let mut scene = Scene::web();
+    let to = web(v4(10));
+    scene.agent.kill().unwrap();
+    scene.manifests.remove("web.yaml").unwrap();
+    scene.agent.spawn().unwrap();
+    let told = scene
+        .agent
+        .wait_for_line(&["the folder is empty", "60 seconds"]);
+    assert!(told.is_some(), "{:?}", scene.agent.log());
+    assert_eq!(scene.answering(to), ["a", "b", "c"]);
+    // As when a volume is mounted after all.
+    let fewer = web_service().with(&scene.endpoints_of(&["b"]));
+    scene.manifests.put("web.yaml", &fewer).unwrap();
+    scene.wait_for_answers(to, &["b"]);
+    assert!(scene.agent.is_ready(), "{:?}", scene.agent.log());
 }
 
 #[test]

@@ -5,12 +5,15 @@ use std::ffi::OsString;
 use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use svclb_core::model::{Event, ObjectKey};
 
+use super::FolderOptions;
 use super::file::{Known, Reader, STAYS, Stamp};
 use crate::BATCH;
 use crate::convert::Names;
+use crate::doubt::Doubt;
 use crate::outbox::{Closed, Outbox};
 use crate::problems::Problems;
 use crate::status::Status;
@@ -31,6 +34,14 @@ struct Said {
 /// A folder of manifests, as it was last seen.
 pub(super) struct Folder {
     dir: PathBuf,
+    /// How long a file has to be gone.
+    gone_for: Duration,
+    /// Since when files are gone that were read.
+    gone_since: BTreeMap<Arc<str>, Instant>,
+    /// Whether an empty folder has to stand by it: it was away, or something is served already
+    /// at the start.
+    was_away: bool,
+    doubt: Doubt,
     reader: Reader,
     files: BTreeMap<Arc<str>, FileState>,
     said: HashMap<ObjectKey, Said>,
@@ -40,9 +51,19 @@ pub(super) struct Folder {
 }
 
 impl Folder {
-    pub(super) fn new(dir: PathBuf, node_name: Arc<str>, outbox: Outbox, status: Status) -> Self {
+    pub(super) fn new(options: FolderOptions, outbox: Outbox, status: Status) -> Self {
+        let FolderOptions {
+            dir,
+            node_name,
+            serves,
+            patience,
+        } = options;
         Self {
             dir,
+            gone_since: BTreeMap::new(),
+            gone_for: patience.gone,
+            was_away: serves,
+            doubt: Doubt::new(patience.proof),
             reader: Reader {
                 node_name,
                 names: Names::default(),
@@ -63,19 +84,27 @@ impl Folder {
             Err(error) => {
                 // What was said stays said.
                 self.status.set_connected(false);
+                self.was_away = true;
+                self.gone_since.clear();
                 let line = format!("{error}; what was read before stays; make it readable again");
                 self.problems.set(&place, [line]);
                 return Ok(());
             }
         };
         self.status.set_connected(true);
+        let is_doubtful = self.was_away && found.is_empty();
+        if !self.doubt.hears(is_doubtful).is_believed() {
+            let line = format!(
+                "the folder is empty; what was served before goes on being served, and the folder \
+                 is believed if it stays empty for {} seconds",
+                self.doubt.proof().as_secs()
+            );
+            self.problems.set(&place, [line]);
+            return Ok(());
+        }
+        self.was_away = false;
         self.problems.set(&place, []);
-        let gone: Vec<_> = self
-            .files
-            .keys()
-            .filter(|name| !found.contains_key(*name))
-            .cloned()
-            .collect();
+        let gone = self.gone(&found);
         for (name, stamp) in found {
             if self
                 .files
@@ -108,6 +137,31 @@ impl Folder {
             self.outbox.send_blocking(vec![Event::Synced])?;
         }
         Ok(())
+    }
+
+    /// The files that have been gone for long enough.
+    fn gone(&mut self, found: &BTreeMap<Arc<str>, Stamp>) -> Vec<Arc<str>> {
+        let missing = self.files.keys().filter(|name| !found.contains_key(*name));
+        let missing: Vec<_> = missing.cloned().collect();
+        self.gone_since.retain(|name, _| missing.contains(name));
+        let now = Instant::now();
+        let mut gone = Vec::new();
+        for name in missing {
+            let since = *self.gone_since.entry(Arc::clone(&name)).or_insert(now);
+            if now.duration_since(since) >= self.gone_for {
+                self.gone_since.remove(&name);
+                gone.push(name);
+            }
+        }
+        gone
+    }
+
+    /// When to look again though nothing is told: files that are gone may be by then for long
+    /// enough, and a folder that was away may be back.
+    pub(super) fn look_again_in(&self) -> Option<Duration> {
+        const AWAY: Duration = Duration::from_secs(1);
+        let gone = (!self.gone_since.is_empty()).then_some(self.gone_for);
+        gone.or_else(|| self.was_away.then_some(AWAY))
     }
 
     /// The manifests and their stamps. Names that begin with a dot are a ConfigMap

@@ -1,14 +1,20 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::symlink;
+use std::time::Duration;
 
 use svclb_core::model::{Event, Object, ObjectKey};
 use tempfile::TempDir;
 use tokio::sync::mpsc::{Receiver, channel};
 
+use super::FolderOptions;
 use super::folder::Folder;
+use crate::doubt::Patience;
 use crate::outbox::Outbox;
 use crate::status::Status;
+
+/// For how long an empty folder is doubted here.
+const PROOF: Duration = Duration::from_millis(300);
 
 struct Scanned {
     dir: TempDir,
@@ -29,12 +35,16 @@ impl Scanned {
         let (sender, events) = channel(1000);
         let status = Status::default();
         let outbox = Outbox::new(sender, status.clone());
-        let folder = Folder::new(
-            dir.path().to_owned(),
-            "node1".into(),
-            outbox,
-            status.clone(),
-        );
+        let options = FolderOptions {
+            dir: dir.path().to_owned(),
+            node_name: "node1".into(),
+            serves: false,
+            patience: Patience {
+                gone: Duration::ZERO,
+                proof: PROOF,
+            },
+        };
+        let folder = Folder::new(options, outbox, status.clone());
         let mut scanned = Self {
             dir,
             folder,
@@ -278,4 +288,35 @@ fn a_service_without_an_address_is_a_problem() {
     )]);
     folder.scan();
     assert_eq!(folder.status.problems(), 1);
+}
+
+#[test]
+fn a_folder_that_was_away_and_comes_back_empty_is_believed_only_after_a_while() {
+    let mut folder = Scanned::new(&[("a.yaml", &service("a", 1))]);
+    assert_eq!(folder.scan(), said(&[("default/a", Some(1))]));
+    let (dir, moved) = (folder.dir.path().to_owned(), TempDir::new().unwrap());
+    fs::rename(&dir, moved.path().join("moved")).unwrap();
+    assert_eq!(folder.scan(), said(&[]));
+    assert!(!folder.status.connected());
+    fs::create_dir(&dir).unwrap();
+    for _ in 0..2 {
+        assert_eq!(folder.scan(), said(&[]));
+        assert_eq!(folder.status.problems(), 1);
+    }
+    std::thread::sleep(PROOF);
+    assert_eq!(folder.scan(), said(&[("default/a", None)]));
+    assert_eq!(folder.status.problems(), 0);
+}
+
+#[test]
+fn a_folder_that_was_away_and_comes_back_with_less_is_believed() {
+    let both = [("a.yaml", &*service("a", 1)), ("b.yaml", &service("b", 2))];
+    let mut folder = Scanned::new(&both);
+    folder.scan();
+    let (dir, moved) = (folder.dir.path().to_owned(), TempDir::new().unwrap());
+    fs::rename(&dir, moved.path().join("moved")).unwrap();
+    assert_eq!(folder.scan(), said(&[]));
+    fs::create_dir(&dir).unwrap();
+    folder.write("b.yaml", &service("b", 2));
+    assert_eq!(folder.scan(), said(&[("default/a", None)]));
 }

@@ -29,7 +29,7 @@ pub(crate) struct Inner {
     pub(crate) mood: Mood,
     version: u64,
     /// By resource, then by name.
-    objects: BTreeMap<String, BTreeMap<String, Value>>,
+    pub(crate) objects: BTreeMap<String, BTreeMap<String, Value>>,
     pub(crate) watches: BTreeMap<String, Vec<UnboundedSender<String>>>,
     /// What a watch that begins at an earlier version is told: version, resource, line.
     history: Vec<(u64, String, String)>,

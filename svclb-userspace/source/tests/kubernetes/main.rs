@@ -15,10 +15,13 @@ use double::Double;
 use real::Real;
 use serde_json::{Value, json};
 use svclb_core::model::{Event, Object, ObjectKey};
-use svclb_source::{KubeOptions, Notices, Status, kubernetes, notices};
+use svclb_source::{KubeOptions, Notices, Patience, Status, kubernetes, notices};
 use tempfile::TempDir;
 use tokio::sync::mpsc::{Receiver, channel};
 use tokio::time::timeout;
+
+/// For how long a list that has nothing is doubted here.
+const PROOF: Duration = Duration::from_secs(3);
 
 /// What the source asks the API server for, of Services and EndpointSlices.
 const SELECTOR: &str = "!service.kubernetes.io/service-proxy-name,!service.kubernetes.io/headless";
@@ -83,6 +86,11 @@ impl Run<Server> {
     async fn follow(server: Server) -> Self {
         server.put("services", service("web", 80)).await;
         server.put("endpointslices", slice("web-1")).await;
+        Self::follow_as_it_is(server, false).await
+    }
+
+    /// Follows a server as it is, where something is served already or not.
+    async fn follow_as_it_is(server: Server, serves: bool) -> Self {
         let dir = TempDir::new().unwrap();
         let kubeconfig = dir.path().join("config");
         let (url, user) = match &server {
@@ -106,6 +114,11 @@ impl Run<Server> {
             kubeconfig: Some(kubeconfig),
             apiserver: Some(url),
             node_name: "node1".into(),
+            serves,
+            patience: Patience {
+                proof: PROOF,
+                ..Patience::default()
+            },
         };
         let (notices, noticed) = notices();
         tokio::spawn(kubernetes(options, sender, status.clone(), noticed));

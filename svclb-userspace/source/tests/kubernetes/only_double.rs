@@ -9,7 +9,7 @@ use svclb_core::model::ObjectName;
 use svclb_source::Notice;
 
 use super::double::{Double, Mood};
-use super::{Run, SELECTOR, Server, service};
+use super::{PROOF, Run, SELECTOR, Server, service, slice};
 
 async fn run() -> Run<Double> {
     let double = Double::default();
@@ -48,9 +48,10 @@ async fn after_410_gone_only_the_differences_are_said() {
     run.server.gone();
     run.server.quietly(|double| {
         double.put("services", service("other", 90));
+        double.put("endpointslices", slice("web-2"));
         double.remove("endpointslices", "web-1");
     });
-    run.expect(&["other 90", "no web-1"]).await;
+    run.expect(&["other 90", "web-2", "no web-1"]).await;
     assert!(
         run.server.with(|inner| inner.listings) > listings,
         "nothing was listed again"
@@ -70,6 +71,93 @@ async fn while_the_api_server_is_broken_what_was_said_stays_said() {
     run.server.put("services", service("late", 70));
     run.expect(&["late 70"]).await;
     assert!(run.status.synced());
+}
+
+/// As after 410 Gone, with what an API server has by then.
+async fn listing_again(run: &Run<Double>, act: impl FnOnce(&Double)) {
+    while run.server.with(|inner| inner.watches.len()) < 3 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    run.server.gone();
+    run.server.quietly(act);
+}
+
+#[tokio::test]
+async fn an_empty_list_takes_nothing_away_until_the_api_server_has_stood_by_it() {
+    let mut run = run().await;
+    run.expect(&["web 80", "web-1", "synced"]).await;
+    listing_again(&run, |double| {
+        double.remove("services", "web");
+        double.remove("endpointslices", "web-1");
+    })
+    .await;
+    run.silence(PROOF - Duration::from_secs(1)).await;
+    run.expect(&["no web", "no web-1"]).await;
+}
+
+#[tokio::test]
+async fn an_api_server_that_was_empty_for_a_moment_changes_nothing() {
+    let mut run = run().await;
+    run.expect(&["web 80", "web-1", "synced"]).await;
+    let objects = run.server.with(|inner| inner.objects.clone());
+    listing_again(&run, |double| double.with(|inner| inner.objects.clear())).await;
+    run.silence(Duration::from_secs(1)).await;
+    run.server.with(|inner| inner.objects = objects);
+    run.silence(PROOF * 2).await;
+    run.server.put("services", service("web", 81));
+    run.expect(&["web 81"]).await;
+}
+
+#[tokio::test]
+async fn a_list_from_before_is_not_believed_and_what_is_new_in_it_is() {
+    let mut run = run().await;
+    run.expect(&["web 80", "web-1", "synced"]).await;
+    let before = run.server.with(|inner| inner.objects.clone());
+    run.server.put("services", service("web", 81));
+    run.server.put("services", service("late", 70));
+    run.expect(&["web 81", "late 70"]).await;
+    // A replica that is behind: it knows neither of the two, but has seen another one.
+    let now = run.server.with(|inner| inner.objects.clone());
+    listing_again(&run, |double| {
+        double.with(|inner| inner.objects = before);
+        double.put("services", service("other", 90));
+    })
+    .await;
+    run.expect(&["other 90"]).await;
+    run.silence(Duration::from_secs(1)).await;
+    run.server.with(|inner| inner.objects = now);
+    // By then `other` is gone, as a list says that is not from before.
+    run.expect(&["no other"]).await;
+    run.silence(PROOF).await;
+}
+
+#[tokio::test]
+async fn an_api_server_that_was_restored_from_a_backup_is_believed_in_the_end() {
+    let mut run = run().await;
+    run.expect(&["web 80", "web-1", "synced"]).await;
+    let before = run.server.with(|inner| inner.objects.clone());
+    run.server.put("services", service("web", 81));
+    run.server.put("services", service("late", 70));
+    run.expect(&["web 81", "late 70"]).await;
+    listing_again(&run, |double| double.with(|inner| inner.objects = before)).await;
+    run.silence(PROOF - Duration::from_secs(1)).await;
+    run.expect(&["web 80", "no late"]).await;
+}
+
+#[tokio::test]
+async fn where_something_is_served_an_empty_first_list_is_no_sync_until_it_is_proven() {
+    let double = Double::default();
+    let mut run = Run::follow_as_it_is(Server::Double(double.clone()), true).await;
+    run.silence(PROOF - Duration::from_secs(1)).await;
+    assert!(!run.status.synced());
+    run.expect(&["synced"]).await;
+
+    let double = Double::default();
+    let mut run = Run::follow_as_it_is(Server::Double(double.clone()), true).await;
+    run.silence(Duration::from_secs(1)).await;
+    double.put("services", service("web", 80));
+    double.put("endpointslices", slice("web-1"));
+    run.expect(&["web 80", "web-1", "synced"]).await;
 }
 
 #[tokio::test]
