@@ -214,12 +214,17 @@ impl Agent {
 
     /// Waits for a line that contains all of these.
     pub fn wait_for_line(&self, parts: &[&str]) -> Option<String> {
+        self.wait_for_line_in(Duration::from_secs(3), parts)
+    }
+
+    /// The same for as long as this.
+    pub fn wait_for_line_in(&self, limit: Duration, parts: &[&str]) -> Option<String> {
         let find = || {
             self.log()
                 .into_iter()
                 .find(|line| parts.iter().all(|part| line.contains(part)))
         };
-        wait_until(Duration::from_secs(3), || find().is_some());
+        wait_until(limit, || find().is_some());
         find()
     }
 
@@ -324,6 +329,14 @@ impl Agent {
     /// # Errors
     /// If it cannot be run; its own failure is in the output.
     pub fn run_once(&self, args: &[&str], uid: u32) -> Result<Output> {
+        self.run_once_under(&[], args, uid)
+    }
+
+    /// The same, run by another program that is given it as its last arguments.
+    ///
+    /// # Errors
+    /// If it cannot be run; its own failure is in the output.
+    pub fn run_once_under(&self, wrapper: &[&str], args: &[&str], uid: u32) -> Result<Output> {
         let ours = [
             ("--manifests", self.manifests.clone()),
             ("--cgroup", self.node.cgroup().to_owned()),
@@ -333,7 +346,14 @@ impl Agent {
             // A copy, which any user may run.
             let binary = self.manifests.with_file_name("svclb");
             fs::copy(&self.binary, &binary).context("the binary cannot be copied")?;
-            let mut command = Command::new(&binary);
+            let mut command = match wrapper.split_first() {
+                Some((program, rest)) => {
+                    let mut command = Command::new(program);
+                    command.args(rest).arg(&binary);
+                    command
+                }
+                None => Command::new(&binary),
+            };
             command
                 .args(["run", "--node-name", self.node.name()])
                 .args([

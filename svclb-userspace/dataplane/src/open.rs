@@ -1,5 +1,6 @@
 //! Making or adopting the maps, and loading the programs.
 
+use std::error::Error;
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -73,7 +74,15 @@ pub enum OpenError {
     #[error("--max-peers is {0}, and must be a power of two")]
     PeersNotPowerOfTwo(u32),
     #[error("the eBPF object was not accepted: {0}; see the kernel's log")]
-    Object(#[source] Box<EbpfError>),
+    Object(String),
+    #[error(
+        "svclb may not open as many files as it needs; raise its limit of file descriptors to 1024"
+    )]
+    Descriptors,
+    #[error(
+        "the kernel has no memory for the maps; raise svclb's memory limit, or lower the sizes --max-…"
+    )]
+    Memory,
     #[error(
         "the kernel refused the program {program}: {source}; please report it with the output of `uname -a`"
     )]
@@ -126,13 +135,13 @@ impl Dataplane {
 
         #[cfg(feature = "kernel-log")]
         crate::kernel_log::follow(&mut ebpf);
-        let held = |name| Ok((name, sys::Map::open(&pins.map(name))?));
-        let maps = MAPS.into_iter().map(held).collect::<io::Result<_>>();
+        let hold = |name| Ok((name, sys::Map::open(&pins.map(name))?));
+        let held = MAPS.into_iter().map(hold).collect::<io::Result<_>>();
         Ok(Self {
             ebpf,
             claim,
             links: Links::new(pins.clone()),
-            maps: maps.map_err(OpenError::Maps)?,
+            maps: held.map_err(maps)?,
             pins,
             cgroup: options.cgroup.clone(),
             features,
@@ -183,14 +192,14 @@ impl Dataplane {
             let path = self.pins.map(name);
             match sys::Map::open(&path) {
                 Ok(there) if there.id == map.id => continue,
-                Ok(_) => fs::remove_file(&path).map_err(OpenError::Maps)?,
+                Ok(_) => fs::remove_file(&path).map_err(maps)?,
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => return Err(OpenError::Maps(error)),
             }
-            sys::pin(map.as_fd(), &path).map_err(OpenError::Maps)?;
+            sys::pin(map.as_fd(), &path).map_err(maps)?;
             pinned += 1;
         }
-        Ok(pinned + self.links.pin_again().map_err(OpenError::Maps)?)
+        Ok(pinned + self.links.pin_again().map_err(maps)?)
     }
 
     /// The maps, for the writer.
@@ -200,7 +209,7 @@ impl Dataplane {
     pub fn maps(&self) -> Result<KernelMaps, OpenError> {
         PortBits::open(&self.pins, self.source_ports, self.external_cluster_ips)
             .and_then(|ports| KernelMaps::open(&self.pins, ports))
-            .map_err(OpenError::Maps)
+            .map_err(maps)
     }
 
     /// The map of devices.
@@ -208,7 +217,7 @@ impl Dataplane {
     /// # Errors
     /// [`OpenError::Maps`].
     pub fn devices(&self) -> Result<Devices, OpenError> {
-        Devices::open(&self.pins).map_err(OpenError::Maps)
+        Devices::open(&self.pins).map_err(maps)
     }
 
     /// The flows from outside.
@@ -216,7 +225,7 @@ impl Dataplane {
     /// # Errors
     /// [`OpenError::Maps`].
     pub fn flows(&self) -> Result<Flows, OpenError> {
-        Flows::open(&self.pins).map_err(OpenError::Maps)
+        Flows::open(&self.pins).map_err(maps)
     }
 
     pub(crate) const fn pins(&self) -> &Pins {
@@ -385,7 +394,10 @@ fn load_object(
         .override_global("SOURCE_PORTS", &source_ports, true)
         .override_global("PEERS_MASK", &peers_mask, true)
         .load(OBJECT)
-        .map_err(|error| OpenError::Object(Box::new(error)))
+        .map_err(|error| {
+            let cause = system_error(&error);
+            short_of(cause).unwrap_or_else(|| OpenError::Object(said(&error)))
+        })
 }
 
 fn load_program(ebpf: &mut Ebpf, program: &'static str) -> Result<(), OpenError> {
@@ -406,10 +418,52 @@ fn load_program(ebpf: &mut Ebpf, program: &'static str) -> Result<(), OpenError>
             break;
         }
     }
-    loaded.map_err(|source| OpenError::Program {
-        program,
-        source: Box::new(source),
+    loaded.map_err(|source| {
+        short_of(system_error(&source)).unwrap_or_else(|| OpenError::Program {
+            program,
+            source: Box::new(source),
+        })
     })
+}
+
+/// What the system said, below what was made of it.
+fn system_error(error: &(dyn Error + 'static)) -> Option<i32> {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if let Some(error) = error.downcast_ref::<io::Error>() {
+            return error.raw_os_error();
+        }
+        cause = error.source();
+    }
+    None
+}
+
+/// What there is too little of, if that is the reason.
+fn short_of(errno: Option<i32>) -> Option<OpenError> {
+    match errno? {
+        libc::EMFILE | libc::ENFILE => Some(OpenError::Descriptors),
+        libc::ENOMEM => Some(OpenError::Memory),
+        _ => None,
+    }
+}
+
+/// An error and its causes, each once.
+fn said(error: &EbpfError) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let words = error.to_string();
+        if !text.contains(&words) {
+            text = format!("{text}: {words}");
+        }
+        cause = error.source();
+    }
+    text
+}
+
+/// The same for what is not of aya.
+fn maps(error: io::Error) -> OpenError {
+    short_of(error.raw_os_error()).unwrap_or(OpenError::Maps(error))
 }
 
 fn write_meta(pins: &Pins, source_ports: PortRange) -> Result<(), OpenError> {
@@ -419,7 +473,7 @@ fn write_meta(pins: &Pins, source_ports: PortRange) -> Result<(), OpenError> {
     };
     sys::Map::open(&pins.map(names::META))
         .and_then(|map| map.update(sys::bytes(&0_u32), sys::bytes(&meta)))
-        .map_err(OpenError::Maps)
+        .map_err(maps)
 }
 
 #[cfg(test)]

@@ -1,13 +1,15 @@
 //! Servers: each tells who it is, whom it sees and what it heard.
 
 use std::io::{self, BufRead as _, BufReader, Write as _};
-use std::net::{Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{
+    IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket,
+};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use socket2::{SockRef, Socket};
+use socket2::Socket;
 
 use super::protocol::{Failure, Transport};
 use super::sockets::{Greeting, failure, make};
@@ -16,6 +18,7 @@ use super::sockets::{Greeting, failure, make};
 pub(super) struct Server {
     shared: Arc<Shared>,
     listeners: Vec<(Socket, JoinHandle<()>)>,
+    transport: Transport,
 }
 
 /// What the threads of a server know.
@@ -61,6 +64,7 @@ impl Server {
                 stopped: AtomicBool::new(false),
             }),
             listeners: Vec::new(),
+            transport,
         };
         for any in [
             SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)),
@@ -68,13 +72,14 @@ impl Server {
         ] {
             let start = Instant::now();
             server
-                .listen(transport, any)
+                .listen(any)
                 .map_err(|error| failure("serve", start, &error))?;
         }
         Ok(server)
     }
 
-    fn listen(&mut self, transport: Transport, at: SocketAddr) -> io::Result<()> {
+    fn listen(&mut self, at: SocketAddr) -> io::Result<()> {
+        let transport = self.transport;
         let socket = make(transport, at.is_ipv6())?;
         socket.set_reuse_address(true)?;
         if at.is_ipv6() {
@@ -98,14 +103,32 @@ impl Server {
     pub(super) fn stop(self) -> Option<Duration> {
         self.shared.stopped.store(true, Ordering::Relaxed);
         for (socket, thread) in self.listeners {
-            // Wakes the thread that waits in it, also where it says that it is not connected.
-            let _woken = SockRef::from(&socket).shutdown(Shutdown::Both);
-            drop(thread.join());
+            // Both wake the thread that waits in it.
+            let woken = if self.transport.is_stream() {
+                socket.shutdown(Shutdown::Both)
+            } else {
+                knock(&socket)
+            };
+            if woken.is_ok() {
+                drop(thread.join());
+            }
         }
         let last = self.shared.last_us.load(Ordering::Relaxed);
         let idle = self.shared.started.elapsed();
         (last > 0).then(|| idle.saturating_sub(Duration::from_micros(last)))
     }
+}
+
+/// Sends a datagram to a socket of this pod.
+fn knock(socket: &Socket) -> io::Result<()> {
+    let own = socket.local_addr()?.as_socket();
+    let own = own.ok_or(io::ErrorKind::InvalidInput)?;
+    let loopback = match own {
+        SocketAddr::V4(_) => IpAddr::from(Ipv4Addr::LOCALHOST),
+        SocketAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+    };
+    let from = UdpSocket::bind((loopback, 0))?;
+    from.send_to(b"", (loopback, own.port())).map(drop)
 }
 
 fn accept(shared: &Arc<Shared>, listener: &TcpListener) {

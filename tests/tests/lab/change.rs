@@ -145,8 +145,9 @@ fn an_empty_folder_at_the_start_takes_nothing_from_what_is_served() {
     // As when a volume is mounted after all.
     let fewer = web_service().with(&scene.endpoints_of(&["b"]));
     scene.manifests.put("web.yaml", &fewer).unwrap();
+    let ready = scene.agent.wait_for_line_in(Agent::STARTS_IN, &["ready"]);
+    assert!(ready.is_some(), "{:?}", scene.agent.log());
     scene.wait_for_answers(to, &["b"]);
-    assert!(scene.agent.is_ready(), "{:?}", scene.agent.log());
 }
 
 #[test]

@@ -2,12 +2,13 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
+use std::process::Command;
 use std::time::Duration;
 
 use svclb_tests::manifests::Service;
-use svclb_tests::{Agent, AgentOptions, wait_until};
+use svclb_tests::{Agent, AgentOptions, Transport, wait_until};
 
-use super::scene::{Scene, TARGET, assert_even, v4, web};
+use super::scene::{Scene, TARGET, assert_even, v4, web, web_service};
 
 const ROOT: u32 = 0;
 const NOBODY: u32 = 65534;
@@ -15,7 +16,12 @@ const NOBODY: u32 = 65534;
 /// `svclb run` with these flags ends, unsuccessfully, with a sentence that has these words;
 /// and what was served before is served after.
 fn refused(scene: &Scene, args: &[&str], uid: u32, words: &[&str]) {
-    let output = scene.agent.run_once(args, uid).unwrap();
+    refused_under(scene, &[], args, uid, words);
+}
+
+/// The same, run by another program.
+fn refused_under(scene: &Scene, wrapper: &[&str], args: &[&str], uid: u32, words: &[&str]) {
+    let output = scene.agent.run_once_under(wrapper, args, uid).unwrap();
     let said = String::from_utf8(output.stderr).unwrap();
     assert!(!output.status.success(), "{said}");
     let sentence = said.lines().last().unwrap_or_default();
@@ -28,7 +34,7 @@ fn refused(scene: &Scene, args: &[&str], uid: u32, words: &[&str]) {
     }
     let tally = scene
         .client
-        .repeat(svclb_tests::Transport::Tcp, web(v4(10)), 600)
+        .repeat(Transport::Tcp, web(v4(10)), 600)
         .unwrap();
     assert_even(&tally);
 }
@@ -74,6 +80,155 @@ fn a_log_level_that_is_none_is_named() {
     refused(&scene, &["--log", "web=loud"], ROOT, &["web=loud", "debug"]);
 }
 
+/// Runs a program in a mount namespace of its own, after a command of the shell.
+fn mounted<'a>(script: &'a str) -> [&'a str; 6] {
+    ["unshare", "--mount", "sh", "-c", script, "sh"]
+}
+
+#[test]
+fn a_bpffs_that_cannot_be_written_or_is_not_there_is_named_with_what_to_do() {
+    let scene = abandoned();
+    let bpffs = scene.node.pin_dir().parent().unwrap().parent().unwrap();
+    let pins = bpffs.join("svclb");
+    let args = ["--pin-dir", pins.to_str().unwrap()];
+    let script = format!("mount -t bpf -o ro bpf {} && exec \"$@\"", bpffs.display());
+    let words = [args[1], "Read-only", "--pin-dir"];
+    refused_under(&scene, &mounted(&script), &args, ROOT, &words);
+    let script = format!("umount {} && exec \"$@\"", bpffs.display());
+    let words = [args[1], "mount -t bpf"];
+    refused_under(&scene, &mounted(&script), &args, ROOT, &words);
+}
+
+#[test]
+fn without_enough_file_descriptors_it_says_so() {
+    let scene = abandoned();
+    for limit in ["--nofile=8", "--nofile=20", "--nofile=40"] {
+        let words = ["file descriptors"];
+        refused_under(&scene, &["prlimit", limit], &[], ROOT, &words);
+    }
+}
+
+#[test]
+fn without_memory_it_ends_and_what_was_served_goes_on() {
+    let scene = abandoned();
+    let wrapper = ["prlimit", "--as=8388608"];
+    let output = scene.agent.run_once_under(&wrapper, &[], ROOT).unwrap();
+    assert!(!output.status.success(), "{output:?}");
+    let tally = scene.client.repeat(Transport::Tcp, web(v4(10)), 600);
+    assert_even(&tally.unwrap());
+}
+
+#[test]
+fn an_agent_whose_descriptors_run_out_keeps_what_serves_and_goes_on_when_there_are_some() {
+    let scene = Scene::web();
+    let pid = scene.agent.pid().unwrap();
+    let open = fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count();
+    let limited = Command::new("prlimit")
+        .args(["--pid", &pid.to_string(), &format!("--nofile={}", open + 1)])
+        .status();
+    assert!(limited.unwrap().success());
+    // Who asks for its metrics takes what is left.
+    let sockets: Vec<_> = (0..4)
+        .map(|_| {
+            let socket = scene.node.socket(Transport::Tcp, false).unwrap();
+            socket.connect(Agent::METRICS.parse().unwrap()).unwrap();
+            socket
+        })
+        .collect();
+    let fewer = web_service().with(&scene.endpoints_of(&["b", "c"]));
+    scene.manifests.put("web.yaml", &fewer).unwrap();
+    let told = scene.agent.wait_for_line(&["os error 24", "stays"]);
+    assert!(told.is_some(), "{:?}", scene.agent.log());
+    let tally = scene.client.repeat(Transport::Tcp, web(v4(10)), 600);
+    assert_even(&tally.unwrap());
+    drop(sockets);
+    let settled = wait_until(Duration::from_secs(30), || {
+        scene.answering(web(v4(10))) == ["b", "c"]
+    });
+    assert!(settled, "{:?}", scene.agent.log());
+    assert_eq!(scene.agent.get(Agent::HEALTHZ, "/livez").unwrap().0, 200);
+}
+
+#[test]
+fn with_hardly_any_memory_of_sockets_names_are_right_nevertheless() {
+    let mut scene = Scene::web();
+    scene.agent.cleanup().unwrap();
+    let options = AgentOptions {
+        args: ["--max-peers=1", "--max-overflow=1", "--max-affinity=1"]
+            .map(str::to_owned)
+            .to_vec(),
+    };
+    scene.agent = Agent::start(&scene.node, scene.manifests.dir(), options).unwrap();
+    for transport in [Transport::Tcp, Transport::Udp] {
+        let tally = scene.client.repeat(transport, web(v4(10)), 600).unwrap();
+        assert_even(&tally);
+    }
+    // Connections at one time share the one place that there is.
+    let sockets: Vec<_> = (0..10)
+        .map(|_| {
+            let socket = scene.client.socket(Transport::Tcp, false).unwrap();
+            socket.connect(web(v4(10))).unwrap();
+            socket
+        })
+        .collect();
+    for socket in &sockets {
+        assert_eq!(socket.peer_name().unwrap(), web(v4(10)));
+    }
+}
+
+#[test]
+fn every_planned_map_may_be_full_and_what_is_in_it_is_served() {
+    let ranged = || {
+        web_service()
+            .balanced_at(v4(200))
+            .allows("192.0.2.0/24")
+            .allows("10.0.0.0/8")
+    };
+    let mut scene = Scene::new(|manifests, endpoints| {
+        manifests
+            .put("web.yaml", &ranged().with(endpoints))
+            .unwrap();
+    });
+    let dump = scene.agent.dump("all").unwrap();
+    for (map, flag) in [
+        ("FRONTENDS", "--max-frontends"),
+        ("SLOTS", "--max-slots"),
+        ("SOURCES", "--max-sources"),
+        ("BACKENDS", "--max-backends"),
+        ("SERVICES", "--max-services"),
+    ] {
+        let entries = &dump["node"]["maps"][map]["entries"];
+        assert!(entries.as_u64().unwrap() > 0, "{map}: {dump}");
+        scene.agent.cleanup().unwrap();
+        scene.manifests.remove("z.yaml").ok();
+        let options = AgentOptions {
+            args: vec![format!("{flag}={entries}")],
+        };
+        scene.agent = Agent::start(&scene.node, scene.manifests.dir(), options).unwrap();
+        let healthy = scene.agent.get(Agent::HEALTHZ, "/healthz").unwrap();
+        assert_eq!(healthy.0, 200, "{map}: {:?}", scene.agent.log());
+        let other = Service::new("other")
+            .at(v4(11))
+            .tcp(80, 9)
+            .balanced_at(v4(201))
+            .allows("10.0.0.0/8");
+        let endpoints = [scene.backends[0].v4().into()];
+        scene
+            .manifests
+            .put("z.yaml", &other.with(&endpoints))
+            .unwrap();
+        let line = scene.agent.wait_for_line(&["default/other", map, "--max-"]);
+        assert!(line.is_some(), "{map}: {:?}", scene.agent.log());
+        assert_eq!(
+            scene.agent.get(Agent::HEALTHZ, "/healthz").unwrap().0,
+            503,
+            "{map}"
+        );
+        assert_eq!(scene.answering(web(v4(10))), ["a", "b", "c"]);
+        assert!(scene.client.ask(Transport::Tcp, web(v4(11))).is_err());
+    }
+}
+
 #[test]
 fn a_full_map_keeps_out_one_service_and_is_told_until_there_is_room() {
     let mut scene = Scene::web();
@@ -104,10 +259,7 @@ fn a_full_map_keeps_out_one_service_and_is_told_until_there_is_room() {
     // Room is made: the next try, five seconds later, finds it.
     scene.manifests.remove("web.yaml").unwrap();
     let served = wait_until(Duration::from_secs(20), || {
-        scene
-            .client
-            .ask(svclb_tests::Transport::Tcp, web(v4(11)))
-            .is_ok()
+        scene.client.ask(Transport::Tcp, web(v4(11))).is_ok()
     });
     assert!(served, "{:?}", scene.agent.log());
     let healthy = wait_until(Duration::from_secs(3), || {
