@@ -81,7 +81,7 @@ fn a_log_level_that_is_none_is_named() {
 }
 
 /// Runs a program in a mount namespace of its own, after a command of the shell.
-fn mounted<'a>(script: &'a str) -> [&'a str; 6] {
+fn mounted(script: &str) -> [&str; 6] {
     ["unshare", "--mount", "sh", "-c", script, "sh"]
 }
 
