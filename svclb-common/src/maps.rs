@@ -35,6 +35,27 @@ pub const PORTS_LEN: u32 = 2048;
 /// Per-CPU array of `u64`, indexed by [`Counter`](crate::Counter).
 pub const COUNTERS: &str = "COUNTERS";
 
+/// Since which [`ABI_VERSION`](crate::ABI_VERSION) each map is as it is now: its type, its key, its
+/// value, and what they mean. An agent that finds maps of an earlier version goes on with those
+/// that were the same then.
+pub const SINCE: [(&str, u32); 15] = [
+    (META, 2),
+    (FRONTENDS, 2),
+    (SLOTS, 2),
+    (SOURCES, 2),
+    (BACKENDS, 2),
+    (SERVICES, 1),
+    (AFFINITY, 1),
+    (PEERS, 1),
+    (PEER_RINGS, 1),
+    (PEER_OVERFLOW, 1),
+    (FLOWS, 2),
+    (FRAGMENTS, 2),
+    (DEVICES, 2),
+    (PORTS, 2),
+    (COUNTERS, 2),
+];
+
 /// How many entries each sizeable map holds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Sizes {

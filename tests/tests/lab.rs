@@ -32,4 +32,5 @@ mod lab {
     mod scene;
     mod tcp;
     mod udp;
+    mod upgrade;
 }

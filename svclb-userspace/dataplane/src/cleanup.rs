@@ -72,19 +72,29 @@ pub fn cleanup(pin_dir: &Path) -> Result<Vec<PathBuf>, CleanupError> {
         remove(&path, fs::remove_file, &mut removed)?;
     }
     remove_from_devices(&pins, &mut removed)?;
-    for name in MAPS {
-        remove(&pins.map(name), fs::remove_file, &mut removed)?;
+    for dir in [pins.maps(), pins.beside().maps(), pins.superseded()] {
+        remove_maps(&dir, &mut removed)?;
     }
-    for dir in [pins.links(), pins.maps(), pins.dir().to_owned()] {
+    for dir in [pins.links(), pins.dir().to_owned()] {
         remove(&dir, fs::remove_dir, &mut removed)?;
     }
     Ok(removed)
 }
 
+/// The folders of maps are ours alone; in them may be maps that another version has and this one
+/// doesn't.
+fn remove_maps(dir: &Path, removed: &mut Vec<PathBuf>) -> Result<(), CleanupError> {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    for path in entries.map(|entry| entry.path()) {
+        remove(&path, fs::remove_file, removed)?;
+    }
+    remove(dir, fs::remove_dir, removed)
+}
+
 /// What is not in the maps alone: the packet programs, and the source ports.
 fn remove_from_devices(pins: &Pins, removed: &mut Vec<PathBuf>) -> Result<(), CleanupError> {
     // Without maps of ours nothing is ours.
-    let Ok(Some(meta)) = Pinned::meta(pins.dir()) else {
+    let Ok(Some(meta)) = Pinned::meta(pins) else {
         return Ok(());
     };
     let failed = |path: PathBuf| |source| CleanupError::Remove { path, source };

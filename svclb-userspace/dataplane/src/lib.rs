@@ -27,6 +27,7 @@ mod planned;
 mod port_bits;
 mod ports;
 mod sockets;
+mod succession;
 mod sys;
 
 pub use attach::{AttachError, Attachment, PROGRAMS};

@@ -11,8 +11,8 @@ use aya::programs::{Program, ProgramError};
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use nix::sys::statfs::{BPF_FS_MAGIC, CGROUP2_SUPER_MAGIC, FsType, statfs};
 use nix::unistd::geteuid;
+use svclb_common::Meta;
 use svclb_common::maps::{self as names, Sizes};
-use svclb_common::{ABI_VERSION, MAGIC, Meta};
 
 use crate::attach::{self, AttachError, Attachment, PROGRAMS};
 use crate::claim::{Claim, ClaimError};
@@ -22,11 +22,12 @@ use crate::features::{Features, features};
 use crate::flows::Flows;
 use crate::kernel_maps::KernelMaps;
 use crate::links::Links;
-use crate::pinned::{Pinned, PinnedError};
+use crate::pinned::PinnedError;
 use crate::pins::Pins;
 use crate::port_bits::PortBits;
 use crate::ports::PortRange;
-use crate::{OBJECT, packets, sys};
+use crate::sockets::{UdpSockets, UdpSocketsError};
+use crate::{OBJECT, packets, succession, sys};
 
 /// What the data path is made of.
 #[derive(Clone, Debug)]
@@ -120,9 +121,11 @@ impl Dataplane {
     pub fn open(options: &Options) -> Result<Self, OpenError> {
         check_machine(options)?;
         let pins = Pins::new(&options.pin_dir);
-        make_pin_dir(&pins)?;
+        make_dir(pins.dir())?;
         let claim = Claim::new(pins.dir())?;
         let mut warnings = Vec::new();
+        let pins = succession::begin(pins, &mut warnings)?;
+        make_pin_dir(&pins)?;
         let sizes = adopted_sizes(&pins, options.sizes, &mut warnings)?;
         let features = features();
         let mut ebpf = load_object(&pins, sizes, features, options)?;
@@ -200,6 +203,29 @@ impl Dataplane {
             pinned += 1;
         }
         Ok(pinned + self.links.pin_again().map_err(maps)?)
+    }
+
+    /// Maps that were made beside those of another layout take their place. Everything that
+    /// exists is in them by then, and all programs that use them are attached.
+    ///
+    /// # Errors
+    /// [`OpenError::PinDir`].
+    pub fn succeed(&mut self) -> Result<(), OpenError> {
+        if self.pins.is_beside() {
+            self.pins = succession::end(&self.pins).map_err(|source| OpenError::PinDir {
+                path: self.pins.dir().to_owned(),
+                source,
+            })?;
+        }
+        Ok(())
+    }
+
+    /// The connected UDP sockets of this node.
+    ///
+    /// # Errors
+    /// [`UdpSocketsError`].
+    pub fn udp_sockets(&self) -> Result<UdpSockets, UdpSocketsError> {
+        UdpSockets::of(&self.pins)
     }
 
     /// The maps, for the writer.
@@ -303,14 +329,21 @@ fn version(release: &str) -> (u32, u32) {
 }
 
 fn make_pin_dir(pins: &Pins) -> Result<(), OpenError> {
-    for path in [pins.dir().to_owned(), pins.maps(), pins.links()] {
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&path)
-            .map_err(|source| OpenError::PinDir { path, source })?;
-    }
-    Ok(())
+    [pins.dir().to_owned(), pins.maps(), pins.links()]
+        .iter()
+        .try_for_each(|path| make_dir(path))
+}
+
+/// A directory that only root may look into, if it is not there.
+pub(crate) fn make_dir(path: &Path) -> Result<(), OpenError> {
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .map_err(|source| OpenError::PinDir {
+            path: path.to_owned(),
+            source,
+        })
 }
 
 /// The sizes to load with: those of the pinned maps, where there are any.
@@ -319,7 +352,6 @@ fn adopted_sizes(
     wanted: Sizes,
     warnings: &mut Vec<String>,
 ) -> Result<Sizes, OpenError> {
-    check_abi(pins)?;
     let mut sizes = wanted;
     for (name, size) in sizeable(&mut sizes) {
         if let Ok(map) = sys::Map::open(&pins.map(name))
@@ -348,22 +380,6 @@ fn sizeable(sizes: &mut Sizes) -> [(&'static str, &mut u32); 9] {
         (names::FLOWS, &mut sizes.flows),
         (names::PEERS, &mut sizes.peers),
     ]
-}
-
-/// Refuses pinned maps of another layout. Maps without a version were made by an agent
-/// that died before it wrote one: nothing is in them.
-fn check_abi(pins: &Pins) -> Result<(), OpenError> {
-    let Some(meta) = Pinned::meta(pins.dir())? else {
-        return Ok(());
-    };
-    if meta.magic == 0 || (meta.magic == MAGIC && meta.abi_version == ABI_VERSION) {
-        return Ok(());
-    }
-    Err(OpenError::OtherAbi {
-        path: pins.dir().to_owned(),
-        found: meta.abi_version,
-        ours: ABI_VERSION,
-    })
 }
 
 fn load_object(

@@ -55,7 +55,7 @@ impl Pinned {
     /// [`PinnedError`].
     pub fn open(pin_dir: &Path) -> Result<Self, PinnedError> {
         let pins = Pins::new(pin_dir);
-        let meta = Self::meta(pin_dir)?.ok_or_else(|| PinnedError::Nothing(pin_dir.to_owned()))?;
+        let meta = Self::meta(&pins)?.ok_or_else(|| PinnedError::Nothing(pin_dir.to_owned()))?;
         if meta.magic != MAGIC || meta.abi_version != ABI_VERSION {
             return Err(PinnedError::OtherAbi {
                 path: pin_dir.to_owned(),
@@ -80,13 +80,13 @@ impl Pinned {
     }
 
     /// The layout version of the pins; `None` if there are none.
-    pub(crate) fn meta(pin_dir: &Path) -> Result<Option<Meta>, PinnedError> {
+    pub(crate) fn meta(pins: &Pins) -> Result<Option<Meta>, PinnedError> {
         let failed = |source| PinnedError::Map {
-            path: pin_dir.to_owned(),
+            path: pins.dir().to_owned(),
             name: names::META,
             source,
         };
-        let map = match Map::open(&Pins::new(pin_dir).map(names::META)) {
+        let map = match Map::open(&pins.map(names::META)) {
             Ok(map) => map,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(failed(error)),

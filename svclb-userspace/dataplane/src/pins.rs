@@ -2,25 +2,49 @@
 
 use std::path::{Path, PathBuf};
 
-/// `<pin dir>/maps` and `<pin dir>/links`.
+/// `<pin dir>/maps` and `<pin dir>/links`; and `maps-new` and `maps-old` while maps of another
+/// layout are replaced. (A bpffs takes no dots in names.)
 #[derive(Clone, Debug)]
-pub(crate) struct Pins(PathBuf);
+pub(crate) struct Pins {
+    dir: PathBuf,
+    maps: &'static str,
+}
 
 impl Pins {
     pub(crate) fn new(dir: &Path) -> Self {
-        Self(dir.to_owned())
+        Self {
+            dir: dir.to_owned(),
+            maps: "maps",
+        }
+    }
+
+    /// Those that are made beside others.
+    pub(crate) fn beside(&self) -> Self {
+        Self {
+            dir: self.dir.clone(),
+            maps: "maps-new",
+        }
+    }
+
+    pub(crate) fn is_beside(&self) -> bool {
+        self.maps != "maps"
+    }
+
+    /// Where the maps are that others took the place of.
+    pub(crate) fn superseded(&self) -> PathBuf {
+        self.dir.join("maps-old")
     }
 
     pub(crate) fn dir(&self) -> &Path {
-        &self.0
+        &self.dir
     }
 
     pub(crate) fn maps(&self) -> PathBuf {
-        self.0.join("maps")
+        self.dir.join(self.maps)
     }
 
     pub(crate) fn links(&self) -> PathBuf {
-        self.0.join("links")
+        self.dir.join("links")
     }
 
     pub(crate) fn map(&self, name: &str) -> PathBuf {

@@ -102,8 +102,12 @@ impl UdpSockets {
     /// # Errors
     /// [`UdpSocketsError`].
     pub fn open(pin_dir: &Path) -> Result<Self, UdpSocketsError> {
-        let meta =
-            Pinned::meta(pin_dir)?.ok_or_else(|| PinnedError::Nothing(pin_dir.to_owned()))?;
+        Self::of(&Pins::new(pin_dir))
+    }
+
+    pub(crate) fn of(pins: &Pins) -> Result<Self, UdpSocketsError> {
+        let pin_dir = pins.dir();
+        let meta = Pinned::meta(pins)?.ok_or_else(|| PinnedError::Nothing(pin_dir.to_owned()))?;
         let failed = |source| PinnedError::Map {
             path: pin_dir.to_owned(),
             name: names::PEER_RINGS,
@@ -116,7 +120,7 @@ impl UdpSockets {
                 ours: ABI_VERSION,
             })?;
         }
-        let map = sys::open_pin(&Pins::new(pin_dir).map(names::PEER_RINGS)).map_err(failed)?;
+        let map = sys::open_pin(&pins.map(names::PEER_RINGS)).map_err(failed)?;
         Ok(Self {
             rings: Rings::open(&map).map_err(UdpSocketsError::Iterator)?,
             places: Places::default(),

@@ -4,7 +4,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::{fs, process};
+use std::{fs, io, process};
 
 use aya::maps::{Array, Map, MapData};
 use svclb_common::maps::Sizes;
@@ -200,27 +200,84 @@ fn a_pinned_size_is_kept_and_told() {
     );
 }
 
-#[test]
-fn maps_of_another_layout_are_refused_with_what_to_do() {
-    let place = Place::new();
-    drop(place.open());
+/// Makes the pinned maps those of another layout version.
+fn set_version(place: &Place, abi_version: u32) {
     let pinned = MapData::from_pin(place.pin_dir().join("maps/META")).unwrap();
     let mut meta = Array::<_, [u32; 3]>::try_from(Map::Array(pinned)).unwrap();
     let other: [u32; 3] = zerocopy::transmute!(Meta {
-        abi_version: ABI_VERSION + 1,
+        abi_version,
         ..Meta::CURRENT
     });
     meta.set(0, other, 0).unwrap();
-    let error = Dataplane::open(&place.0).err().unwrap().to_string();
-    for word in [
-        format!("layout version {}", ABI_VERSION + 1),
-        format!("has {ABI_VERSION}"),
-        "svclb cleanup".to_owned(),
-    ] {
-        assert!(error.contains(&word), "{error}");
+}
+
+/// The kernel's number of a pinned map.
+fn id(place: &Place, map: &str) -> u32 {
+    let path = place.pin_dir().join("maps").join(map);
+    MapData::from_pin(path).unwrap().info().unwrap().id()
+}
+
+fn entries(place: &Place) -> Vec<String> {
+    let entries = fs::read_dir(place.pin_dir()).unwrap();
+    let name = |entry: io::Result<fs::DirEntry>| entry.unwrap().file_name().into_string().unwrap();
+    let mut names: Vec<_> = entries.map(name).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn maps_of_another_layout_are_replaced_by_new_ones_that_were_made_beside_them() {
+    for (found, keeps_sockets) in [(1, true), (ABI_VERSION + 1, false)] {
+        let place = Place::new();
+        place.open().attach().unwrap();
+        set_version(&place, found);
+        let before = ["PEERS", "FRONTENDS", "META"].map(|map| id(&place, map));
+
+        let mut dataplane = place.open();
+        let told = dataplane.warnings().join("\n");
+        assert!(told.contains(&format!("layout version {found}")), "{told}");
+        assert_eq!(told.contains("newer"), !keeps_sockets, "{told}");
+        // Until it has everything, the old ones stand.
+        assert_eq!(entries(&place), ["links", "maps", "maps-new"]);
+        assert_eq!(before[1], id(&place, "FRONTENDS"));
+        let error = Pinned::open(place.pin_dir()).err().unwrap().to_string();
+        assert!(error.contains("layout"), "{error}");
+
+        let attached = dataplane.attach().unwrap();
+        let replaced = |how: &Attachment| matches!(how, Attachment::Replaced(_));
+        assert!(attached.iter().all(replaced), "{attached:?}");
+        dataplane.succeed().unwrap();
+        assert_eq!(entries(&place), ["links", "maps"]);
+        assert!(Pinned::open(place.pin_dir()).is_ok());
+        let after = ["PEERS", "FRONTENDS", "META"].map(|map| id(&place, map));
+        assert_eq!(before[0] == after[0], keeps_sockets);
+        assert!(before[1] != after[1] && before[2] != after[2]);
+        assert_eq!(dataplane.pin_again().unwrap(), 0);
+        drop(dataplane);
+        assert!(place.open().warnings().is_empty());
     }
-    let error = Pinned::open(place.pin_dir()).err().unwrap().to_string();
-    assert!(error.contains("layout"), "{error}");
+}
+
+#[test]
+fn an_agent_that_dies_while_it_replaces_maps_is_followed_by_one_that_does() {
+    let place = Place::new();
+    place.open().attach().unwrap();
+    set_version(&place, 1);
+    drop(place.open());
+    assert_eq!(entries(&place), ["links", "maps", "maps-new"]);
+    assert_eq!(place.open().warnings().len(), 1);
+    // Or between its last two steps.
+    let pins = place.pin_dir();
+    fs::rename(pins.join("maps"), pins.join("maps-old")).unwrap();
+    let new = place.open();
+    assert!(new.warnings().is_empty(), "{:?}", new.warnings());
+    assert_eq!(entries(&place), ["links", "maps"]);
+    drop(new);
+    // And a cleanup takes all of it.
+    set_version(&place, 1);
+    drop(place.open());
+    cleanup(pins).unwrap();
+    assert!(!pins.exists());
 }
 
 #[test]

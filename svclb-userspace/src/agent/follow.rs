@@ -6,13 +6,14 @@
 //! endpoints that went, Services that went, ports that changed, and what happened while no
 //! agent ran, all alike. A socket that talks to a pod directly is never touched.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use svclb_core::planner::Planner;
-use svclb_dataplane::{Destroyed, ScanError, UdpSocket, UdpSockets, UdpSocketsError, can_destroy};
+use svclb_dataplane::{
+    Dataplane, Destroyed, ScanError, UdpSocket, UdpSockets, UdpSocketsError, can_destroy,
+};
 use tokio::task::{JoinHandle, spawn_blocking};
 use tracing::{debug, info, warn};
 
@@ -53,8 +54,8 @@ pub(super) struct Follow {
 
 impl Follow {
     /// Asks the kernel whether it can destroy sockets, and says so if it can't.
-    pub(super) fn new(pin_dir: &Path) -> anyhow::Result<Self> {
-        let sockets = match UdpSockets::open(pin_dir) {
+    pub(super) fn new(dataplane: &Dataplane) -> anyhow::Result<Self> {
+        let sockets = match dataplane.udp_sockets() {
             Ok(sockets) if can_destroy() => Some(Arc::new(sockets)),
             Ok(_) => {
                 warn_of_staying("it has no CONFIG_INET_DIAG_DESTROY or CONFIG_INET_UDP_DIAG");

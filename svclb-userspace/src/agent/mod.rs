@@ -103,12 +103,13 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
     let node_name = Arc::clone(&config.node_name);
     let (notices, noticed) = notices();
     let device_map = config.dataplane.devices()?;
+    let follower = Follow::new(&config.dataplane)?;
     let mut agent = Agent::new(
         config.dataplane,
         HealthChecks::new(health_checks::everywhere(), health.clone(), notices),
         health,
         metrics,
-        Follow::new(&config.pin_dir)?,
+        follower,
         config.times,
         Surroundings {
             node_name: config.node_name,
@@ -385,6 +386,7 @@ impl Agent {
             self.meet_pods();
         }
         self.follow_devices(true);
+        self.dataplane.succeed()?;
         let replaced = attached
             .iter()
             .filter(|how| matches!(how, Attachment::Replaced(_)))

@@ -172,8 +172,9 @@ impl Packets {
         for index in wanted {
             match self.map.get(index) {
                 Ok(known) => {
-                    let flags = known.map(|value| value.flags);
-                    self.adopted.extend(flags.map(|flags| (index, flags)));
+                    // In a map that is new none is known: it is going to be attached.
+                    let flags = known.map_or(DeviceFlags::ATTACHED, |value| value.flags);
+                    self.adopted.insert(index, flags);
                 }
                 Err(error) => warn!("what was known of a device cannot be read: {error}"),
             }

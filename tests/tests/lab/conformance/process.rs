@@ -4,6 +4,7 @@ use std::fs;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use svclb_tests::bpftool::detach_link;
 use svclb_tests::manifests::{Service, node};
 use svclb_tests::{Agent, AgentOptions, ApiServer, Transport, wait_until};
 
@@ -78,8 +79,7 @@ fn should_recreate_its_programs_if_they_are_detached() {
     scene.agent = Agent::start(&scene.node, scene.manifests.dir(), options).unwrap();
     let links = fs::read_dir(scene.node.pin_dir().join("links")).unwrap();
     for link in links {
-        // A link goes with its last reference, and its program is detached.
-        fs::remove_file(link.unwrap().path()).unwrap();
+        detach_link(&link.unwrap().path()).unwrap();
     }
     let told = scene.agent.wait_for_line(&["programs were detached"]);
     assert!(told.is_some(), "{:#?}", scene.agent.log());

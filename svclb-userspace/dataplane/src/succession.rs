@@ -1,0 +1,171 @@
+//! Maps of another layout: new ones are made beside them, filled, and take their place when the
+//! programs that use them are attached.
+//!
+//! Until then the old programs go on with the old maps, so that no connect fails in between. A
+//! crash before the end leaves the old maps in their place, and the next start begins again.
+
+use std::fs;
+use std::io;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+
+use svclb_common::maps::{self as names, SINCE};
+use svclb_common::{ABI_VERSION, MAGIC};
+
+use crate::open::OpenError;
+use crate::pinned::Pinned;
+use crate::pins::Pins;
+use crate::sys;
+
+/// Those that a reader needs together: entries of one lead to entries of another.
+const READ_TOGETHER: [&str; 4] = [names::FRONTENDS, names::SLOTS, names::SOURCES, names::PORTS];
+/// Those whose entries hold ids that these give.
+const IDS: [&str; 2] = [names::SERVICES, names::BACKENDS];
+const HOLD_IDS: [&str; 2] = [names::AFFINITY, names::FLOWS];
+
+/// Where the maps are to be made or adopted: in their place, or beside maps of another layout. Of
+/// the latter, those that are as this version has them are shared.
+pub(crate) fn begin(pins: Pins, warnings: &mut Vec<String>) -> Result<Pins, OpenError> {
+    let failed = |path: PathBuf| |source| OpenError::PinDir { path, source };
+    let beside = pins.beside();
+    if !pins.maps().exists() && beside.maps().exists() {
+        fs::rename(beside.maps(), pins.maps()).map_err(failed(pins.maps()))?;
+    }
+    for left in [pins.superseded(), beside.maps()] {
+        remove_maps(&left).map_err(failed(left.clone()))?;
+    }
+    let Some(meta) = Pinned::meta(&pins)? else {
+        return Ok(pins);
+    };
+    let found = meta.abi_version;
+    // Without a version they were made by an agent that died before it wrote one: nothing is in
+    // them.
+    if meta.magic == 0 || (meta.magic == MAGIC && found == ABI_VERSION) {
+        return Ok(pins);
+    }
+    if meta.magic != MAGIC {
+        return Err(OpenError::OtherAbi {
+            path: pins.dir().to_owned(),
+            found,
+            ours: ABI_VERSION,
+        });
+    }
+    crate::open::make_dir(&beside.maps())?;
+    let shared = shared(found);
+    for name in &shared {
+        let share = || -> io::Result<()> {
+            let map = sys::open_pin(&pins.map(name))?;
+            sys::pin(map.as_fd(), &beside.map(name))
+        };
+        share().map_err(failed(beside.map(name)))?;
+    }
+    warnings.push(sentence(pins.dir(), found, &shared));
+    Ok(beside)
+}
+
+/// Puts the maps that were made beside others in their place.
+pub(crate) fn end(beside: &Pins) -> io::Result<Pins> {
+    let pins = Pins::new(beside.dir());
+    fs::rename(pins.maps(), pins.superseded())?;
+    fs::rename(beside.maps(), pins.maps())?;
+    remove_maps(&pins.superseded())?;
+    Ok(pins)
+}
+
+/// Removes a folder of pinned maps, if it is there.
+pub(crate) fn remove_maps(dir: &Path) -> io::Result<()> {
+    let entries = match fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    for entry in entries {
+        fs::remove_file(entry?.path())?;
+    }
+    fs::remove_dir(dir)
+}
+
+/// The maps of a layout version that are as this version has them, and may go on being used.
+fn shared(found: u32) -> Vec<&'static str> {
+    let is_same = |name: &str| {
+        let since = SINCE.iter().find(|(other, _)| *other == name);
+        // What a newer version changed nobody here knows.
+        found <= ABI_VERSION && since.is_some_and(|(_, since)| *since <= found)
+    };
+    let all = |group: &[&'static str]| group.iter().all(|name| is_same(name));
+    let ids = all(&IDS);
+    let read = ids && all(&READ_TOGETHER);
+    let names = SINCE.iter().map(|(name, _)| *name);
+    names
+        .filter(|name| match name {
+            name if READ_TOGETHER.contains(name) => read,
+            name if IDS.contains(name) => ids,
+            name if HOLD_IDS.contains(name) => ids && is_same(name),
+            // It says which version this is.
+            name if *name == names::META => false,
+            name => is_same(name),
+        })
+        .collect()
+}
+
+/// What the operator should know of it.
+fn sentence(dir: &Path, found: u32, shared: &[&str]) -> String {
+    let memory = [
+        (names::PEERS, "the Service addresses of sockets"),
+        (names::AFFINITY, "session affinity"),
+        (names::FLOWS, "flows from outside"),
+    ];
+    let forgotten = memory.iter().filter(|(name, _)| !shared.contains(name));
+    let forgotten: Vec<_> = forgotten.map(|(_, what)| *what).collect();
+    let newer = if found > ABI_VERSION {
+        ", of a newer svclb"
+    } else {
+        ""
+    };
+    let lost = if forgotten.is_empty() {
+        "nothing is forgotten".to_owned()
+    } else {
+        format!("forgotten are {}", forgotten.join(", "))
+    };
+    format!(
+        "the maps pinned in {} have layout version {found}{newer}, and this svclb has {ABI_VERSION}: \
+         it makes its own beside them, which take their place as soon as they are filled; {lost}",
+        dir.display()
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cleanup::MAPS;
+
+    #[test]
+    fn every_map_has_the_version_since_which_it_is_as_it_is() {
+        let mut listed: Vec<_> = SINCE.iter().map(|(name, _)| *name).collect();
+        let mut all = MAPS.to_vec();
+        listed.sort_unstable();
+        all.sort_unstable();
+        assert_eq!(listed, all);
+        assert!(SINCE.iter().all(|(_, since)| *since <= ABI_VERSION));
+    }
+
+    #[test]
+    fn of_version_1_the_memory_of_sockets_is_kept_and_ids_are_not() {
+        assert_eq!(
+            shared(1),
+            [names::PEERS, names::PEER_RINGS, names::PEER_OVERFLOW]
+        );
+        let told = sentence(Path::new("/pins"), 1, &shared(1));
+        assert!(
+            told.contains("forgotten are session affinity, flows"),
+            "{told}"
+        );
+    }
+
+    #[test]
+    fn of_a_newer_version_nothing_is_kept() {
+        assert_eq!(shared(ABI_VERSION + 1), [""; 0]);
+        let told = sentence(Path::new("/pins"), ABI_VERSION + 1, &[]);
+        assert!(told.contains("of a newer svclb"), "{told}");
+    }
+}
