@@ -4,8 +4,9 @@
 //! build` makes; only `conformance::document` needs none of them. The scenarios run one at a time, whatever `--test-threads` says: each
 //! takes [`scene::turn`], since they measure time and share few cores.
 //!
-//! A scenario is skipped for one reason only: the kernel has no such socket. It then
-//! prints a line that begins with `LACKS:`.
+//! A scenario is skipped for one reason only: the kernel has not what it needs. It then
+//! prints a line that begins with `LACKS:`, and `cargo xtask test vm` fails if that is not known of
+//! the kernel.
 #![expect(
     clippy::unwrap_used,
     reason = "a test panics where it fails, so that the line shows; clippy knows tests only by their attribute"

@@ -6,6 +6,7 @@
 
 mod guest;
 mod kernel;
+mod lacks;
 
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -28,6 +29,9 @@ pub(crate) struct Args {
     /// After how many minutes a kernel is given up
     #[arg(long, default_value_t = 75)]
     minutes: u64,
+    /// Hide the kernel's BTF, as if it had been built without
+    #[arg(long)]
+    no_btf: bool,
     /// How many guests of a kernel share the tests side by side. Under emulation on two processors
     /// two were slower than one
     #[arg(long, default_value_t = 1)]
@@ -53,7 +57,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
                     .iter()
                     .zip(1..)
                     .map(|(share, number)| {
-                        let script = lab_script(tests, share, args.minutes);
+                        let script = lab_script(tests, share, args.minutes, args.no_btf);
                         scope.spawn(move || vng.run(kernel, kvm, number, &script, limit))
                     })
                     .collect();
@@ -62,8 +66,10 @@ pub(crate) fn run(args: &Args) -> Result<()> {
                     .map(|guest| guest.join().map_err(|_panic| anyhow!("a guest was lost"))?)
                     .collect();
                 let mut all_passed = true;
+                let mut all = String::new();
                 for output in outputs {
                     let output = output?;
+                    all.push_str(&output);
                     // The runner's own words, once more where they are not between others.
                     let is_result = |line: &&str| line.starts_with("test result:");
                     output
@@ -75,7 +81,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
                 if !all_passed {
                     bail!("the lab tests did not pass on {}", kernel.release);
                 }
-                Ok(())
+                lacks::judge(&all, kernel, args.no_btf)
             })
         });
     }
@@ -127,7 +133,12 @@ const PASSED: &str = "svclb-lab: passed";
 
 /// What the guest runs. The kernel's messages are kept off the console: they would end up
 /// within the lines of the tests.
-fn lab_script(tests: &Path, names: &[String], minutes: u64) -> String {
+fn lab_script(tests: &Path, names: &[String], minutes: u64, hides_btf: bool) -> String {
+    let hide = if hides_btf {
+        "mkdir -p /run/no-btf; mount --bind /run/no-btf /sys/kernel/btf"
+    } else {
+        ":"
+    };
     format!(
         "set -u\n\
          export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin RUST_BACKTRACE=0\n\
@@ -138,7 +149,12 @@ fn lab_script(tests: &Path, names: &[String], minutes: u64) -> String {
          mountpoint -q /sys/fs/bpf || mount -t bpf bpf /sys/fs/bpf\n\
          grep -q ' cgroup2 ' /proc/mounts || {{ mkdir -p /run/cgroup2; mount -t cgroup2 none /run/cgroup2; }}\n\
          ip link set lo up\n\
-         timeout {minutes}m {tests} --test-threads=1 --exact {names} && echo '{PASSED}'\n",
+         {hide}\n\
+         export SVCLB_LACKS=/run/svclb-lacks\n\
+         touch $SVCLB_LACKS\n\
+         timeout {minutes}m {tests} --test-threads=1 --exact {names} && echo '{PASSED}'\n\
+         sed 's/^/{mark}/' $SVCLB_LACKS\n",
+        mark = lacks::MARK,
         agent = workspace::agent().display(),
         tests = tests.display(),
         names = names.join(" "),

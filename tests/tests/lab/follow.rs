@@ -6,7 +6,7 @@ use std::time::Duration;
 use svclb_tests::manifests::Service;
 use svclb_tests::{Failure, Kind, Peer, PeerSocket, Transport, wait_until};
 
-use super::scene::{Scene, TARGET, v4, v6, web, web_service};
+use super::scene::{Scene, TARGET, follows, v4, v6, web, web_service};
 
 /// A client as resolvers are: it stays connected, and connects again when it gets an error.
 struct Client<'a> {
@@ -81,6 +81,9 @@ fn only(backend: &str) -> Scene {
 
 #[test]
 fn a_connected_socket_of_a_pod_or_the_host_follows_when_its_backend_is_replaced() {
+    if !follows() {
+        return;
+    }
     let scene = only("a");
     for peer in [&*scene.client as &Peer, &*scene.node] {
         for ip in [v4(10), v6(0x10)] {
@@ -96,6 +99,9 @@ fn a_connected_socket_of_a_pod_or_the_host_follows_when_its_backend_is_replaced(
 
 #[test]
 fn a_mapped_socket_follows_too() {
+    if !follows() {
+        return;
+    }
     let scene = only("a");
     let socket = scene
         .client
@@ -113,6 +119,9 @@ fn a_mapped_socket_follows_too() {
 
 #[test]
 fn after_the_last_endpoint_a_connected_socket_is_told_and_later_comes_back() {
+    if !follows() {
+        return;
+    }
     let scene = only("a");
     let mut client = Client::connected(&scene.client, web(v4(10)));
     assert_eq!(client.ask().unwrap(), "a");
@@ -124,6 +133,9 @@ fn after_the_last_endpoint_a_connected_socket_is_told_and_later_comes_back() {
 
 #[test]
 fn when_the_target_port_changes_a_connected_socket_follows() {
+    if !follows() {
+        return;
+    }
     let scene = only("a");
     scene.backends[0].serve(Transport::Udp, 9090).unwrap();
     let mut client = Client::connected(&scene.client, web(v4(10)));
@@ -141,6 +153,9 @@ fn when_the_target_port_changes_a_connected_socket_follows() {
 
 #[test]
 fn when_the_service_is_deleted_a_connected_socket_is_told() {
+    if !follows() {
+        return;
+    }
     let scene = only("a");
     let client = Client::connected(&scene.client, web(v4(10)));
     assert_eq!(client.ask_once().unwrap(), "a");
@@ -150,6 +165,9 @@ fn when_the_service_is_deleted_a_connected_socket_is_told() {
 
 #[test]
 fn sockets_whose_backend_stays_and_sockets_of_the_pod_itself_are_never_touched() {
+    if !follows() {
+        return;
+    }
     let scene = Scene::web();
     let to_pod = Client::connected(&scene.client, scene.backends[0].v4_at(TARGET));
     let staying: Vec<_> = (0..20)
@@ -172,6 +190,9 @@ fn sockets_whose_backend_stays_and_sockets_of_the_pod_itself_are_never_touched()
 
 #[test]
 fn a_terminating_endpoint_that_serves_keeps_its_connected_sockets() {
+    if !follows() {
+        return;
+    }
     let scene = Scene::new(|manifests, endpoints| {
         let web = Service::new("web").at(v4(10)).udp(80, TARGET);
         manifests
@@ -207,6 +228,9 @@ fn a_terminating_endpoint_that_serves_keeps_its_connected_sockets() {
 
 #[test]
 fn a_restart_touches_no_socket_and_finds_what_went_meanwhile() {
+    if !follows() {
+        return;
+    }
     let mut scene = Scene::web();
     let clients: Vec<_> = (0..12)
         .map(|_| Client::connected(&scene.client, web(v4(10))))
@@ -232,6 +256,9 @@ fn a_restart_touches_no_socket_and_finds_what_went_meanwhile() {
 
 #[test]
 fn with_internal_policy_local_a_connected_socket_follows_within_its_node() {
+    if !follows() {
+        return;
+    }
     let scene = Scene::web();
     let put = |here: &str| {
         let mut objects = web_service().with(&scene.endpoints());
@@ -267,6 +294,9 @@ fn with_internal_policy_local_a_connected_socket_follows_within_its_node() {
 
 #[test]
 fn a_socket_that_was_refused_reaches_the_first_endpoint_that_gets_ready() {
+    if !follows() {
+        return;
+    }
     let scene = only("a");
     for (mapped, to) in [
         (false, web(v4(10))),

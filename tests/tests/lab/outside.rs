@@ -7,7 +7,7 @@ use std::time::Duration;
 use svclb_tests::manifests::{Endpoint, Manifests, Service};
 use svclb_tests::{
     Agent, AgentOptions, Kind, Lab, Node, Outside, Pod, PodNetwork, Transport, UplinkOptions,
-    wait_until,
+    lacks, wait_until,
 };
 
 use super::scene::{TARGET, kernel, turn, v4, v6, web};
@@ -22,7 +22,7 @@ const NETWORKS: [PodNetwork; 3] = [PodNetwork::Bridged, PodNetwork::Routed, PodN
 /// it has a program of its own.
 pub(crate) fn ways() -> &'static [&'static str] {
     if kernel() < (5, 13) {
-        println!("LACKS: veths that take what XDP sends");
+        lacks("veths that take what XDP sends");
         return &["off"];
     }
     &["off", "native"]

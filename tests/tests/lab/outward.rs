@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use svclb_tests::manifests::{Endpoint, Service};
-use svclb_tests::{Failure, Kind, Peer, Transport, wait_until};
+use svclb_tests::{Failure, Kind, Peer, Transport, lacks, wait_until};
 
 use super::scene::{Scene, kernel, v4, v6, web, web_service};
 
@@ -93,7 +93,7 @@ fn pods_and_the_host_reach_load_balancer_and_external_ips_that_no_interface_owns
 fn knows_its_namespace() -> bool {
     let knows = kernel() >= (5, 14);
     if !knows {
-        println!("LACKS: SO_NETNS_COOKIE");
+        lacks("SO_NETNS_COOKIE");
     }
     knows
 }

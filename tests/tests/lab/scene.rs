@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use serde_json::Value;
 use svclb_tests::manifests::{Manifests, Service};
-use svclb_tests::{Agent, AgentOptions, Failure, Lab, Node, Pod, Tally, Transport, wait_until};
+use svclb_tests::{
+    Agent, AgentOptions, Failure, Lab, Node, Pod, Tally, Transport, lacks, wait_until,
+};
 
 static TURN: Mutex<()> = Mutex::new(());
 
@@ -180,8 +182,17 @@ pub(crate) fn kernel() -> (u32, u32) {
     (numbers.next().unwrap(), numbers.next().unwrap())
 }
 
+/// Whether connected UDP sockets are followed: the agent finds them by the kernel's BTF.
+pub(crate) fn follows() -> bool {
+    let follows = std::path::Path::new("/sys/kernel/btf/vmlinux").exists();
+    if !follows {
+        lacks("BTF");
+    }
+    follows
+}
+
 /// Whether the kernel has no such socket at all; says so if it has not.
-pub(crate) fn lacks(what: &str, result: Result<(), Failure>) -> bool {
+pub(crate) fn lacks_sockets(what: &str, result: Result<(), Failure>) -> bool {
     match result {
         Ok(()) => false,
         Err(failure) => {
@@ -196,7 +207,7 @@ pub(crate) fn lacks(what: &str, result: Result<(), Failure>) -> bool {
                     && failure.during == "socket",
                 "{failure:?}"
             );
-            println!("LACKS: {what} sockets ({failure})");
+            lacks(&format!("{what} sockets"));
             true
         }
     }

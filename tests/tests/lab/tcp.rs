@@ -6,7 +6,7 @@ use serde_json::Value;
 use svclb_tests::{Kind, Transport, wait_until};
 
 use super::scene::{
-    Scene, TARGET, assert_even, assert_spread, kernel, lacks, v4, v6, web, web_service,
+    Scene, TARGET, assert_even, assert_spread, kernel, lacks_sockets, v4, v6, web, web_service,
 };
 
 #[test]
@@ -70,7 +70,7 @@ fn a_connect_that_does_not_block_is_translated_too() {
 fn an_mptcp_socket_is_a_tcp_client() {
     let scene = Scene::web();
     let kind = Kind::new(Transport::Mptcp);
-    if lacks("mptcp", scene.client.socket(kind, false).map(drop)) {
+    if lacks_sockets("mptcp", scene.client.socket(kind, false).map(drop)) {
         return;
     }
     // The kernel runs the hook at connect for the first subflow, and the one at getpeername

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use svclb_tests::manifests::Service;
 use svclb_tests::{Kind, Transport};
 
-use super::scene::{Scene, TARGET, assert_even, lacks, v4, v6, web, web_service};
+use super::scene::{Scene, TARGET, assert_even, lacks_sockets, v4, v6, web, web_service};
 
 const UNCONNECTED: Kind = Kind::new(Transport::Udp).unconnected();
 
@@ -191,7 +191,7 @@ fn datagrams_to_a_pod_itself_are_left_alone() {
 fn a_udp_lite_socket_counts_as_udp() {
     let scene = Scene::web();
     let kind = Kind::new(Transport::UdpLite);
-    if lacks("udp-lite", scene.client.socket(kind, false).map(drop)) {
+    if lacks_sockets("udp-lite", scene.client.socket(kind, false).map(drop)) {
         return;
     }
     for backend in &scene.backends {

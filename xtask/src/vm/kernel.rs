@@ -15,6 +15,17 @@ pub(super) struct Kernel {
     pub(super) release: String,
 }
 
+impl Kernel {
+    /// The first two numbers of its release.
+    pub(super) fn version(&self) -> (u32, u32) {
+        let mut numbers = self
+            .release
+            .split(|c: char| !c.is_ascii_digit())
+            .map(|number| number.parse().unwrap_or(0));
+        (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
+    }
+}
+
 /// What can be asked for.
 pub(super) const NAMES: [&str; 4] = ["5.10", "6.1", "6.12", "newest"];
 

@@ -7,7 +7,7 @@ use std::process::Command;
 use std::thread;
 
 use anyhow::Result;
-use svclb_tests::{Kind, Lab, Node, Peer, PodNetwork, Transport, UplinkOptions};
+use svclb_tests::{Kind, Lab, Node, Peer, PodNetwork, Transport, UplinkOptions, lacks};
 
 use super::super::scene::{kernel, turn};
 use super::carries;
@@ -157,7 +157,7 @@ fn the_far_end_of_an_uplink_polls_so_that_it_takes_what_an_xdp_program_sends() {
     );
     // Before, a veth polls only for an XDP program of its own.
     if kernel() < (5, 13) {
-        println!("LACKS: veth devices that poll for GRO alone");
+        lacks("veth devices that poll for GRO alone");
     }
 }
 
