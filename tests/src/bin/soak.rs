@@ -53,6 +53,8 @@ fn soak(args: &Args) -> Result<bool> {
         services: args.services,
         changes: args.changes,
         xdp: args.xdp.clone(),
+        // Between two crashes no server would be closed else.
+        grace: Duration::from_millis(if args.crashes > 0 { 400 } else { 2_000 }),
         seed,
         ..Options::default()
     })?;
@@ -66,6 +68,7 @@ fn soak(args: &Args) -> Result<bool> {
     while (heard.answered < args.connects || crashes < args.crashes) && Instant::now() < end {
         if crashes < args.crashes {
             world.crash(crashes as usize % 2, Duration::from_millis(500))?;
+            world.churn_for(Duration::from_millis(500))?;
             world.settles_in(Duration::from_secs(10))?;
             held.stand()?;
             crashes += 1;
