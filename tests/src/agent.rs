@@ -1,6 +1,7 @@
 //! `svclb` on a node of a lab, started and watched as an operator would.
 
 use std::env;
+use std::ffi::OsStr;
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read};
 use std::net::SocketAddr;
@@ -24,6 +25,8 @@ use crate::lab::{Node, wait_until};
 pub struct AgentOptions {
     /// More arguments for `svclb run`.
     pub args: Vec<String>,
+    /// A program that runs it, and its own arguments; none to run it itself.
+    pub wrapper: Vec<String>,
 }
 
 /// `svclb run` in the namespace of a node's host. On drop it is killed and `svclb
@@ -142,7 +145,7 @@ impl Agent {
         // A child inherits the namespace of the thread that starts it. `ip netns exec`
         // would hide bpffs behind a fresh /sys.
         let mut child = node.run(|| {
-            let mut command = Command::new(&self.binary);
+            let mut command = wrapped(&self.options.wrapper, &self.binary);
             let args = &self.options.args;
             command.arg("run");
             if !args.iter().any(|arg| arg.starts_with("--kubeconfig")) {
@@ -238,6 +241,11 @@ impl Agent {
             line.split(|c: char| !c.is_alphanumeric() && c != '_')
                 .any(|found| found == word)
         })
+    }
+
+    /// Where it pins.
+    pub fn pin_dir(&self) -> &Path {
+        self.node.pin_dir()
     }
 
     /// Its process id while it runs.
@@ -346,14 +354,7 @@ impl Agent {
             // A copy, which any user may run.
             let binary = self.manifests.with_file_name("svclb");
             fs::copy(&self.binary, &binary).context("the binary cannot be copied")?;
-            let mut command = match wrapper.split_first() {
-                Some((program, rest)) => {
-                    let mut command = Command::new(program);
-                    command.args(rest).arg(&binary);
-                    command
-                }
-                None => Command::new(&binary),
-            };
+            let mut command = wrapped(wrapper, &binary);
             command
                 .args(["run", "--node-name", self.node.name()])
                 .args([
@@ -428,6 +429,18 @@ impl Agent {
     /// Leaves it running on drop, for a lab that is kept.
     pub fn keep(mut self) {
         self.kept = true;
+    }
+}
+
+/// A program, or another one that is given it as its last argument.
+fn wrapped(wrapper: &[impl AsRef<OsStr>], binary: &Path) -> Command {
+    match wrapper.split_first() {
+        Some((program, rest)) => {
+            let mut command = Command::new(program);
+            command.args(rest).arg(binary);
+            command
+        }
+        None => Command::new(binary),
     }
 }
 

@@ -29,6 +29,7 @@ mod lab {
     mod matrix;
     mod outside;
     mod outward;
+    mod privileges;
     mod refusal;
     mod scene;
     mod tcp;

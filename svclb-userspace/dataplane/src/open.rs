@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use aya::programs::{Program, ProgramError};
 use aya::{Ebpf, EbpfError, EbpfLoader};
+use caps::{CapSet, Capability};
 use nix::sys::statfs::{BPF_FS_MAGIC, CGROUP2_SUPER_MAGIC, FsType, statfs};
 use nix::unistd::geteuid;
 use svclb_common::Meta;
@@ -54,6 +55,10 @@ pub enum OpenError {
         "svclb must be root to load eBPF programs; start it as root, or as a privileged container"
     )]
     NotRoot,
+    #[error(
+        "svclb lacks the capability {0}; start it as a privileged container, or with the capabilities that deploy/unprivileged gives it"
+    )]
+    Capability(Capability),
     #[error("this kernel is {0}, and svclb needs Linux 5.10 or newer; upgrade the kernel")]
     KernelTooOld(String),
     #[error("this binary was built without its eBPF programs; build it with `cargo xtask build`")]
@@ -298,6 +303,17 @@ fn check_machine(options: &Options) -> Result<(), OpenError> {
     }
     if !geteuid().is_root() {
         return Err(OpenError::NotRoot);
+    }
+    for capability in [
+        Capability::CAP_BPF,
+        Capability::CAP_PERFMON,
+        Capability::CAP_NET_ADMIN,
+    ] {
+        // What cannot be asked will be seen when it is needed.
+        let has = |capability| caps::has_cap(None, CapSet::Effective, capability).unwrap_or(true);
+        if !has(capability) {
+            return Err(OpenError::Capability(capability));
+        }
     }
     let release = sys::kernel_release();
     if version(&release) < (5, 10) {

@@ -40,7 +40,7 @@ pub(super) enum Worked {
 }
 
 /// The follower.
-pub(super) struct Follow {
+pub(crate) struct Follow {
     /// None where the kernel cannot destroy sockets.
     sockets: Option<Arc<UdpSockets>>,
     /// The first full sync is done: before, nobody knows what serves.
@@ -54,7 +54,7 @@ pub(super) struct Follow {
 
 impl Follow {
     /// Asks the kernel whether it can destroy sockets, and says so if it can't.
-    pub(super) fn new(dataplane: &Dataplane) -> anyhow::Result<Self> {
+    pub(crate) fn new(dataplane: &Dataplane) -> anyhow::Result<Self> {
         let sockets = match dataplane.udp_sockets() {
             Ok(sockets) if can_destroy() => Some(Arc::new(sockets)),
             Ok(_) => {

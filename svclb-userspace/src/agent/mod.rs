@@ -22,7 +22,7 @@ use anyhow::Context;
 use conntrack::Conntrack;
 use devices::Devices;
 use failing::Failing;
-use follow::Follow;
+pub(crate) use follow::Follow;
 use health::Health;
 use health_checks::HealthChecks;
 use metrics::Metrics;
@@ -62,6 +62,7 @@ pub(crate) struct Config {
     pub(crate) node_name: Arc<str>,
     pub(crate) source: Source,
     pub(crate) dataplane: Dataplane,
+    pub(crate) follow: Follow,
     pub(crate) pin_dir: PathBuf,
     pub(crate) metrics_addr: SocketAddr,
     pub(crate) healthz_addr: SocketAddr,
@@ -103,13 +104,12 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
     let node_name = Arc::clone(&config.node_name);
     let (notices, noticed) = notices();
     let device_map = config.dataplane.devices()?;
-    let follower = Follow::new(&config.dataplane)?;
     let mut agent = Agent::new(
         config.dataplane,
         HealthChecks::new(health_checks::everywhere(), health.clone(), notices),
         health,
         metrics,
-        follower,
+        config.follow,
         config.times,
         Surroundings {
             node_name: config.node_name,

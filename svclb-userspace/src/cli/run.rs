@@ -14,7 +14,8 @@ use tracing_subscriber::EnvFilter;
 
 use super::args::{LogFormat, Run, Switch};
 use super::pin_dir;
-use crate::agent::{self, DeviceChoice, Source};
+use crate::agent::{self, DeviceChoice, Follow, Source};
+use crate::capabilities;
 
 pub(crate) fn run(args: Run) -> anyhow::Result<()> {
     let started = Instant::now();
@@ -61,6 +62,11 @@ pub(crate) fn run(args: Run) -> anyhow::Result<()> {
              {first}-{last} to net.ipv4.ip_local_reserved_ports"
         );
     }
+    let follow = Follow::new(&dataplane)?;
+    // All programs are loaded, and no thread is started yet.
+    if let Err(error) = capabilities::give_up() {
+        warn!("capabilities that are not needed any more cannot be given up: {error}");
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .max_blocking_threads(8)
@@ -71,6 +77,7 @@ pub(crate) fn run(args: Run) -> anyhow::Result<()> {
         node_name,
         source,
         dataplane,
+        follow,
         pin_dir: options.pin_dir,
         metrics_addr: args.metrics_addr,
         healthz_addr: args.healthz_addr,

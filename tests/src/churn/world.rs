@@ -159,9 +159,14 @@ impl World {
         for node in &world.nodes {
             let args = vec!["--xdp".to_owned(), world.options.xdp.clone()];
             let dir = world.churn.manifests.dir();
-            world
-                .agents
-                .push(Agent::start(node, dir, AgentOptions { args })?);
+            world.agents.push(Agent::start(
+                node,
+                dir,
+                AgentOptions {
+                    args,
+                    ..AgentOptions::default()
+                },
+            )?);
         }
         Ok(world)
     }

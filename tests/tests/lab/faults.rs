@@ -157,6 +157,7 @@ fn with_hardly_any_memory_of_sockets_names_are_right_nevertheless() {
         args: ["--max-peers=1", "--max-overflow=1", "--max-affinity=1"]
             .map(str::to_owned)
             .to_vec(),
+        ..AgentOptions::default()
     };
     scene.agent = Agent::start(&scene.node, scene.manifests.dir(), options).unwrap();
     for transport in [Transport::Tcp, Transport::Udp] {
@@ -203,6 +204,7 @@ fn every_planned_map_may_be_full_and_what_is_in_it_is_served() {
         scene.manifests.remove("z.yaml").ok();
         let options = AgentOptions {
             args: vec![format!("{flag}={entries}")],
+            ..AgentOptions::default()
         };
         scene.agent = Agent::start(&scene.node, scene.manifests.dir(), options).unwrap();
         let healthy = scene.agent.get(Agent::HEALTHZ, "/healthz").unwrap();
@@ -237,6 +239,7 @@ fn a_full_map_keeps_out_one_service_and_is_told_until_there_is_room() {
     scene.agent.cleanup().unwrap();
     let options = AgentOptions {
         args: vec!["--max-frontends=6".to_owned()],
+        ..AgentOptions::default()
     };
     scene.agent = Agent::start(&scene.node, scene.manifests.dir(), options).unwrap();
     assert_eq!(scene.agent.get(Agent::HEALTHZ, "/healthz").unwrap().0, 200);

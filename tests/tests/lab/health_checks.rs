@@ -302,6 +302,7 @@ fn in_a_cluster_a_node_without_its_object_is_ineligible() {
     let kubeconfig = server.kubeconfig(&scene.lab.dir()).unwrap();
     let options = AgentOptions {
         args: vec![format!("--kubeconfig={}", kubeconfig.display())],
+        ..AgentOptions::default()
     };
     scene.agent = Agent::start(&scene.node, scene.manifests.dir(), options).unwrap();
     wait_for_eligible(&scene.agent, false, "--node-name");

@@ -95,6 +95,7 @@ impl Scene {
         for node in &self.nodes {
             let options = AgentOptions {
                 args: vec!["--xdp".to_owned(), xdp.to_owned()],
+                ..AgentOptions::default()
             };
             let agent = Agent::start(node, self.manifests.dir(), options).unwrap();
             self.agents.push(agent);

@@ -191,6 +191,7 @@ impl Bench {
                     let xdp = if way == Way::Xdp { "native" } else { "off" };
                     let options = AgentOptions {
                         args: vec!["--xdp".to_owned(), xdp.to_owned()],
+                        ..AgentOptions::default()
                     };
                     agents.push(Agent::start(&node, manifests.dir(), options)?);
                 }

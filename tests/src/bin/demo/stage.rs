@@ -57,6 +57,7 @@ impl Stage {
         // A veth's far end has to poll for what XDP sends by it: this lab's does.
         let options = AgentOptions {
             args: vec!["--xdp".to_owned(), "native".to_owned()],
+            ..AgentOptions::default()
         };
         let agent = Agent::start(&node, manifests.dir(), options)?;
         screen.good(&format!(

@@ -75,6 +75,7 @@ fn should_recreate_its_programs_if_they_are_detached() {
     scene.agent.cleanup().unwrap();
     let options = AgentOptions {
         args: vec!["--audit-interval=1".to_owned()],
+        ..AgentOptions::default()
     };
     scene.agent = Agent::start(&scene.node, scene.manifests.dir(), options).unwrap();
     let links = fs::read_dir(scene.node.pin_dir().join("links")).unwrap();
@@ -101,6 +102,7 @@ fn should_work_after_restarting_apiserver() {
     let kubeconfig = server.kubeconfig(&scene.lab.dir()).unwrap();
     let options = AgentOptions {
         args: vec![format!("--kubeconfig={}", kubeconfig.display())],
+        ..AgentOptions::default()
     };
     let agent = Agent::start(&scene.node, scene.manifests.dir(), options).unwrap();
     scene.wait_for_answers(web(v4(10)), &["a", "b"]);

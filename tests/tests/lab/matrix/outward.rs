@@ -200,6 +200,7 @@ impl World {
         let agents = nodes.iter().map(|node| {
             let options = AgentOptions {
                 args: vec!["--xdp".to_owned(), xdp.to_owned()],
+                ..AgentOptions::default()
             };
             Agent::start(node, manifests.dir(), options).unwrap()
         });

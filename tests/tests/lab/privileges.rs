@@ -1,0 +1,191 @@
+//! With the capabilities that `deploy/unprivileged` gives it, and no others, the agent does its work;
+//! and it gives up those that it needs only at its start.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+use std::sync::MutexGuard;
+use std::time::Duration;
+
+use svclb_tests::manifests::Manifests;
+use svclb_tests::{
+    Agent, AgentOptions, Kind, Lab, Outside, Pod, PodNetwork, Transport, UplinkOptions, wait_until,
+};
+
+use super::scene::{TARGET, follows, turn, v4, v6, web, web_service};
+
+/// `capabilities(7)`, by the numbers of include/uapi/linux/capability.h, of those that an agent
+/// keeps.
+const KEPT: [u32; 7] = [1, 2, 10, 12, 19, 21, 39];
+
+/// The capabilities that the overlay adds, as `setpriv` names them.
+fn of_the_overlay() -> Vec<String> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/unprivileged/daemonset.yaml");
+    let text = fs::read_to_string(path).unwrap();
+    let (_, added) = text.split_once("add:\n").unwrap();
+    let (added, _) = added.split_once("volumeMounts:").unwrap();
+    let names = added
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("- "));
+    names.map(str::to_lowercase).collect()
+}
+
+/// Fields go in this order.
+struct Scene {
+    agent: Agent,
+    manifests: Manifests,
+    backends: [Pod; 2],
+    inside: Pod,
+    client: Pod,
+    node_port: std::net::SocketAddr,
+    _outside: Outside,
+    _lab: Lab,
+    _turn: MutexGuard<'static, ()>,
+}
+
+impl Scene {
+    /// An agent that was given these capabilities alone, or all that there are.
+    fn new(capabilities: Option<&[String]>) -> Self {
+        let turn = turn();
+        let lab = Lab::new("privileges").unwrap();
+        let outside = lab.outside(PodNetwork::Bridged).unwrap();
+        let uplink = UplinkOptions::default();
+        let node = lab.node_at(&outside, "node1", uplink).unwrap();
+        let backends = ["a", "b"].map(|name| node.pod(name).unwrap());
+        for backend in &backends {
+            backend.serve(Transport::Tcp, TARGET).unwrap();
+            backend.serve(Transport::Udp, TARGET).unwrap();
+        }
+        let manifests = Manifests::new(lab.dir().join("manifests")).unwrap();
+        let objects = objects(&backends[..1]);
+        manifests.put("web.yaml", &objects).unwrap();
+        let wrapper = capabilities.map_or_else(Vec::new, |capabilities| {
+            let mut sets = "--bounding-set=-all".to_owned();
+            for capability in capabilities {
+                sets = format!("{sets},+{capability}");
+            }
+            vec!["setpriv".to_owned(), sets, "--".to_owned()]
+        });
+        let options = AgentOptions {
+            wrapper,
+            ..AgentOptions::default()
+        };
+        Self {
+            agent: Agent::start(&node, manifests.dir(), options).unwrap(),
+            manifests,
+            backends,
+            inside: node.pod("client").unwrap(),
+            client: outside.client("client").unwrap(),
+            node_port: (node.v4(), 30_080).into(),
+            _outside: outside,
+            _lab: lab,
+            _turn: turn,
+        }
+    }
+
+    /// Clients inside and outside are served, changes are made, and an audit finds nothing amiss.
+    fn does_its_work(&self) {
+        let udp = Kind::new(Transport::Udp).unconnected();
+        for ip in [v4(10), v6(0x10)] {
+            for kind in [Kind::new(Transport::Tcp), udp] {
+                assert_eq!(self.inside.ask(kind, web(ip)).unwrap().backend, "a");
+            }
+        }
+        let answer = self.client.ask(Transport::Tcp, self.node_port).unwrap();
+        assert_eq!(answer.client.ip(), self.client.v4());
+        self.agent.ask_for_audit().unwrap();
+        let objects = objects(&self.backends[1..]);
+        self.manifests.put("web.yaml", &objects).unwrap();
+        let changed = wait_until(Duration::from_secs(20), || {
+            let answer = self.client.ask(Transport::Tcp, self.node_port);
+            answer.is_ok_and(|answer| answer.backend == "b")
+        });
+        assert!(changed, "{:?}", self.agent.log());
+        let repaired = self.agent.metric("svclb_drift_repaired_total").unwrap();
+        assert!(repaired < 0.5, "{:?}", self.agent.log());
+    }
+
+    /// A set of the agent's main thread, as /proc shows it.
+    fn capabilities(&self, set: &str) -> u64 {
+        let pid = self.agent.pid().unwrap();
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix(set));
+        u64::from_str_radix(line.unwrap().trim(), 16).unwrap()
+    }
+}
+
+fn objects(backends: &[Pod]) -> Vec<serde_json::Value> {
+    let ips = backends
+        .iter()
+        .flat_map(|pod| [pod.v4().into(), pod.v6().into()]);
+    web_service()
+        .node_ports(30_000)
+        .with(&ips.collect::<Vec<_>>())
+}
+
+#[test]
+fn with_the_capabilities_of_the_overlay_it_does_all_of_its_work() {
+    let capabilities = of_the_overlay();
+    assert_eq!(capabilities.len(), 6, "{capabilities:?}");
+    let scene = Scene::new(Some(&capabilities));
+    let socket = scene.inside.socket(Transport::Udp, false).unwrap();
+    socket.connect(web(v4(10))).unwrap();
+    scene.does_its_work();
+    if follows() {
+        let destroyed = wait_until(Duration::from_secs(20), || socket.send("hello").is_err());
+        assert!(destroyed, "{:?}", scene.agent.log());
+    }
+}
+
+#[test]
+fn without_those_for_namespaces_it_does_the_rest_and_says_so() {
+    let mut capabilities = of_the_overlay();
+    capabilities.retain(|name| !["sys_admin", "sys_ptrace"].contains(&&**name));
+    let scene = Scene::new(Some(&capabilities));
+    scene.does_its_work();
+    if follows() {
+        let told = scene.agent.wait_for_line(&["UDP sockets", "followed"]);
+        assert!(told.is_some(), "{:?}", scene.agent.log());
+    }
+}
+
+#[test]
+fn without_one_that_it_needs_it_names_it() {
+    let scene = Scene::new(None);
+    for capability in ["bpf", "perfmon", "net_admin"] {
+        let set = format!("--bounding-set=-{capability}");
+        let wrapper = ["setpriv", &set, "--"];
+        let output = scene.agent.run_once_under(&wrapper, &[], 0).unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(!output.status.success(), "{said}");
+        let name = format!("CAP_{}", capability.to_uppercase());
+        assert!(
+            said.contains(&name) && said.contains("deploy/unprivileged"),
+            "{said}"
+        );
+    }
+}
+
+#[test]
+fn once_started_it_has_no_more_than_it_needs_and_its_pins_are_roots_alone() {
+    let scene = Scene::new(None);
+    let kept = KEPT.iter().fold(0, |all, number| all | 1_u64 << number);
+    for set in ["CapPrm:", "CapEff:", "CapBnd:"] {
+        let has = scene.capabilities(set);
+        assert_eq!(has & !kept, 0, "{set} {has:x}");
+    }
+    assert_eq!(scene.capabilities("CapEff:"), kept);
+    scene.does_its_work();
+    let pins = scene.agent.pin_dir();
+    for dir in [pins.to_owned(), pins.join("maps"), pins.join("links")] {
+        let metadata = fs::metadata(&dir).unwrap();
+        assert_eq!(
+            (metadata.uid(), metadata.mode() & 0o777),
+            (0, 0o700),
+            "{dir:?}"
+        );
+        for pin in fs::read_dir(dir).unwrap() {
+            assert_eq!(pin.unwrap().metadata().unwrap().mode() & 0o077, 0);
+        }
+    }
+}
