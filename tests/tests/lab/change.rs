@@ -137,9 +137,8 @@ fn an_empty_folder_at_the_start_takes_nothing_from_what_is_served() {
     scene.agent.kill().unwrap();
     scene.manifests.remove("web.yaml").unwrap();
     scene.agent.spawn().unwrap();
-    let told = scene
-        .agent
-        .wait_for_line(&["the folder is empty", "60 seconds"]);
+    let words = ["the folder is empty", "60 seconds"];
+    let told = scene.agent.wait_for_line_in(Agent::STARTS_IN, &words);
     assert!(told.is_some(), "{:?}", scene.agent.log());
     assert_eq!(scene.answering(to), ["a", "b", "c"]);
     // As when a volume is mounted after all.
