@@ -4,9 +4,10 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::thread::sleep;
 use std::time::Duration;
 
-use svclb_tests::bpftool::{PinnedMap, detach_link};
+use svclb_tests::bpftool::{Bytes, PinnedMap, detach_link};
 use svclb_tests::manifests::Service;
 use svclb_tests::{Agent, AgentOptions, Transport, wait_until};
 
@@ -49,12 +50,24 @@ fn is_served(scene: &Scene) {
     }
 }
 
+/// The elements of a map once the agent has deleted what it wrote anew since the last repair.
+fn at_rest(map: &PinnedMap) -> Vec<(Bytes, Bytes)> {
+    let mut elements = map.elements().unwrap();
+    let rests = wait_until(Duration::from_secs(20), || {
+        sleep(Duration::from_millis(300));
+        let before = std::mem::replace(&mut elements, map.elements().unwrap());
+        before == elements
+    });
+    assert!(rests, "{map:?}");
+    elements
+}
+
 #[test]
 fn elements_that_somebody_deleted_are_written_again() {
     let scene = Scene::web();
     for map in ["FRONTENDS", "SLOTS", "BACKENDS", "SERVICES"] {
         let map = pinned(&scene, map);
-        let elements = map.elements().unwrap();
+        let elements = at_rest(&map);
         assert!(!elements.is_empty(), "{map:?}");
         for (key, _) in &elements {
             map.delete(key).unwrap();
@@ -81,7 +94,7 @@ fn what_a_second_writer_wrote_is_undone() {
     assert_eq!(scene.answering(web(v4(11))), ["a"]);
     // Each frontend leads to where another did.
     let map = pinned(&scene, "FRONTENDS");
-    let elements = map.elements().unwrap();
+    let elements = at_rest(&map);
     let values = elements.iter().map(|(_, value)| value);
     for ((key, _), value) in elements.iter().zip(values.cycle().skip(1)) {
         map.update(key, value).unwrap();
