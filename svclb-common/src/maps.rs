@@ -56,6 +56,11 @@ pub const SINCE: [(&str, u32); 15] = [
     (COUNTERS, 2),
 ];
 
+/// All maps.
+pub fn all() -> impl Iterator<Item = &'static str> {
+    SINCE.iter().map(|(name, _)| *name)
+}
+
 /// How many entries each sizeable map holds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Sizes {

@@ -1,6 +1,7 @@
-//! What was told of late: what comes and goes ten times a second is told once.
+//! How things are told: what comes and goes ten times a second once, and an error in one line.
 
 use std::collections::HashMap;
+use std::error::Error;
 use std::time::Duration;
 
 /// How long something is not told again.
@@ -27,6 +28,20 @@ impl Told {
         self.0.insert(line.to_owned(), now);
         true
     }
+}
+
+/// An error and its causes in one line. What a text has already of its cause is not said again.
+pub fn with_causes(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let words = error.to_string();
+        if !text.contains(&words) {
+            text = format!("{text}: {words}");
+        }
+        cause = error.source();
+    }
+    text
 }
 
 #[cfg(test)]

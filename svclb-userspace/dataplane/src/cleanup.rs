@@ -5,8 +5,6 @@ use std::io;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
-use svclb_common::maps as names;
-
 use crate::attach::PROGRAMS;
 use crate::claim::{Claim, ClaimError};
 use crate::links::release;
@@ -14,6 +12,7 @@ use crate::packets::{device_pins, remove_filters};
 use crate::pinned::Pinned;
 use crate::pins::Pins;
 use crate::ports::PortRange;
+use crate::succession::remove_maps;
 use crate::sys;
 
 /// Why not everything was removed.
@@ -31,25 +30,6 @@ pub enum CleanupError {
         source: io::Error,
     },
 }
-
-/// All maps that svclb pins.
-pub(crate) const MAPS: [&str; 15] = [
-    names::META,
-    names::FRONTENDS,
-    names::SLOTS,
-    names::SOURCES,
-    names::BACKENDS,
-    names::SERVICES,
-    names::AFFINITY,
-    names::PEERS,
-    names::PEER_RINGS,
-    names::PEER_OVERFLOW,
-    names::FLOWS,
-    names::FRAGMENTS,
-    names::DEVICES,
-    names::PORTS,
-    names::COUNTERS,
-];
 
 /// Detaches the programs, unpins links and maps, and removes the pin directory if nothing
 /// else is in it. Returns what was removed; nothing pinned is nothing to do.
@@ -73,22 +53,14 @@ pub fn cleanup(pin_dir: &Path) -> Result<Vec<PathBuf>, CleanupError> {
     }
     remove_from_devices(&pins, &mut removed)?;
     for dir in [pins.maps(), pins.beside().maps(), pins.superseded()] {
-        remove_maps(&dir, &mut removed)?;
+        let gone =
+            remove_maps(&dir).map_err(|source| CleanupError::Remove { path: dir, source })?;
+        removed.extend(gone);
     }
     for dir in [pins.links(), pins.dir().to_owned()] {
         remove(&dir, fs::remove_dir, &mut removed)?;
     }
     Ok(removed)
-}
-
-/// The folders of maps are ours alone; in them may be maps that another version has and this one
-/// doesn't.
-fn remove_maps(dir: &Path, removed: &mut Vec<PathBuf>) -> Result<(), CleanupError> {
-    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
-    for path in entries.map(|entry| entry.path()) {
-        remove(&path, fs::remove_file, removed)?;
-    }
-    remove(dir, fs::remove_dir, removed)
 }
 
 /// What is not in the maps alone: the packet programs, and the source ports.

@@ -8,16 +8,16 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use aya::programs::{Program, ProgramError};
-use aya::{Ebpf, EbpfError, EbpfLoader};
+use aya::{Ebpf, EbpfLoader};
 use caps::{CapSet, Capability};
 use nix::sys::statfs::{BPF_FS_MAGIC, CGROUP2_SUPER_MAGIC, FsType, statfs};
 use nix::unistd::geteuid;
 use svclb_common::Meta;
 use svclb_common::maps::{self as names, Sizes};
+use svclb_core::told::with_causes;
 
 use crate::attach::{self, AttachError, Attachment, PROGRAMS};
 use crate::claim::{Claim, ClaimError};
-use crate::cleanup::MAPS;
 use crate::device_map::Devices;
 use crate::features::{Features, features};
 use crate::flows::Flows;
@@ -144,7 +144,7 @@ impl Dataplane {
         #[cfg(feature = "kernel-log")]
         crate::kernel_log::follow(&mut ebpf);
         let hold = |name| Ok((name, sys::Map::open(&pins.map(name))?));
-        let held = MAPS.into_iter().map(hold).collect::<io::Result<_>>();
+        let held = names::all().map(hold).collect::<io::Result<_>>();
         Ok(Self {
             ebpf,
             claim,
@@ -275,15 +275,11 @@ impl Dataplane {
         &mut self,
         name: &str,
     ) -> io::Result<(BorrowedFd<'_>, &mut Links)> {
-        let loaded = self.ebpf.program(name).ok_or(ProgramError::NotLoaded);
-        let fd = loaded.and_then(Program::fd).map_err(io::Error::other)?;
-        Ok((fd.as_fd(), &mut self.links))
+        Ok((loaded_program(&self.ebpf, name)?, &mut self.links))
     }
 
     pub(crate) fn packet_program(&self, name: &str) -> io::Result<BorrowedFd<'_>> {
-        let loaded = self.ebpf.program(name).ok_or(ProgramError::NotLoaded);
-        let fd = loaded.and_then(Program::fd).map_err(io::Error::other)?;
-        Ok(fd.as_fd())
+        loaded_program(&self.ebpf, name)
     }
 
     /// What the kernel offers.
@@ -405,7 +401,7 @@ fn load_object(
     options: &Options,
 ) -> Result<Ebpf, OpenError> {
     let mut loader = EbpfLoader::new();
-    for name in MAPS {
+    for name in names::all() {
         loader.map_pin_path(name, pins.map(name));
     }
     for (name, size) in sizeable(&mut sizes) {
@@ -428,7 +424,7 @@ fn load_object(
         .load(OBJECT)
         .map_err(|error| {
             let cause = system_error(&error);
-            short_of(cause).unwrap_or_else(|| OpenError::Object(said(&error)))
+            short_of(cause).unwrap_or_else(|| OpenError::Object(with_causes(&error)))
         })
 }
 
@@ -458,6 +454,12 @@ fn load_program(ebpf: &mut Ebpf, program: &'static str) -> Result<(), OpenError>
     })
 }
 
+fn loaded_program<'a>(ebpf: &'a Ebpf, name: &str) -> io::Result<BorrowedFd<'a>> {
+    let loaded = ebpf.program(name).ok_or(ProgramError::NotLoaded);
+    let fd = loaded.and_then(Program::fd).map_err(io::Error::other)?;
+    Ok(fd.as_fd())
+}
+
 /// What the system said, below what was made of it.
 fn system_error(error: &(dyn Error + 'static)) -> Option<i32> {
     let mut cause = Some(error);
@@ -479,21 +481,7 @@ fn short_of(errno: Option<i32>) -> Option<OpenError> {
     }
 }
 
-/// An error and its causes, each once.
-fn said(error: &EbpfError) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let words = error.to_string();
-        if !text.contains(&words) {
-            text = format!("{text}: {words}");
-        }
-        cause = error.source();
-    }
-    text
-}
-
-/// The same for what is not of aya.
+/// What the system said of the maps.
 fn maps(error: io::Error) -> OpenError {
     short_of(error.raw_os_error()).unwrap_or(OpenError::Maps(error))
 }

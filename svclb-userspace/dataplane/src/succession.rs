@@ -72,17 +72,23 @@ pub(crate) fn end(beside: &Pins) -> io::Result<Pins> {
     Ok(pins)
 }
 
-/// Removes a folder of pinned maps, if it is there.
-pub(crate) fn remove_maps(dir: &Path) -> io::Result<()> {
+/// Removes a folder of pinned maps, if it is there, and returns what was removed. It is ours alone;
+/// in it may be maps that another version has and this one doesn't.
+pub(crate) fn remove_maps(dir: &Path) -> io::Result<Vec<PathBuf>> {
     let entries = match fs::read_dir(dir) {
         Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => return Err(error),
     };
+    let mut removed = Vec::new();
     for entry in entries {
-        fs::remove_file(entry?.path())?;
+        let path = entry?.path();
+        fs::remove_file(&path)?;
+        removed.push(path);
     }
-    fs::remove_dir(dir)
+    fs::remove_dir(dir)?;
+    removed.push(dir.to_owned());
+    Ok(removed)
 }
 
 /// The maps of a layout version that are as this version has them, and may go on being used.
@@ -95,8 +101,7 @@ fn shared(found: u32) -> Vec<&'static str> {
     let all = |group: &[&'static str]| group.iter().all(|name| is_same(name));
     let ids = all(&IDS);
     let read = ids && all(&READ_TOGETHER);
-    let names = SINCE.iter().map(|(name, _)| *name);
-    names
+    names::all()
         .filter(|name| match name {
             name if READ_TOGETHER.contains(name) => read,
             name if IDS.contains(name) => ids,
@@ -137,12 +142,27 @@ fn sentence(dir: &Path, found: u32, shared: &[&str]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cleanup::MAPS;
 
     #[test]
     fn every_map_has_the_version_since_which_it_is_as_it_is() {
-        let mut listed: Vec<_> = SINCE.iter().map(|(name, _)| *name).collect();
-        let mut all = MAPS.to_vec();
+        let mut listed: Vec<_> = names::all().collect();
+        let mut all = [
+            names::META,
+            names::FRONTENDS,
+            names::SLOTS,
+            names::SOURCES,
+            names::BACKENDS,
+            names::SERVICES,
+            names::AFFINITY,
+            names::PEERS,
+            names::PEER_RINGS,
+            names::PEER_OVERFLOW,
+            names::FLOWS,
+            names::FRAGMENTS,
+            names::DEVICES,
+            names::PORTS,
+            names::COUNTERS,
+        ];
         listed.sort_unstable();
         all.sort_unstable();
         assert_eq!(listed, all);

@@ -22,6 +22,7 @@ use kube::runtime::{WatchStreamExt, watcher as watch};
 use kube::{Api, Client, Config, Resource};
 use serde::de::DeserializeOwned;
 use svclb_core::model::{Event, Object, ObjectKey};
+use svclb_core::told::with_causes;
 use tokio::sync::mpsc::{Receiver, Sender};
 use tracing::{debug, info, warn};
 
@@ -344,7 +345,7 @@ impl Shared {
             Verdict::Proven => warn!("the API server stands by its list of {name}; it is believed"),
             Verdict::Believed | Verdict::DoubtedStill => {}
         }
-        verdict.is_believed() || listing.is_proven
+        verdict.is_believed()
     }
 
     /// A watch gave an event: it stands.
@@ -371,24 +372,11 @@ impl Shared {
             warn!(
                 "cannot watch {}, and the API server is asked again; what was served goes on being served: {}",
                 kind.name,
-                chain(error)
+                with_causes(error)
             );
         }
         self.status.set_connected(false);
     }
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text = format!("{text}: {cause_text}");
-        }
-        source = cause.source();
-    }
-    text
 }
 
 fn place<K: Resource<DynamicType = ()>>(object: &K) -> String {

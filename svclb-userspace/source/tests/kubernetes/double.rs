@@ -24,12 +24,14 @@ pub(crate) enum Mood {
     Broken,
 }
 
+/// By resource, then by name.
+pub(crate) type Objects = BTreeMap<String, BTreeMap<String, Value>>;
+
 #[derive(Default)]
 pub(crate) struct Inner {
     pub(crate) mood: Mood,
     version: u64,
-    /// By resource, then by name.
-    pub(crate) objects: BTreeMap<String, BTreeMap<String, Value>>,
+    pub(crate) objects: Objects,
     pub(crate) watches: BTreeMap<String, Vec<UnboundedSender<String>>>,
     /// What a watch that begins at an earlier version is told: version, resource, line.
     history: Vec<(u64, String, String)>,

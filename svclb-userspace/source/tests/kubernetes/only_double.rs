@@ -8,7 +8,7 @@ use serde_json::json;
 use svclb_core::model::ObjectName;
 use svclb_source::Notice;
 
-use super::double::{Double, Mood};
+use super::double::{Double, Mood, Objects};
 use super::{PROOF, Run, SELECTOR, Server, service, slice};
 
 async fn run() -> Run<Double> {
@@ -108,14 +108,20 @@ async fn an_api_server_that_was_empty_for_a_moment_changes_nothing() {
     run.expect(&["web 81"]).await;
 }
 
-#[tokio::test]
-async fn a_list_from_before_is_not_believed_and_what_is_new_in_it_is() {
+/// A source that was told of two changes, and what there was before them.
+async fn changed() -> (Run<Double>, Objects) {
     let mut run = run().await;
     run.expect(&["web 80", "web-1", "synced"]).await;
     let before = run.server.with(|inner| inner.objects.clone());
     run.server.put("services", service("web", 81));
     run.server.put("services", service("late", 70));
     run.expect(&["web 81", "late 70"]).await;
+    (run, before)
+}
+
+#[tokio::test]
+async fn a_list_from_before_is_not_believed_and_what_is_new_in_it_is() {
+    let (mut run, before) = changed().await;
     // A replica that is behind: it knows neither of the two, but has seen another one.
     let now = run.server.with(|inner| inner.objects.clone());
     listing_again(&run, |double| {
@@ -133,12 +139,7 @@ async fn a_list_from_before_is_not_believed_and_what_is_new_in_it_is() {
 
 #[tokio::test]
 async fn an_api_server_that_was_restored_from_a_backup_is_believed_in_the_end() {
-    let mut run = run().await;
-    run.expect(&["web 80", "web-1", "synced"]).await;
-    let before = run.server.with(|inner| inner.objects.clone());
-    run.server.put("services", service("web", 81));
-    run.server.put("services", service("late", 70));
-    run.expect(&["web 81", "late 70"]).await;
+    let (mut run, before) = changed().await;
     listing_again(&run, |double| double.with(|inner| inner.objects = before)).await;
     run.silence(PROOF - Duration::from_secs(1)).await;
     run.expect(&["web 80", "no late"]).await;
