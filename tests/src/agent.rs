@@ -444,6 +444,24 @@ fn wrapped(wrapper: &[impl AsRef<OsStr>], binary: &Path) -> Command {
     }
 }
 
+impl Agent {
+    /// Says what it counted, for whoever reads why a scenario failed.
+    fn tell_counters(&self) {
+        let Ok((_, text)) = self.get(Self::METRICS, "/metrics") else {
+            eprintln!("--- its metrics cannot be read");
+            return;
+        };
+        eprintln!("--- its counters that are not zero:");
+        let counted = text
+            .lines()
+            .filter(|line| !line.starts_with('#') && !line.ends_with(" 0"))
+            .filter(|line| !line.contains("_bucket"));
+        for line in counted {
+            eprintln!("{line}");
+        }
+    }
+}
+
 impl Drop for Agent {
     fn drop(&mut self) {
         // One that was cleaned up before must not take another's pins away.
@@ -455,6 +473,7 @@ impl Drop for Agent {
             for line in self.log() {
                 eprintln!("{line}");
             }
+            self.tell_counters();
         }
         if let Err(error) = self.cleanup() {
             // A second panic would abort and hide the first.

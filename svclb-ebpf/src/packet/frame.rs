@@ -66,6 +66,11 @@ pub(crate) trait Frame {
         addresses: u32,
         rest: u32,
     ) -> Option<()>;
+    /// Whether the kernel holds a sum of the whole packet (`CHECKSUM_COMPLETE`) that has to stay
+    /// right. tc alone: XDP comes before it is taken over.
+    fn has_sum(&self) -> bool;
+    /// Corrects that sum, if there is one, for a change that no checksum makes up for.
+    fn correct_sum(&self, change: u32);
     /// Sends the frame on its way.
     fn send(&self, way: &Way) -> i32;
     /// Cuts the frame to a length. tc alone.
@@ -185,6 +190,14 @@ impl Frame for XdpContext {
         };
         self.store(offset, corrected)
     }
+
+    #[inline(always)]
+    fn has_sum(&self) -> bool {
+        false
+    }
+
+    #[inline(always)]
+    fn correct_sum(&self, _change: u32) {}
 
     #[inline(always)]
     fn send(&self, way: &Way) -> i32 {
@@ -321,12 +334,23 @@ impl Frame for TcContext {
             ) | bpf_l4_csum_replace(self.skb.skb, offset, 0, u64::from(rest), zero)
         };
         if !packet.is_v4 {
-            // Where the device summed the whole packet up (CHECKSUM_COMPLETE), the first call took
-            // the addresses for covered by a header's own checksum, which IPv6 has none of.
-            // SAFETY: takes numbers; refuses where there is no such sum.
-            let _no_sum = unsafe { bpf_csum_update(self.skb.skb, addresses) };
+            // The first call took the addresses for covered by a header's own checksum, which
+            // IPv6 has none of.
+            self.correct_sum(addresses);
         }
         (result == 0).then_some(())
+    }
+
+    #[inline(always)]
+    fn has_sum(&self) -> bool {
+        // SAFETY: takes numbers, and adds nothing; negative where there is no such sum.
+        (unsafe { bpf_csum_update(self.skb.skb, 0) }) as i64 >= 0
+    }
+
+    #[inline(always)]
+    fn correct_sum(&self, change: u32) {
+        // SAFETY: takes numbers; refuses where there is no such sum.
+        let _no_sum = unsafe { bpf_csum_update(self.skb.skb, change) };
     }
 
     #[inline(always)]

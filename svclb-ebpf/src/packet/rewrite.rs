@@ -82,6 +82,8 @@ pub(super) fn hop<F: Frame>(frame: &F, is_v4: bool, hops: u8) -> Option<()> {
     const V6_HOPS: u32 = 7;
     let fewer = hops.wrapping_sub(1);
     if !is_v4 {
+        let word = |hops: u8| u32::from_ne_bytes([0, hops, 0, 0]);
+        frame.correct_sum(checksum::change([word(hops)], [word(fewer)]));
         return frame.store(ETHERNET + V6_HOPS, fewer);
     }
     frame.store(ETHERNET + V4_HOPS, fewer)?;

@@ -41,6 +41,7 @@ pub fn peer_binary() -> Result<PathBuf> {
 /// lab, or when this is dropped.
 #[derive(Debug)]
 pub struct Peer {
+    place: String,
     pipes: Mutex<Pipes>,
     stays: AtomicBool,
 }
@@ -76,7 +77,9 @@ impl Peer {
         let (Some(to), Some(from)) = (child.stdin.take(), child.stdout.take()) else {
             bail!("{} has no pipes", binary.display())
         };
+        let place = netns.file_name().unwrap_or_default();
         Ok(Self {
+            place: place.to_string_lossy().into_owned(),
             pipes: Mutex::new(Pipes {
                 child,
                 to: Some(to),
@@ -84,6 +87,11 @@ impl Peer {
             }),
             stays: AtomicBool::new(false),
         })
+    }
+
+    /// Where it is: the name of its network namespace, which names lab, node and pod.
+    pub fn place(&self) -> &str {
+        &self.place
     }
 
     /// Answers at a port of every address, in both families, from now on. As with any

@@ -35,7 +35,11 @@ pub(super) fn answered_by(peer: &Peer, kind: Kind, to: SocketAddr, backends: &[&
         last = Some(tally);
         right
     });
-    assert!(settled, "{kind:?} to {to}: {last:?}, and not {backends:?}");
+    let from = peer.place();
+    assert!(
+        settled,
+        "{from}: {kind:?} to {to}: {last:?}, and not {backends:?}"
+    );
 }
 
 /// Waits until somebody answers.

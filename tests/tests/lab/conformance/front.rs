@@ -221,7 +221,11 @@ pub(super) fn given(peer: &Peer, kind: Kind, to: SocketAddr, backends: &[&str]) 
         last = Some(tally);
         right
     });
-    assert!(settled, "{kind:?} to {to}: {last:?}, and not {backends:?}");
+    let from = peer.place();
+    assert!(
+        settled,
+        "{from}: {kind:?} to {to}: {last:?}, and not {backends:?}"
+    );
 }
 
 /// Waits until a question is refused, by whichever call can say so.
@@ -241,7 +245,8 @@ pub(super) fn refuses(peer: &Peer, kind: Kind, to: SocketAddr) {
         last = Some(result);
         right
     });
-    assert!(settled, "{kind:?} to {to} is not refused: {last:?}");
+    let from = peer.place();
+    assert!(settled, "{from}: {kind:?} to {to} is not refused: {last:?}");
 }
 
 /// Waits until a question is lost without an answer of any sort.
@@ -253,5 +258,6 @@ pub(super) fn loses(peer: &Peer, kind: Kind, to: SocketAddr) {
         last = Some(result);
         right
     });
-    assert!(settled, "{kind:?} to {to} is not lost: {last:?}");
+    let from = peer.place();
+    assert!(settled, "{from}: {kind:?} to {to} is not lost: {last:?}");
 }
