@@ -74,9 +74,7 @@ pub(super) fn way<F: Frame>(
         // leaves the old link header in the sum of the whole packet, and a datagram out of a
         // tunnel, whose sum the kernel made itself, is lost at a pod for that (seen on 5.10).
         // Before Linux 6.3 the answer may be one who was never heard of.
-        SUCCESS | TOO_LONG
-            if question.link_dst != [0; 6] && (F::IS_XDP || frame.has_sum()) =>
-        {
+        SUCCESS | TOO_LONG if question.link_dst != [0; 6] && (F::IS_XDP || frame.has_sum()) => {
             let [a, b, c, d, e, f] = question.link_dst;
             let [g, h, i, j, k, l] = question.link_src;
             Some([a, b, c, d, e, f, g, h, i, j, k, l])
