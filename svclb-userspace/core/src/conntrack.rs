@@ -72,6 +72,26 @@ impl Timeouts {
         }
     }
 
+    /// The same where a map of `capacity` entries has `entries` in it. Once it is more than half
+    /// full, what is over or was never answered is forgotten the sooner the less room there is,
+    /// down to a twelfth of its time: else the flows of two minutes would be all that a node
+    /// can take. What goes on is remembered as long as ever, also when there is no room.
+    #[must_use]
+    pub fn pressed(&self, entries: usize, capacity: usize) -> Self {
+        if !is_pressed(entries, capacity) {
+            return *self;
+        }
+        let room = capacity.saturating_sub(entries);
+        let share = (room as f64 * 2.0 / capacity as f64).max(1.0 / 12.0);
+        Self {
+            tcp_opening: self.tcp_opening.mul_f64(share),
+            tcp_closed: self.tcp_closed.mul_f64(share),
+            tcp_reset: self.tcp_reset.mul_f64(share),
+            udp: self.udp.mul_f64(share),
+            ..*self
+        }
+    }
+
     /// Whether a flow is over at a time, in nanoseconds of CLOCK_MONOTONIC.
     pub fn is_over(
         &self,
@@ -86,6 +106,11 @@ impl Timeouts {
         let idle = Duration::from_nanos(now_ns.saturating_sub(last));
         idle >= self.of(proto, one, other)
     }
+}
+
+/// Whether a map is so full that flows are forgotten sooner, and looked for more often.
+pub const fn is_pressed(entries: usize, capacity: usize) -> bool {
+    entries > capacity / 2
 }
 
 #[cfg(test)]
@@ -152,6 +177,27 @@ mod tests {
             let is_over = |at| timeouts.is_over(Proto::UDP, &one, Some(&other), at * SECOND);
             assert!(!is_over(1029) && is_over(1030));
         }
+    }
+
+    #[test]
+    fn the_fuller_the_map_the_sooner_is_forgotten_what_is_over_and_nothing_else() {
+        let timeouts = Timeouts::default();
+        for entries in [0, 500] {
+            assert_eq!(timeouts.pressed(entries, 1000), timeouts);
+        }
+        let seconds = |entries| timeouts.pressed(entries, 1000).tcp_closed.as_secs();
+        assert_eq!([750, 900, 990, 1000].map(seconds), [60, 24, 10, 10]);
+        let full = timeouts.pressed(1000, 1000);
+        let still = Timeouts {
+            tcp_opening: full.tcp_opening,
+            tcp_closed: full.tcp_closed,
+            tcp_reset: full.tcp_reset,
+            udp: full.udp,
+            ..timeouts
+        };
+        assert_eq!(full, still);
+        assert!(full.udp < timeouts.udp && full.tcp_opening < timeouts.tcp_opening);
+        assert_eq!(timeouts.pressed(0, 0), timeouts, "no map at all");
     }
 
     #[test]

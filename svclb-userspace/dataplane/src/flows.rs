@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use nix::time::{ClockId, clock_gettime};
 use svclb_common::{Addr16, FlowFlags, FlowKey, FlowValue, PortBe, Proto, maps as names};
-use svclb_core::conntrack::Timeouts;
+use svclb_core::conntrack::{Timeouts, is_pressed};
 
 use crate::pins::Pins;
 use crate::planned::read_all;
@@ -54,6 +54,19 @@ impl Flow {
     }
 }
 
+/// What a sweep found and left.
+#[derive(Debug, Default)]
+pub struct Swept {
+    /// The flows of UDP that go on.
+    pub datagrams: Vec<Flow>,
+    /// How many were over and are gone.
+    pub removed: usize,
+    /// How many entries are left, two for each flow.
+    pub entries: usize,
+    /// Whether the map is so full that there should be another sweep soon.
+    pub is_pressed: bool,
+}
+
 /// The flows.
 #[derive(Debug)]
 pub struct Flows(Map);
@@ -75,15 +88,30 @@ impl Flows {
             .collect())
     }
 
-    /// Removes the flows that are over, and returns those of UDP that go on, and how many are
-    /// gone. Blocks for as long as reading the map takes.
+    pub(crate) fn entries(&self) -> io::Result<usize> {
+        Ok(read_all::<FlowKey, FlowValue>(&self.0)?.len())
+    }
+
+    /// How many entries there can be, two for each flow.
+    pub(crate) const fn capacity(&self) -> u32 {
+        self.0.max_entries
+    }
+
+    /// Removes the flows that are over, sooner the less room there is. Blocks for as long as
+    /// reading the map takes.
     ///
     /// # Errors
     /// What the system said; what was removed before it is gone.
-    pub fn sweep(&self, timeouts: &Timeouts) -> io::Result<(Vec<Flow>, usize)> {
+    pub fn sweep(&self, timeouts: &Timeouts) -> io::Result<Swept> {
         let now = monotonic_ns()?;
-        let (mut going_on, mut removed) = (Vec::new(), 0);
-        for (key, value) in read_all::<FlowKey, FlowValue>(&self.0)? {
+        let all = read_all::<FlowKey, FlowValue>(&self.0)?;
+        let capacity = self.0.max_entries as usize;
+        let timeouts = timeouts.pressed(all.len(), capacity);
+        let mut swept = Swept {
+            entries: all.len(),
+            ..Swept::default()
+        };
+        for (key, value) in all {
             let is_udp = key.proto == Proto::UDP;
             let other_key = value.other(key.proto);
             // Only what was silent for a while needs a look at its other direction.
@@ -97,15 +125,18 @@ impl Flows {
                 Some(value)
             };
             if may_be_over && timeouts.is_over(key.proto, &value, other.as_ref(), now) {
-                removed += usize::from(self.remove_unless_seen(&key, &value)?);
+                let mut gone = usize::from(self.remove_unless_seen(&key, &value)?);
+                swept.removed += gone;
                 if let Some(other) = other {
-                    self.remove_unless_seen(&other_key, &other)?;
+                    gone += usize::from(self.remove_unless_seen(&other_key, &other)?);
                 }
+                swept.entries = swept.entries.saturating_sub(gone);
             } else if is_udp {
-                going_on.extend(Flow::new(key, value));
+                swept.datagrams.extend(Flow::new(key, value));
             }
         }
-        Ok((going_on, removed))
+        swept.is_pressed = is_pressed(swept.entries, capacity);
+        Ok(swept)
     }
 
     /// Removes flows whose backend no longer serves: their client's next packet is given

@@ -35,7 +35,7 @@ pub use claim::ClaimError;
 pub use cleanup::{CleanupError, cleanup};
 pub use device_map::Devices;
 pub use features::{Features, features};
-pub use flows::{Flow, Flows};
+pub use flows::{Flow, Flows, Swept};
 pub use kernel_maps::{GracePeriod, KernelMaps};
 pub use mounts::{MountError, find_bpffs, find_cgroup2};
 pub use open::{Dataplane, OpenError, Options};

@@ -43,6 +43,7 @@ pub struct Pinned {
     affinity: Map,
     counters: Map,
     peers: Map,
+    flows: Flows,
 }
 
 /// An entry of `AFFINITY`.
@@ -75,6 +76,7 @@ impl Pinned {
             affinity: Map::open(&pins.map(names::AFFINITY)).map_err(failed(names::AFFINITY))?,
             counters: Map::open(&pins.map(names::COUNTERS)).map_err(failed(names::COUNTERS))?,
             peers: Map::open(&pins.map(names::PEERS)).map_err(failed(names::PEERS))?,
+            flows: Flows::open(&pins).map_err(failed(names::FLOWS))?,
             pins,
         })
     }
@@ -110,7 +112,15 @@ impl Pinned {
     /// # Errors
     /// What the system said.
     pub fn flows(&self) -> io::Result<Vec<Flow>> {
-        Flows::open(&self.pins)?.list()
+        self.flows.list()
+    }
+
+    /// How many entries conntrack has: two for each flow, or one of one that is half gone.
+    ///
+    /// # Errors
+    /// What the system said.
+    pub fn flow_entries(&self) -> io::Result<usize> {
+        self.flows.entries()
     }
 
     /// All affinity entries, also those whose time is over.
@@ -153,14 +163,15 @@ impl Pinned {
             .collect()
     }
 
-    /// Each planned map's name and how many entries it can hold.
-    pub const fn capacities(&self) -> [(&'static str, u32); 5] {
+    /// The name of each planned map and of conntrack's, and how many entries it can hold.
+    pub const fn capacities(&self) -> [(&'static str, u32); 6] {
         [
             (names::FRONTENDS, self.planned.frontends.max_entries),
             (names::SLOTS, self.planned.slots.max_entries),
             (names::SOURCES, self.planned.sources.max_entries),
             (names::BACKENDS, self.planned.backends.max_entries),
             (names::SERVICES, self.planned.services.max_entries),
+            (names::FLOWS, self.flows.capacity()),
         ]
     }
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use svclb_core::conntrack::Timeouts;
 use svclb_core::planner::Planner;
-use svclb_dataplane::{Flow, Flows};
+use svclb_dataplane::{Flows, Swept};
 use tokio::task::{JoinHandle, spawn_blocking};
 use tracing::{debug, warn};
 
@@ -15,16 +15,19 @@ use super::udp_backends::{Changes, backend, frontend};
 
 /// How often flows that are over are swept.
 const SWEEP: Duration = Duration::from_secs(5);
+/// The same while there is little room for others.
+const SWEEP_UNDER_PRESSURE: Duration = Duration::from_secs(1);
 
-type Swept = std::io::Result<(Vec<Flow>, usize)>;
+type Sweep = std::io::Result<Swept>;
 
 /// The sweeper.
 pub(super) struct Conntrack {
     flows: Arc<Flows>,
     timeouts: Timeouts,
-    working: Option<JoinHandle<Swept>>,
+    working: Option<JoinHandle<Sweep>>,
     pub(super) changes: Changes,
     swept: Option<Instant>,
+    is_pressed: bool,
     failing: bool,
 }
 
@@ -36,6 +39,7 @@ impl Conntrack {
             working: None,
             changes: Changes::default(),
             swept: None,
+            is_pressed: false,
             failing: false,
         }
     }
@@ -43,7 +47,12 @@ impl Conntrack {
     /// Starts a sweep if one is due. Call it at least every second, once everything is known
     /// that there is.
     pub(super) fn start(&mut self) {
-        let is_old = self.swept.is_none_or(|swept| swept.elapsed() >= SWEEP);
+        let pause = if self.is_pressed {
+            SWEEP_UNDER_PRESSURE
+        } else {
+            SWEEP
+        };
+        let is_old = self.swept.is_none_or(|swept| swept.elapsed() >= pause);
         if self.working.is_some() || !(self.changes.is_due() || is_old) {
             return;
         }
@@ -54,32 +63,43 @@ impl Conntrack {
     }
 
     /// Resolves when a sweep is done.
-    pub(super) async fn happens(&mut self) -> Swept {
+    pub(super) async fn happens(&mut self) -> Sweep {
         let swept = match &mut self.working {
             Some(working) => working.await,
             None => std::future::pending().await,
         };
         self.working = None;
         // A thread that panicked: the next sweep does its work.
-        swept.unwrap_or_else(|_panic| Ok((Vec::new(), 0)))
+        swept.unwrap_or_else(|_panic| Ok(Swept::default()))
     }
 
-    /// Takes in what a sweep left, and removes what must not be.
-    pub(super) fn take(&mut self, swept: Swept, planner: &Planner) {
-        let result = swept.and_then(|(mut flows, over)| {
-            flows.retain(|flow| !planner.serves(&frontend(flow.frontend), &backend(flow.backend)));
-            let stale = self.flows.remove(&flows)?;
-            if over + stale > 0 {
-                debug!(over, stale, "flows from outside were removed");
+    /// Takes in what a sweep left, and removes what must not be. How many entries are in the
+    /// map, if that is known.
+    pub(super) fn take(&mut self, swept: Sweep, planner: &Planner) -> Option<usize> {
+        let result = swept.and_then(|mut swept| {
+            swept
+                .datagrams
+                .retain(|flow| !planner.serves(&frontend(flow.frontend), &backend(flow.backend)));
+            let stale = self.flows.remove(&swept.datagrams)?;
+            if swept.removed + stale > 0 {
+                debug!(
+                    over = swept.removed,
+                    stale, "flows from outside were removed"
+                );
             }
-            Ok(())
+            self.is_pressed = swept.is_pressed;
+            Ok(swept.entries.saturating_sub(2 * stale))
         });
         match result {
-            Ok(()) => self.failing = false,
+            Ok(entries) => {
+                self.failing = false;
+                Some(entries)
+            }
             Err(error) => {
                 if !std::mem::replace(&mut self.failing, true) {
                     warn!("flows from outside cannot be swept now: {error}");
                 }
+                None
             }
         }
     }

@@ -94,7 +94,7 @@ impl Metrics {
         let entries = Family::<Labels, Gauge>::default();
         registry.register(
             "svclb_map_entries",
-            "Entries in a planned map",
+            "Entries in a map: of what is planned, and of FLOWS at its last sweep",
             entries.clone(),
         );
         registry.register_collector(Box::new(Kernel {
@@ -133,6 +133,12 @@ impl Metrics {
     /// An audit found something.
     pub(crate) fn drifted(&self, number: usize) {
         self.drifted.inc_by(number as u64);
+    }
+
+    /// Conntrack was swept, and has so many entries.
+    pub(crate) fn flows(&self, entries: usize) {
+        let entries = i64::try_from(entries).unwrap_or(i64::MAX);
+        self.entries.get_or_create(&[("map", "FLOWS")]).set(entries);
     }
 
     /// The first full sync is done.
@@ -203,7 +209,7 @@ impl Collector for Kernel {
         }
         let mut family = encoder.encode_descriptor(
             "svclb_map_capacity",
-            "How many entries a planned map can hold",
+            "How many entries a map can hold",
             None,
             MetricType::Gauge,
         )?;

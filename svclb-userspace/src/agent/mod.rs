@@ -441,7 +441,11 @@ impl Agent {
     fn take(&mut self, happened: Happened) {
         match happened {
             Happened::GraceOver(waited) => self.collect(waited),
-            Happened::Swept(swept) => self.conntrack.take(swept, &self.planner),
+            Happened::Swept(swept) => {
+                if let Some(entries) = self.conntrack.take(swept, &self.planner) {
+                    self.metrics.flows(entries);
+                }
+            }
             // Noticed by `locate`.
             Happened::Moved => self.surroundings.devices.mark_changed(),
             Happened::Worked(worked) => {
@@ -559,7 +563,7 @@ impl Agent {
 enum Happened {
     GraceOver(std::io::Result<()>),
     Worked(follow::Worked),
-    Swept(std::io::Result<(Vec<svclb_dataplane::Flow>, usize)>),
+    Swept(std::io::Result<svclb_dataplane::Swept>),
     /// The node's devices or addresses changed.
     Moved,
 }

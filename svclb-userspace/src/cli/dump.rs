@@ -290,6 +290,7 @@ fn node(pinned: &Pinned, maps: &Snapshot, features: Features) -> anyhow::Result<
         maps.sources.len(),
         maps.backends.len(),
         maps.services.len(),
+        pinned.flow_entries()?,
     ];
     Ok(Node {
         programs: pinned.attached(),

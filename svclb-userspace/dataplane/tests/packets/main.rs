@@ -14,8 +14,12 @@ mod fuzz;
 mod malformed;
 mod world;
 
+use std::thread::sleep;
+use std::time::Duration;
+
 use frames::{Family, Frame, Transport, family_and_transport};
 use svclb_common::Counter;
+use svclb_core::conntrack::Timeouts;
 use world::{DROP, EGRESS, HOOKS, PASS, World};
 
 #[test]
@@ -302,5 +306,36 @@ fn where_no_more_flows_can_be_remembered_new_ones_are_dropped_and_known_ones_go_
                 assert_eq!(world.run(hook, &known.bytes()).frame, expected.bytes());
             }
         }
+    });
+}
+
+#[test]
+fn flows_that_nobody_answered_are_forgotten_sooner_where_there_is_little_room() {
+    // A full map leaves a twelfth of it.
+    let patience = Duration::from_secs(6);
+    let timeouts = Timeouts {
+        tcp_opening: patience,
+        udp: patience,
+        ..Timeouts::default()
+    };
+    family_and_transport(|family, transport| {
+        let hook = HOOKS[0];
+        let first = Frame::new(family, transport).to(family.node(), world::NODE_PORT);
+        let opened = |world: &World| {
+            for port in 1..=4 {
+                world.run(hook, &first.by_port(port).bytes());
+            }
+            sleep(patience / 10);
+        };
+        let roomy = World::of_few_flows(8);
+        opened(&roomy);
+        assert_eq!(roomy.sweep(&timeouts), 0);
+        let full = World::of_few_flows(4);
+        opened(&full);
+        assert_eq!(full.sweep(&timeouts), 4);
+        assert_eq!(
+            full.run(hook, &first.by_port(5).bytes()).verdict,
+            PASS(hook)
+        );
     });
 }

@@ -10,6 +10,7 @@ use nix::net::if_::if_nametoindex;
 use nix::sched::{CloneFlags, unshare};
 use svclb_common::maps::Sizes;
 use svclb_common::{Addr16, Counter, DeviceFlags, DeviceValue, Proto};
+use svclb_core::conntrack::Timeouts;
 use svclb_core::model::{
     Conditions, Endpoint, EndpointPort, EndpointSlice, Event, Family as IpFamily, Object,
     ObjectName, Service, ServicePort, ServiceType, Site, TrafficPolicy,
@@ -281,6 +282,16 @@ impl World {
         assert!(writer.remove_others(&BTreeSet::new()).failed.is_empty());
         assert!(writer.settle().unwrap() > 0);
         assert_eq!(start().fill().slots, 0);
+    }
+
+    /// Forgets the flows that are over, and tells how many were.
+    pub(crate) fn sweep(&self, timeouts: &Timeouts) -> usize {
+        self.dataplane
+            .flows()
+            .unwrap()
+            .sweep(timeouts)
+            .unwrap()
+            .removed
     }
 
     pub(crate) fn run(&self, program: &str, frame: &[u8]) -> TestRun {
