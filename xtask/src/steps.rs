@@ -14,11 +14,15 @@ impl Steps {
         println!("\n=== {name}");
         let begun = Instant::now();
         let result = run();
-        if let Err(error) = &result {
+        self.note(name, begun.elapsed().as_secs(), &result);
+    }
+
+    /// Notes the outcome of one that was run beside others.
+    pub(crate) fn note(&mut self, name: &str, seconds: u64, result: &Result<()>) {
+        if let Err(error) = result {
             eprintln!("xtask: {name}: {error:#}");
         }
-        self.0
-            .push((name.to_owned(), begun.elapsed().as_secs(), result.is_ok()));
+        self.0.push((name.to_owned(), seconds, result.is_ok()));
     }
 
     /// The summary; an error if any step failed.

@@ -8,13 +8,17 @@ mod guest;
 mod kernel;
 mod lacks;
 
+use std::collections::VecDeque;
+use std::num::NonZero;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, anyhow, bail};
+use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
 
+use self::kernel::Kernel;
 use crate::steps::Steps;
 use crate::{build, process, setup, workspace};
 
@@ -32,10 +36,31 @@ pub(crate) struct Args {
     /// Hide the kernel's BTF, as if it had been built without
     #[arg(long)]
     no_btf: bool,
-    /// How many guests of a kernel share the tests side by side. Under emulation on two processors
-    /// two were slower than one
-    #[arg(long, default_value_t = 1)]
-    guests: usize,
+    /// How many guests of each kernel share the tests; by default so many that all processors have
+    /// one
+    #[arg(long)]
+    guests: Option<usize>,
+}
+
+/// A guest that is to be run: one CPU for each, since the scenarios go one after the other, and two
+/// emulated CPUs are no faster for them than one.
+struct Job {
+    /// Its kernel, by its place among those that were asked for.
+    kernel: usize,
+    /// Which one of the kernel's guests it is.
+    number: usize,
+    script: String,
+}
+
+/// What became of a kernel.
+#[derive(Default)]
+struct Outcome {
+    output: String,
+    /// What its slowest guest took.
+    seconds: u64,
+    /// Why a guest could not be run to its end.
+    lost: Option<anyhow::Error>,
+    failed: bool,
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
@@ -44,48 +69,97 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     build::run()?;
     let vng = guest::VirtmeNg::ready()?;
     let tests = test_binary()?;
-    let shares = shares(&tests, &args.filter, args.guests.max(1))?;
+    let processors = thread::available_parallelism().map_or(1, NonZero::get);
+    let guests = args.guests.unwrap_or(processors / args.kernels.len());
+    let shares = shares(&tests, &args.filter, guests.max(1))?;
+    let kernels = args
+        .kernels
+        .iter()
+        .map(|version| kernel::fetch(version))
+        .collect::<Result<Vec<_>>>()?;
+    let kvm = match kernels.first() {
+        Some(kernel) => vng.kvm_works(kernel)?,
+        None => false,
+    };
+    let jobs: VecDeque<Job> = (0..kernels.len())
+        .flat_map(|kernel| shares.iter().zip(1..).map(move |share| (kernel, share)))
+        .map(|(kernel, (share, number))| Job {
+            kernel,
+            number,
+            script: lab_script(&tests, share, args.minutes, args.no_btf),
+        })
+        .collect();
+    let jobs = Mutex::new(jobs);
+    let outcomes = Mutex::new(
+        kernels
+            .iter()
+            .map(|_| Outcome::default())
+            .collect::<Vec<_>>(),
+    );
+    let limit = Duration::from_secs(60 * (args.minutes + 5));
+    let work = || {
+        while let Some(job) = locked(&jobs).pop_front() {
+            let (Some(kernel), Some(version)) =
+                (kernels.get(job.kernel), args.kernels.get(job.kernel))
+            else {
+                continue;
+            };
+            let label = format!("{version}-{}", job.number);
+            let begun = Instant::now();
+            let result = vng.run(kernel, kvm, &label, &job.script, limit);
+            if let Some(outcome) = locked(&outcomes).get_mut(job.kernel) {
+                outcome.take(result, begun.elapsed().as_secs());
+            }
+        }
+    };
+    thread::scope(|scope| {
+        for _ in 0..processors {
+            scope.spawn(work);
+        }
+    });
+    let outcomes = outcomes
+        .into_inner()
+        .unwrap_or_else(PoisonError::into_inner);
     let mut steps = Steps::default();
-    for version in &args.kernels {
-        steps.step(&format!("lab tests on Linux {version}"), || {
-            let kernel = kernel::fetch(version)?;
-            let kvm = vng.kvm_works(&kernel)?;
-            let limit = Duration::from_secs(60 * (args.minutes + 5));
-            let (vng, kernel, tests) = (&vng, &kernel, &tests);
-            thread::scope(|scope| {
-                let guests: Vec<_> = shares
-                    .iter()
-                    .zip(1..)
-                    .map(|(share, number)| {
-                        let script = lab_script(tests, share, args.minutes, args.no_btf);
-                        scope.spawn(move || vng.run(kernel, kvm, number, &script, limit))
-                    })
-                    .collect();
-                let outputs: Vec<_> = guests
-                    .into_iter()
-                    .map(|guest| guest.join().map_err(|_panic| anyhow!("a guest was lost"))?)
-                    .collect();
-                let mut all_passed = true;
-                let mut all = String::new();
-                for output in outputs {
-                    let output = output?;
-                    all.push_str(&output);
-                    // The runner's own words, once more where they are not between others.
-                    let is_result = |line: &&str| line.starts_with("test result:");
-                    output
-                        .lines()
-                        .filter(is_result)
-                        .for_each(|line| println!("{line}"));
-                    all_passed &= output.contains(PASSED);
-                }
-                if !all_passed {
-                    bail!("the lab tests did not pass on {}", kernel.release);
-                }
-                lacks::judge(&all, kernel, args.no_btf)
-            })
-        });
+    for ((version, kernel), outcome) in args.kernels.iter().zip(&kernels).zip(outcomes) {
+        println!("\n=== Linux {version}");
+        // The runner's own words, once more where they are not between others.
+        let is_result = |line: &&str| line.starts_with("test result:");
+        for line in outcome.output.lines().filter(is_result) {
+            println!("{line}");
+        }
+        let seconds = outcome.seconds;
+        let result = outcome.judge(kernel, args.no_btf);
+        steps.note(&format!("lab tests on Linux {version}"), seconds, &result);
     }
     steps.finish()
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Outcome {
+    fn take(&mut self, output: Result<String>, seconds: u64) {
+        self.seconds = self.seconds.max(seconds);
+        match output {
+            Ok(output) => {
+                self.failed |= !output.contains(PASSED);
+                self.output.push_str(&output);
+            }
+            Err(error) => self.lost = Some(error),
+        }
+    }
+
+    fn judge(self, kernel: &Kernel, hides_btf: bool) -> Result<()> {
+        if let Some(error) = self.lost {
+            return Err(error);
+        }
+        if self.failed {
+            bail!("the lab tests did not pass on {}", kernel.release);
+        }
+        lacks::judge(&self.output, kernel, hides_btf)
+    }
 }
 
 /// The tests that match, dealt out to so many guests.
@@ -131,7 +205,8 @@ fn test_binary() -> Result<PathBuf> {
 /// Printed by the guest when all is well: virtme-ng loses the exit code on some kernels.
 const PASSED: &str = "svclb-lab: passed";
 
-/// What the guest runs. The kernel's messages are kept off the console: they would end up
+/// What the guest runs. Programs that are started again and again lie in its memory, else each start
+/// reads them through 9p: a scenario takes a fifth less so. The kernel's messages are kept off the console: they would end up
 /// within the lines of the tests.
 fn lab_script(tests: &Path, names: &[String], minutes: u64, hides_btf: bool) -> String {
     let hide = if hides_btf {
@@ -142,8 +217,9 @@ fn lab_script(tests: &Path, names: &[String], minutes: u64, hides_btf: bool) -> 
     format!(
         "set -u\n\
          export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin RUST_BACKTRACE=0\n\
-         export SVCLB_BIN={agent}\n\
          dmesg -n 1\n\
+         mkdir -p /run/svclb-bin && cp {agent} {peer} /run/svclb-bin || exit 1\n\
+         export SVCLB_BIN=/run/svclb-bin/svclb SVCLB_LAB_PEER=/run/svclb-bin/svclb-lab-peer\n\
          echo \"vm: Linux $(uname -r)\"\n\
          for module in veth bridge 8021q mptcp udp_diag; do modprobe $module 2>/dev/null; done\n\
          mountpoint -q /sys/fs/bpf || mount -t bpf bpf /sys/fs/bpf\n\
@@ -156,6 +232,7 @@ fn lab_script(tests: &Path, names: &[String], minutes: u64, hides_btf: bool) -> 
          sed 's/^/{mark}/' $SVCLB_LACKS\n",
         mark = lacks::MARK,
         agent = workspace::agent().display(),
+        peer = workspace::target().join("debug/svclb-lab-peer").display(),
         tests = tests.display(),
         names = names.join(" "),
     )

@@ -48,23 +48,23 @@ impl VirtmeNg {
     }
 
     /// Runs a shell script in a guest with this kernel, shows what is printed behind its
-    /// number and gives it back. Under KVM or under emulation.
+    /// label and gives it back. Under KVM or under emulation.
     pub(super) fn run(
         &self,
         kernel: &Kernel,
         kvm: bool,
-        number: u32,
+        label: &str,
         script: &str,
         limit: Duration,
     ) -> Result<String> {
         println!(
-            "vm {number}: booting {} under {}",
+            "vm {label}: booting {} under {}",
             kernel.release,
             if kvm { "KVM" } else { "emulation" }
         );
-        let file = script_file(&format!("run-lab-{number}"), script)?;
+        let file = script_file(&format!("run-lab-{label}"), script)?;
         let mut guest = Guest::start(self.command(kernel, &file, kvm, true))?;
-        guest.read(limit, Some(number))
+        guest.read(limit, Some(label))
     }
 
     /// Whether this kernel boots under KVM here: some machines have a `/dev/kvm` that is of
@@ -91,11 +91,12 @@ impl VirtmeNg {
         if !kvm {
             command.arg("--disable-kvm");
         }
-        command.args(["--cpus", "2", "--memory", "3G", "--user", "root"]);
+        command.args(["--cpus", "1", "--memory", "3G", "--user", "root"]);
         // A virtiofsd that is there may be unable to start; 9p is a part of qemu.
         command.args(["--force-9p", "--overlay-rwdir", "/run"]);
-        // Else half of an emulated kernel's time goes into clearing the buffers of 9p.
-        command.args(["--append", "init_on_alloc=0"]);
+        // Else half of an emulated kernel's time goes into clearing the buffers of 9p, and some into
+        // hardening against a processor that is not there.
+        command.args(["--append", "init_on_alloc=0 mitigations=off"]);
         command.arg("--cwd").arg(workspace::root());
         command.arg("--exec");
         command.arg(format!("bash {}", script.display()));
@@ -150,8 +151,8 @@ impl Guest {
         Ok(Self { child, lines })
     }
 
-    /// Everything that it prints, until it ends; shown behind a number, if it is given one.
-    fn read(&mut self, limit: Duration, number: Option<u32>) -> Result<String> {
+    /// Everything that it prints, until it ends; shown behind a label, if it is given one.
+    fn read(&mut self, limit: Duration, label: Option<&str>) -> Result<String> {
         let end = Instant::now() + limit;
         let mut output = String::new();
         loop {
@@ -159,8 +160,8 @@ impl Guest {
             match self.lines.recv_timeout(left.min(SILENCE)) {
                 Ok(line) => {
                     let line = line.context("what the guest prints can't be read")?;
-                    if let Some(number) = number {
-                        println!("{number}| {line}");
+                    if let Some(label) = label {
+                        println!("{label}| {line}");
                     }
                     output.push_str(&line);
                     output.push('\n');

@@ -29,7 +29,7 @@ impl Missing {
 }
 
 /// A feature, where it is missing, and the scenarios that say so: by the beginnings of their names.
-const KNOWN: [(&str, Missing, &[&str]); 5] = [
+const KNOWN: [(&str, Missing, &[&str]); 6] = [
     (
         "SO_NETNS_COOKIE",
         Missing::Before(5, 14),
@@ -44,6 +44,12 @@ const KNOWN: [(&str, Missing, &[&str]); 5] = [
         "veth devices that poll for GRO alone",
         Missing::Before(5, 13),
         &["lab::itself::outside::the_far_end_of_an_uplink_polls"],
+    ),
+    // Which Debian's 5.10 is built without.
+    (
+        "mptcp sockets",
+        Missing::Before(6, 1),
+        &["lab::tcp::an_mptcp_socket_is_a_tcp_client"],
     ),
     (
         "udp-lite sockets",
@@ -111,11 +117,9 @@ mod tests {
             false,
             "lab::tcp::x: SO_NETNS_COOKIE"
         ));
-        assert!(!judged(
-            "5.10.0-46-amd64",
-            false,
-            "lab::tcp::x: mptcp sockets"
-        ));
+        let mptcp = "lab::tcp::an_mptcp_socket_is_a_tcp_client: mptcp sockets";
+        assert!(judged("5.10.0-46-amd64", false, mptcp));
+        assert!(!judged("6.12.1-amd64", false, mptcp));
         assert!(judged("6.12.1-amd64", true, "lab::follow::x: BTF"));
         assert!(!judged("6.12.1-amd64", false, "lab::follow::x: BTF"));
         let lite = "lab::udp::a_udp_lite_socket_counts_as_udp: udp-lite sockets";
