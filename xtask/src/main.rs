@@ -7,6 +7,7 @@ mod bench;
 mod build;
 mod check;
 mod demo;
+mod fuzz;
 mod image;
 mod process;
 mod setup;
@@ -45,6 +46,8 @@ enum Verb {
     Bench(bench::Args),
     /// Connects while endpoints change a hundred times a second, and agents crash; needs root
     Soak(soak::Args),
+    /// Searches for input that breaks what it must not; the last target needs root
+    Fuzz(fuzz::Args),
     /// Builds the container image with docker
     Image(image::Args),
 }
@@ -69,6 +72,7 @@ fn run(verb: Verb) -> Result<()> {
         Verb::Demo(args) => demo::run(&args),
         Verb::Bench(args) => bench::run(&args),
         Verb::Soak(args) => soak::run(&args),
+        Verb::Fuzz(args) => fuzz::run(&args),
         Verb::Image(args) => image::run(&args),
     }
 }

@@ -17,6 +17,8 @@ mod notices;
 mod outbox;
 mod problems;
 mod status;
+#[cfg(feature = "testing")]
+pub mod testing;
 
 pub use doubt::Patience;
 pub use error::SourceError;

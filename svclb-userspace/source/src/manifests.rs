@@ -22,6 +22,8 @@ use crate::doubt::Patience;
 use crate::error::SourceError;
 use crate::outbox::{Closed, Outbox};
 use crate::status::Status;
+#[cfg(feature = "testing")]
+pub(crate) use file::Reader;
 use folder::Folder;
 
 /// How often the folder is looked at when inotify says nothing.

@@ -32,40 +32,58 @@ impl Stamp {
 
 /// A document that was read before, without its text.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Known {
+pub(crate) struct Known {
     /// Of its text.
     pub(super) hash: u64,
     /// The objects in it, with the fingerprints of what was read.
     pub(super) objects: Vec<(ObjectKey, u64)>,
     /// What is wrong in it, a line each.
-    pub(super) problems: Vec<String>,
+    pub(crate) problems: Vec<String>,
 }
 
 /// A document that was read now.
-pub(super) struct Read1 {
-    pub(super) known: Known,
+pub(crate) struct Read1 {
+    pub(crate) known: Known,
     /// The objects, where the document was not known.
-    pub(super) fresh: Vec<Object>,
+    pub(crate) fresh: Vec<Object>,
     /// The text is no YAML or JSON at all.
-    pub(super) broken: bool,
+    pub(crate) broken: bool,
 }
 
 /// How a folder's files are read.
-pub(super) struct Reader {
-    pub(super) node_name: Arc<str>,
-    pub(super) names: Names,
+pub(crate) struct Reader {
+    node_name: Arc<str>,
+    names: Names,
 }
 
 /// The most documents that are parsed at once, over all CPUs.
 const PARALLEL: usize = 512;
 
 impl Reader {
-    /// Reads a file's documents; those of `before` whose text is the same are not parsed.
-    pub(super) fn read(&self, path: &Path, before: &[Known]) -> io::Result<Vec<Read1>> {
-        let mut file = BufReader::with_capacity(1 << 16, File::open(path)?);
+    /// For manifests that are found on a node.
+    pub(crate) fn new(node_name: Arc<str>) -> Self {
+        Self {
+            node_name,
+            names: Names::default(),
+        }
+    }
+
+    /// Reads the documents of a file in a folder, as [`read`](Self::read) does.
+    pub(super) fn read_file(&self, path: &Path, before: &[Known]) -> io::Result<Vec<Read1>> {
         let json = path
             .extension()
             .is_some_and(|extension| extension == "json");
+        let file = BufReader::with_capacity(1 << 16, File::open(path)?);
+        self.read(file, json, before)
+    }
+
+    /// Reads a file's documents; those of `before` whose text is the same are not parsed.
+    pub(crate) fn read(
+        &self,
+        mut file: impl BufRead,
+        json: bool,
+        before: &[Known],
+    ) -> io::Result<Vec<Read1>> {
         let before: HashMap<u64, &Known> = before.iter().map(|known| (known.hash, known)).collect();
         let mut read = Vec::new();
         let mut texts = Vec::new();

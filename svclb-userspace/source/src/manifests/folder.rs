@@ -12,7 +12,6 @@ use svclb_core::model::{Event, ObjectKey};
 use super::FolderOptions;
 use super::file::{Known, Reader, STAYS, Stamp};
 use crate::BATCH;
-use crate::convert::Names;
 use crate::doubt::Doubt;
 use crate::outbox::{Closed, Outbox};
 use crate::problems::Problems;
@@ -64,10 +63,7 @@ impl Folder {
             gone_for: patience.gone,
             was_away: serves,
             doubt: Doubt::new(patience.proof),
-            reader: Reader {
-                node_name,
-                names: Names::default(),
-            },
+            reader: Reader::new(node_name),
             files: BTreeMap::new(),
             said: HashMap::new(),
             outbox,
@@ -190,7 +186,7 @@ impl Folder {
             Some(file) if !again => &file.documents,
             _ => &[],
         };
-        let documents = match self.reader.read(&self.dir.join(&**name), before) {
+        let documents = match self.reader.read_file(&self.dir.join(&**name), before) {
             Ok(documents) => documents,
             Err(error) => {
                 self.problems

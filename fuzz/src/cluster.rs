@@ -1,0 +1,156 @@
+//! A node's agent without its sources and its kernel: objects in, maps out.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use svclb_common::{
+    Addr16, BackendId, FrontendKey, FrontendValue, PortBe, SlotIndex, SlotKey, SlotRange,
+    SourceRange,
+};
+use svclb_core::fake::{Contents, FakeMaps};
+use svclb_core::invariants;
+use svclb_core::model::{Event, Object, ObjectKey, Site};
+use svclb_core::planner::Planner;
+use svclb_core::writer::Writer;
+
+/// This node.
+pub(crate) const NODE: &str = "node1";
+
+/// How many Services are planned at once: few, so that rounds have seams.
+const AT_ONCE: usize = 3;
+
+/// An agent, and all that it was told.
+pub(crate) struct Cluster {
+    planner: Planner,
+    writer: Writer<FakeMaps>,
+    told: BTreeMap<ObjectKey, Object>,
+}
+
+/// What a frontend leads to, by value: no ids, no generations, no order.
+#[derive(PartialEq, Eq, Debug)]
+struct Answer {
+    inside: BTreeSet<(Addr16, PortBe)>,
+    outside: BTreeSet<(Addr16, PortBe)>,
+    sources: Option<BTreeSet<SourceRange>>,
+    affinity_seconds: u32,
+    flags: svclb_common::FrontendFlags,
+}
+
+impl Cluster {
+    pub(crate) fn new() -> Self {
+        Self::holding(Contents::default(), BTreeMap::new())
+    }
+
+    /// One that starts where another left these contents.
+    fn holding(contents: Contents, told: BTreeMap<ObjectKey, Object>) -> Self {
+        let mut planner = Planner::new(NODE);
+        planner.set_site(Site {
+            node_port_ips: vec![[192, 0, 2, 1].into()],
+            external_ips: true,
+        });
+        let writer = Writer::adopt(FakeMaps::holding(contents)).expect("the fake can be read");
+        Self {
+            planner,
+            writer,
+            told,
+        }
+    }
+
+    /// Tells it of an object, or that there is none of this name.
+    pub(crate) fn tell(&mut self, key: ObjectKey, object: Option<Object>) {
+        let event = match &object {
+            Some(object) => Event::Apply(object.clone()),
+            None => Event::Delete(key.clone()),
+        };
+        self.planner.observe(event);
+        match object {
+            Some(object) => drop(self.told.insert(key, object)),
+            None => drop(self.told.remove(&key)),
+        }
+    }
+
+    /// Says that this is all there is.
+    pub(crate) fn synced(&mut self) {
+        self.planner.observe(Event::Synced);
+    }
+
+    /// Writes what it was told, as far as so many operations go; whether that was all. Then no map
+    /// says anything that another one does not know of, and no audit finds anything.
+    pub(crate) fn write(&mut self, operations: Option<usize>) -> bool {
+        self.writer.maps().stop_after = operations;
+        let mut is_whole = true;
+        while let Some(round) = self.planner.next_round(AT_ONCE) {
+            is_whole &= self.writer.commit(&round).failed.is_empty();
+        }
+        is_whole &= self.writer.settle().is_ok();
+        let violations = invariants::check(&self.writer.maps().contents.snapshot());
+        assert!(violations.is_empty(), "{}", violations[0]);
+        if is_whole {
+            let drift = self.writer.audit().expect("the fake can be read");
+            assert_eq!(drift, 0, "an audit found what was just written");
+        }
+        is_whole
+    }
+
+    /// The agent ends, and another one is told everything.
+    pub(crate) fn restart(&mut self) {
+        let contents = self.writer.maps().contents.clone();
+        let mut again = Self::holding(contents, self.told.clone());
+        for object in again.told.clone().into_values() {
+            again.planner.observe(Event::Apply(object));
+        }
+        again.synced();
+        assert!(again.write(None), "a restarted agent cannot write");
+        let wanted = again.planner.wanted();
+        assert!(again.writer.remove_others(&wanted).failed.is_empty());
+        assert!(again.write(None));
+        *self = again;
+    }
+
+    /// What is in the maps is what an agent would have written that knew nothing before.
+    pub(crate) fn check(&mut self) {
+        let mut anew = Self::holding(Contents::default(), self.told.clone());
+        for object in anew.told.clone().into_values() {
+            anew.planner.observe(Event::Apply(object));
+        }
+        anew.synced();
+        assert!(anew.write(None));
+        let expected = answers(&anew.writer.maps().contents);
+        assert_eq!(answers(&self.writer.maps().contents), expected);
+    }
+}
+
+fn answers(contents: &Contents) -> BTreeMap<FrontendKey, Answer> {
+    let frontends = contents.rest.frontends.iter();
+    frontends
+        .map(|(key, value)| {
+            let answer = Answer {
+                inside: backends(contents, value, value.internal),
+                outside: backends(contents, value, value.external),
+                sources: contents.sources(value),
+                affinity_seconds: value.affinity_seconds,
+                flags: value.flags,
+            };
+            (*key, answer)
+        })
+        .collect()
+}
+
+/// The backends of a range, of which each has a slot, and each slot a backend.
+fn backends(
+    contents: &Contents,
+    frontend: &FrontendValue,
+    range: SlotRange,
+) -> BTreeSet<(Addr16, PortBe)> {
+    (range.first..range.first + range.count)
+        .map(|position| {
+            let slot = contents.slots.get(&SlotKey {
+                service: frontend.service,
+                generation: frontend.generation,
+                index: SlotIndex::position(position),
+            });
+            let slot = slot.expect("a position has no slot");
+            assert_ne!(slot.backend, BackendId::default(), "a slot of no backend");
+            (slot.addr, slot.port)
+        })
+        .collect()
+}

@@ -1,0 +1,4 @@
+//! Searches for bytes that break what `svclb_fuzz::plan` promises.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| svclb_fuzz::plan(bytes));
