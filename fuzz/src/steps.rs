@@ -1,6 +1,8 @@
 //! Services and endpoints of a small world, where everything meets everything.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
 
 use arbitrary::{Arbitrary, Unstructured};
 use svclb_common::Proto;
@@ -112,12 +114,16 @@ fn slice_name(number: u8) -> ObjectName {
     ObjectName::new("default", format!("slice-{}", number % 6))
 }
 
-fn port_name(is_first: bool) -> std::sync::Arc<str> {
+fn port_name(is_first: bool) -> Arc<str> {
     if is_first { "a".into() } else { "b".into() }
 }
 
-fn zone_name(is_first: bool) -> std::sync::Arc<str> {
-    if is_first { "east".into() } else { "west".into() }
+fn zone_name(is_first: bool) -> Arc<str> {
+    if is_first {
+        "east".into()
+    } else {
+        "west".into()
+    }
 }
 
 fn protocol(number: u8) -> Proto {
@@ -158,7 +164,22 @@ impl Shape {
             addresses.collect::<Vec<_>>()
         };
         let ranges = ["192.0.2.0/24", "0.0.0.0/0", "fd00::/16", "192.0.2.7/32"];
-        let chosen = (0..).zip(ranges).filter(|(bit, _)| self.ranges >> bit & 1 != 0);
+        let chosen = (0..)
+            .zip(ranges)
+            .filter(|(bit, _)| self.ranges >> bit & 1 != 0);
+        let mut names = BTreeSet::new();
+        let mut ports: Vec<_> = self
+            .ports
+            .into_iter()
+            .flatten()
+            .map(|(name, port, proto)| ServicePort {
+                name: port_name(name),
+                port: 80 + u16::from(port % 3),
+                proto: protocol(proto),
+                node_port: 30_000 * u16::from(port & 8 != 0),
+            })
+            .collect();
+        ports.retain(|port| names.insert((Arc::clone(&port.name), port.proto)));
         Service {
             name: service_name(number),
             created: i64::from(self.created % 3),
@@ -169,17 +190,7 @@ impl Shape {
             source_ranges: chosen
                 .map(|(_, range)| range.parse().expect("it is one"))
                 .collect(),
-            ports: self
-                .ports
-                .into_iter()
-                .flatten()
-                .map(|(name, port, proto)| ServicePort {
-                    name: port_name(name),
-                    port: 80 + u16::from(port % 3),
-                    proto: protocol(proto),
-                    node_port: 30_000 * u16::from(port & 8 != 0),
-                })
-                .collect(),
+            ports,
             affinity_seconds: self.affinity.map(u32::from),
             internal_policy: policy(self.internal_is_local),
             external_policy: policy(self.external_is_local),

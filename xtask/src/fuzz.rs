@@ -131,5 +131,6 @@ fn programs(seconds: u32) -> Result<()> {
 fn host() -> Result<String> {
     let text = process::output(process::foreign("rustc").arg("-vV"))?;
     let host = text.lines().find_map(|line| line.strip_prefix("host: "));
-    host.map(str::to_owned).context("rustc does not say what it runs on")
+    host.map(str::to_owned)
+        .context("rustc does not say what it runs on")
 }

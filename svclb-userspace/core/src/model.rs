@@ -98,7 +98,7 @@ pub struct Service {
     /// `spec.loadBalancerSourceRanges`, of both families. The clients that may use
     /// `ingress_ips`; everybody of a family that it does not name.
     pub source_ranges: Vec<IpNet>,
-    /// `spec.ports`.
+    /// `spec.ports`; no two have the same name and protocol.
     pub ports: Vec<ServicePort>,
     /// `sessionAffinityConfig.clientIP.timeoutSeconds` with `sessionAffinity: ClientIP`
     /// (10,800 if unset); `None` without affinity.

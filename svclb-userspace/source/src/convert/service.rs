@@ -2,6 +2,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1 as core;
+use svclb_common::Label;
 use svclb_core::model::{ObjectName, Service, ServicePort, ServiceType, TrafficPolicy};
 
 use super::{Names, Problem, address, port, protocol};
@@ -12,13 +13,22 @@ const DEFAULT_AFFINITY: u32 = 10_800;
 /// A Service. Headless and ExternalName ones come out as well, with what they have: that
 /// they are not proxied is the plan's to say.
 ///
-/// `None`, with a problem, only for one that has no name.
+/// `None`, with a problem, only for one that has no name, or one that no cluster would take.
 pub fn service(from: core::Service, names: &Names, problems: &mut Vec<Problem>) -> Option<Service> {
     let Some(name) = from.metadata.name else {
         problems.push(Problem::new("metadata.name", "missing; ignored"));
         return None;
     };
     let namespace = from.metadata.namespace.as_deref().unwrap_or("default");
+    for (field, text) in [("metadata.name", &*name), ("metadata.namespace", namespace)] {
+        if Label::new(text).is_err() {
+            problems.push(Problem::new(
+                field,
+                "longer than 63 characters (RFC 1123 section 2.1); ignored",
+            ));
+            return None;
+        }
+    }
     let spec = from.spec.unwrap_or_default();
     let cluster_ips = match (&spec.cluster_ips, &spec.cluster_ip) {
         (Some(list), _) if !list.is_empty() => {
@@ -161,6 +171,26 @@ fn ports(
             ));
             continue;
         };
+        let name = entry.name.as_deref().unwrap_or_default();
+        if Label::new(name).is_err() {
+            problems.push(Problem::new(
+                field("name"),
+                "longer than 63 characters; this port is left out",
+            ));
+            continue;
+        }
+        // What is not unique could not be told from the other, nor its endpoints.
+        let is_same = |other: &&ServicePort| *other.name == *name && other.proto == proto;
+        if let Some(other) = ports.iter().find(is_same) {
+            problems.push(Problem::new(
+                field("name"),
+                format!(
+                    "{name:?} is the name of port {} too; this port is left out",
+                    other.port
+                ),
+            ));
+            continue;
+        }
         let node_port = entry.node_port.unwrap_or(0);
         let node_port = u16::try_from(node_port).unwrap_or_else(|_| {
             problems.push(Problem::new(
@@ -170,7 +200,7 @@ fn ports(
             0
         });
         ports.push(ServicePort {
-            name: names.get(entry.name.as_deref().unwrap_or_default()),
+            name: names.get(name),
             port: number,
             proto,
             node_port,

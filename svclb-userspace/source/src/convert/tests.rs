@@ -42,6 +42,30 @@ fn a_port_out_of_range_is_left_out_and_named() {
 }
 
 #[test]
+fn of_two_ports_with_one_name_and_protocol_the_first_is_served() {
+    let (service, problems) =
+        one_service("  ports: [{port: 80}, {port: 81}, {port: 82, protocol: UDP}]");
+    let ports: Vec<_> = service.ports.iter().map(|port| port.port).collect();
+    assert_eq!(ports, [80, 82]);
+    assert_eq!(
+        problems,
+        ["spec.ports[1].name: \"\" is the name of port 80 too; this port is left out"]
+    );
+}
+
+#[test]
+fn names_that_no_cluster_takes_are_named_and_left_out() {
+    let long = "x".repeat(64);
+    let mut problems = Vec::new();
+    let one = from(&format!("{{metadata: {{name: {long}}}}}"));
+    assert_eq!(super::service(one, &Names::default(), &mut problems), None);
+    assert_eq!(problems.len(), 1);
+    let (service, problems) = one_service(&format!("  ports: [{{port: 80, name: {long}}}]"));
+    assert!(service.ports.is_empty());
+    assert_eq!(problems.len(), 1);
+}
+
+#[test]
 fn affinity_without_a_time_is_three_hours() {
     let (service, _) = one_service("  sessionAffinity: ClientIP");
     assert_eq!(service.affinity_seconds, Some(10_800));
