@@ -1,5 +1,8 @@
 //! Frames that went wrong on their way, or were made to.
 
+use std::env;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
 use super::frames::{Frame, family_and_transport, is_sound};
 use super::world::{EGRESS, HOOKS, NODE_PORT, World};
 
@@ -32,11 +35,44 @@ fn mutated(numbers: &mut Numbers, bytes: &[u8]) -> Vec<u8> {
     bytes
 }
 
+/// For how long: `SVCLB_FUZZ_SECONDS`, with other frames at each run. Else a short time, with the
+/// same ones.
+fn budget() -> (Duration, u64) {
+    let seconds = env::var("SVCLB_FUZZ_SECONDS").ok();
+    match seconds.and_then(|seconds| seconds.parse().ok()) {
+        Some(seconds) => {
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+            (Duration::from_secs(seconds), now.as_secs())
+        }
+        None => (Duration::ZERO, 1),
+    }
+}
+
 #[test]
 fn a_mutated_frame_is_never_given_a_broken_header() {
+    let (time, seed) = budget();
+    let end = Instant::now() + time;
+    let mut numbers = Numbers(seed);
+    let (mut frames, mut changed) = (0, 0);
+    loop {
+        let (tried, translated) = mutations(&mut numbers);
+        frames += tried;
+        changed += translated;
+        assert!(
+            translated > 1000,
+            "hardly anything was translated: {translated}"
+        );
+        if Instant::now() >= end {
+            break;
+        }
+    }
+    println!("{frames} mutated frames in three programs, of which {changed} were translated");
+}
+
+/// Some thousand mutated frames for a new node: how many, and how often one was translated.
+fn mutations(numbers: &mut Numbers) -> (u32, u32) {
     let world = World::new();
-    let mut numbers = Numbers(1);
-    let mut changed = 0_u32;
+    let (mut frames, mut changed) = (0, 0);
     family_and_transport(|family, transport| {
         let frame = Frame::new(family, transport).to(family.node(), NODE_PORT);
         for round in 0..3000 {
@@ -45,7 +81,8 @@ fn a_mutated_frame_is_never_given_a_broken_header() {
             } else {
                 frame.established()
             };
-            let bytes = mutated(&mut numbers, &base.bytes());
+            let bytes = mutated(numbers, &base.bytes());
+            frames += 1;
             for hook in HOOKS.into_iter().chain([EGRESS]) {
                 // The kernel takes no frame that ends within its link header, and looks at the
                 // type in it.
@@ -65,5 +102,5 @@ fn a_mutated_frame_is_never_given_a_broken_header() {
             }
         }
     });
-    assert!(changed > 1000, "hardly anything was translated: {changed}");
+    (frames, changed)
 }
