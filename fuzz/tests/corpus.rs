@@ -6,7 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 /// How often each file of a corpus is changed and tried.
-const CHANGES: usize = 40;
+const CHANGES: usize = 10;
 
 /// SplitMix64: numbers that look random, the same at every run.
 struct Numbers(u64);

@@ -108,7 +108,7 @@ fn search(name: &str, args: &Args) -> Result<()> {
 fn keep(program: &Path, kept: &Path, found: &Path) -> Result<()> {
     process::run(
         process::foreign(program)
-            .args(["-merge=1", "-max_len=4096"])
+            .args(["-set_cover_merge=1", "-use_counters=0", "-max_len=600"])
             .arg(kept)
             .arg(found),
     )

@@ -40,6 +40,8 @@ fn all() -> Result<()> {
             "--package",
             "svclb",
             "--package",
+            "svclb-fuzz",
+            "--package",
             "xtask",
         ]))
     });
