@@ -92,6 +92,15 @@ impl fmt::Display for Attached {
     }
 }
 
+/// How a device's programs are attached, and were found.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct DeviceAttachment {
+    /// How they are attached.
+    pub by: Attached,
+    /// How many were not there before, and are no replacements.
+    pub new: usize,
+}
+
 /// A packet program could not be attached to a device.
 #[derive(Debug, thiserror::Error)]
 #[error("{program} cannot be attached to the device {device}: {source}; {advice}")]
@@ -138,18 +147,21 @@ impl Dataplane {
         name: &str,
         index: u32,
         mode: XdpMode,
-    ) -> Result<Attached, DeviceError> {
+    ) -> Result<DeviceAttachment, DeviceError> {
+        let mut new = 0;
         for (program, tcx, hook) in [
             (EGRESS, BPF_TCX_EGRESS, TcAttachType::Egress),
             (INGRESS, BPF_TCX_INGRESS, TcAttachType::Ingress),
         ] {
-            self.attach_tc(program, tcx, hook, name, index)
+            let is_new = self
+                .attach_tc(program, tcx, hook, name, index)
                 .map_err(|source| DeviceError {
                     program,
                     device: name.to_owned(),
                     source,
                     advice: "see the kernel's log, or leave the device out of --devices",
                 })?;
+            new += usize::from(is_new);
         }
         let failed = |source| DeviceError {
             program: XDP,
@@ -157,27 +169,29 @@ impl Dataplane {
             source,
             advice: "the driver cannot, or another program is there; use --xdp auto or off",
         };
-        let attached = match mode {
+        let (by, is_new) = match mode {
             XdpMode::Auto => match self.attach_xdp(index, XDP_NATIVE) {
-                Ok(()) => Attached::NativeXdp,
-                Err(_) => Attached::Tc,
+                Ok(is_new) => (Attached::NativeXdp, is_new),
+                Err(_) => (Attached::Tc, false),
             },
             XdpMode::Native => {
-                self.attach_xdp(index, XDP_NATIVE).map_err(failed)?;
-                Attached::NativeXdp
+                let is_new = self.attach_xdp(index, XDP_NATIVE).map_err(failed)?;
+                (Attached::NativeXdp, is_new)
             }
             XdpMode::Generic => {
-                self.attach_xdp(index, XDP_GENERIC).map_err(failed)?;
-                Attached::GenericXdp
+                let is_new = self.attach_xdp(index, XDP_GENERIC).map_err(failed)?;
+                (Attached::GenericXdp, is_new)
             }
-            XdpMode::Off => Attached::Tc,
+            XdpMode::Off => (Attached::Tc, false),
         };
-        if attached == Attached::Tc {
+        new += usize::from(is_new);
+        if by == Attached::Tc {
             self.links().release(&pin(XDP, index)).map_err(failed)?;
         }
-        Ok(attached)
+        Ok(DeviceAttachment { by, new })
     }
 
+    /// Whether it was not there before.
     fn attach_tc(
         &mut self,
         program: &'static str,
@@ -185,7 +199,7 @@ impl Dataplane {
         hook: TcAttachType,
         name: &str,
         index: u32,
-    ) -> io::Result<()> {
+    ) -> io::Result<bool> {
         let (loaded, links) = self.packet_program_and_links(program)?;
         match place(links, &pin(program, index), loaded, index, tcx, 0) {
             // Before Linux 6.6.
@@ -202,25 +216,25 @@ impl Dataplane {
         // In the place of an earlier agent's, or anew.
         let earlier =
             SchedClassifierLink::attached(name, hook, PRIORITY, HANDLE, None).map_err(other)?;
-        let id = match classifier.attach_to_link(earlier) {
-            Ok(id) => id,
+        let (id, is_new) = match classifier.attach_to_link(earlier) {
+            Ok(id) => (id, false),
             Err(_) => {
                 let options = TcAttachOptions::Netlink(NlOptions {
                     priority: PRIORITY,
                     handle: HANDLE,
                     classid: None,
                 });
-                classifier
-                    .attach_with_options(name, hook, options)
-                    .map_err(other)?
+                let attached = classifier.attach_with_options(name, hook, options);
+                (attached.map_err(other)?, true)
             }
         };
         // It would take the filter away with itself.
         mem::forget(classifier.take_link(id).map_err(other)?);
-        Ok(())
+        Ok(is_new)
     }
 
-    fn attach_xdp(&mut self, index: u32, flags: u32) -> io::Result<()> {
+    /// Whether it was not there before.
+    fn attach_xdp(&mut self, index: u32, flags: u32) -> io::Result<bool> {
         let (loaded, links) = self.packet_program_and_links(XDP)?;
         place(links, &pin(XDP, index), loaded, index, BPF_XDP, flags)
     }
@@ -329,7 +343,8 @@ pub(crate) fn device_pins(pins: &Pins) -> io::Result<Vec<(String, u32)>> {
     Ok(found)
 }
 
-/// Attaches a program by a pinned link, or puts it in the place of the one before.
+/// Attaches a program by a pinned link, or puts it in the place of the one before. Whether there
+/// was none.
 fn place(
     links: &mut Links,
     name: &str,
@@ -337,16 +352,17 @@ fn place(
     index: u32,
     attach_type: u32,
     flags: u32,
-) -> io::Result<()> {
+) -> io::Result<bool> {
     if let Some(link) = links.find(name)? {
         if sys::update_link(link, program).is_ok() {
-            return Ok(());
+            return Ok(false);
         }
         // Its device is gone, or it was attached in another mode.
         links.release(name)?;
     }
     let link = sys::create_device_link(program, index, attach_type, flags)?;
-    links.keep(name, link)
+    links.keep(name, link)?;
+    Ok(true)
 }
 
 /// Takes our filters off every device of the caller's network namespace.

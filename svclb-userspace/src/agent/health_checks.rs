@@ -21,6 +21,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tracing::{debug, info, warn};
 
+use super::connections::Limited;
 use super::health::Health;
 
 /// How many connections may wait to be accepted.
@@ -136,7 +137,7 @@ async fn attend(at: SocketAddr, checked: Checked, notices: Notices) {
         () = checked.clone().closed() => return,
     };
     let routes = Router::new().fallback(answer).with_state(checked.clone());
-    let served = axum::serve(listener, routes).with_graceful_shutdown(checked.closed());
+    let served = axum::serve(Limited::new(listener), routes).with_graceful_shutdown(checked.closed());
     if let Err(error) = served.await {
         warn!("the health check at {at} stopped answering: {error}");
     }

@@ -12,6 +12,7 @@ use axum::{Json, Router};
 use tokio::net::TcpListener;
 use tracing::{info, warn};
 
+use super::connections::Limited;
 use super::health::Health;
 use super::metrics::Metrics;
 
@@ -31,7 +32,7 @@ pub(crate) fn serve(addr: SocketAddr, routes: Router, flag: &'static str) {
                     if told {
                         info!("{flag} {addr} answers now");
                     }
-                    if let Err(error) = axum::serve(listener, routes.clone()).await {
+                    if let Err(error) = axum::serve(Limited::new(listener), routes.clone()).await {
                         warn!("{flag} {addr} stopped answering: {error}");
                     }
                 }

@@ -1,5 +1,6 @@
 //! The agent: `source → planner → writer`, and nothing between them but this loop.
 
+mod connections;
 mod conntrack;
 mod devices;
 mod failing;
@@ -308,13 +309,14 @@ impl Agent {
         }
     }
 
-    /// Attaches the packet programs to the devices that there are.
-    fn follow_devices(&mut self, again: bool) {
+    /// Attaches the packet programs to the devices that there are; how many should have been
+    /// attached.
+    fn follow_devices(&mut self, again: bool) -> usize {
         let known = &mut self.surroundings;
         let devices = known.devices.borrow().clone();
         known
             .packets
-            .follow(&mut self.dataplane, &devices, &known.own, again);
+            .follow(&mut self.dataplane, &devices, &known.own, again)
     }
 
     /// Attaches the packet programs to pods' devices too, for Services with source ranges.
@@ -511,23 +513,21 @@ impl Agent {
             Err(error @ OpenError::Claim(_)) => return Err(error.into()),
             Err(error) => warn!("what is not pinned cannot be pinned again: {error}"),
         }
+        let mut anew = self.follow_devices(true);
         match self.dataplane.attach() {
             Ok(attached) => {
-                let anew = attached
-                    .iter()
-                    .filter(|how| matches!(how, Attachment::New(_)))
-                    .count();
-                if anew > 0 {
-                    warn!(
-                        programs = anew,
-                        "programs were detached; they are attached again"
-                    );
-                    self.metrics.drifted(anew);
-                }
+                let is_new = |how: &&Attachment| matches!(how, Attachment::New(_));
+                anew += attached.iter().filter(is_new).count();
             }
             Err(error) => warn!("the programs cannot be attached again: {error}"),
         }
-        self.follow_devices(true);
+        if anew > 0 {
+            warn!(
+                programs = anew,
+                "programs were detached; they are attached again"
+            );
+            self.metrics.drifted(anew);
+        }
         Ok(())
     }
 

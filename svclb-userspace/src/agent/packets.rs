@@ -5,7 +5,9 @@ use std::net::IpAddr;
 use std::str::FromStr;
 
 use svclb_common::{Addr16, DeviceFlags, DeviceValue};
-use svclb_dataplane::{Attached, Dataplane, Devices as DeviceMap, XdpMode, detach_filters};
+use svclb_dataplane::{
+    Attached, Dataplane, DeviceAttachment, Devices as DeviceMap, XdpMode, detach_filters,
+};
 use tracing::{info, warn};
 
 use super::devices::{Device, Devices};
@@ -113,15 +115,15 @@ impl Packets {
     }
 
     /// Attaches to devices that came, and says what changed of them; `again` also to those that
-    /// should have the programs already, in case that somebody took them off. `own` are the
-    /// node's addresses, for devices that have none.
+    /// should have the programs already, in case that somebody took them off. How many programs
+    /// somebody had. `own` are the node's addresses, for devices that have none.
     pub(crate) fn follow(
         &mut self,
         dataplane: &mut Dataplane,
         devices: &Devices,
         own: &[IpAddr],
         again: bool,
-    ) {
+    ) -> usize {
         let wanted: BTreeMap<_, _> = devices
             .iter()
             .filter(|(_, device)| self.choice.takes(device, self.takes_pods))
@@ -148,23 +150,24 @@ impl Packets {
         }
         // What the programs need of a device stands in its map before they run for it.
         self.write(devices, own);
+        let mut restored = 0;
         for (index, device) in wanted {
             let known = self.attached.get(index).map(|(_, attached)| *attached);
             if known.is_some() && !again {
                 continue;
             }
             match dataplane.attach_device(&device.name, *index, self.mode_of(device)) {
-                Ok(attached) if known == Some(attached) => {}
-                Ok(attached) => {
-                    info!(device = %device.name, by = %attached, "packets of this device are translated");
-                    self.attached
-                        .insert(*index, (device.name.clone(), attached));
+                Ok(attached) if known == Some(attached.by) => restored += attached.new,
+                Ok(DeviceAttachment { by, .. }) => {
+                    info!(device = %device.name, %by, "packets of this device are translated");
+                    self.attached.insert(*index, (device.name.clone(), by));
                 }
                 Err(error) => warn!("{error}"),
             }
         }
         self.adopted.clear();
         self.write(devices, own);
+        restored
     }
 
     /// Reads back what an earlier agent knew of these devices.

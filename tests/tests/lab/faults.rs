@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
+use std::thread::sleep;
 use std::time::Duration;
 
 use svclb_tests::manifests::Service;
@@ -147,6 +148,33 @@ fn an_agent_whose_descriptors_run_out_keeps_what_serves_and_goes_on_when_there_a
     });
     assert!(settled, "{:?}", scene.agent.log());
     assert_eq!(scene.agent.get(Agent::HEALTHZ, "/livez").unwrap().0, 200);
+}
+
+#[test]
+fn clients_that_hold_its_ports_open_take_no_more_than_their_share() {
+    const SHARE: usize = 64;
+    let scene = Scene::web();
+    let pid = scene.agent.pid().unwrap();
+    let files = || fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count();
+    let before = files();
+    let sockets: Vec<_> = (0..2 * SHARE)
+        .map(|_| {
+            let socket = scene.node.socket(Transport::Tcp, false).unwrap();
+            socket.connect(Agent::METRICS.parse().unwrap()).unwrap();
+            socket
+        })
+        .collect();
+    let are_taken = wait_until(Duration::from_secs(10), || files() >= before + SHARE);
+    assert!(are_taken, "{} of {before}", files());
+    sleep(Duration::from_millis(200));
+    assert!(files() <= before + SHARE + 4, "{} of {before}", files());
+    // Nobody else's port is theirs.
+    assert_eq!(scene.agent.get(Agent::HEALTHZ, "/livez").unwrap().0, 200);
+    drop(sockets);
+    let answers = wait_until(Duration::from_secs(10), || {
+        scene.agent.get(Agent::METRICS, "/metrics").is_ok()
+    });
+    assert!(answers, "{:?}", scene.agent.log());
 }
 
 #[test]

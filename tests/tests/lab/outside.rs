@@ -1,9 +1,12 @@
 //! Clients outside the cluster: packets that come in by a node's uplink.
 
+use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::process::Command;
 use std::sync::MutexGuard;
 use std::time::Duration;
 
+use svclb_tests::bpftool::detach_link;
 use svclb_tests::manifests::{Endpoint, Manifests, Service};
 use svclb_tests::{
     Agent, AgentOptions, Kind, Lab, Node, Outside, Pod, PodNetwork, Transport, UplinkOptions,
@@ -478,4 +481,38 @@ fn nothing_is_left_on_the_devices_after_cleanup() {
         let failure = scene.client.ask(Transport::Tcp, scene.node_port(0)[0]);
         assert_eq!(failure.unwrap_err().errno, "ECONNREFUSED");
     }
+}
+
+#[test]
+fn packet_programs_that_somebody_took_off_are_attached_again_and_counted() {
+    let scene = Scene::new(PodNetwork::Bridged, "off", &service());
+    let to = scene.node_port(0)[0];
+    assert!(scene.client.ask(Transport::Tcp, to).is_ok());
+    let entries = fs::read_dir(scene.nodes[0].pin_dir().join("links")).unwrap();
+    let links: Vec<_> = entries
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.to_string_lossy().contains("gress-"))
+        .collect();
+    for link in &links {
+        detach_link(link).unwrap();
+    }
+    if links.is_empty() {
+        // Before Linux 6.6 they are filters.
+        let mut tc = Command::new("tc");
+        tc.args(["qdisc", "del", "dev", "eth0", "clsact"]);
+        assert!(scene.nodes[0]
+            .run(|| Ok(tc.status()?))
+            .unwrap()
+            .success());
+    }
+    assert!(scene.client.ask(Transport::Tcp, to).is_err());
+
+    scene.agents[0].ask_for_audit().unwrap();
+    let served = wait_until(Duration::from_secs(20), || {
+        scene.client.ask(Transport::Tcp, to).is_ok()
+    });
+    assert!(served, "{:?}", scene.agents[0].log());
+    let repaired = scene.agents[0].metric("svclb_drift_repaired_total").unwrap();
+    let taken = links.len().max(2) as f64;
+    assert!((repaired - taken).abs() < 0.5, "{repaired} of {taken}");
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
@@ -22,6 +23,8 @@ pub(crate) enum Mood {
     Well,
     /// Every request is answered with 500.
     Broken,
+    /// Every answer takes so long.
+    Slow(Duration),
 }
 
 /// By resource, then by name.
@@ -169,6 +172,9 @@ async fn answer(
     Path(resource): Path<String>,
     Query(query): Query<BTreeMap<String, String>>,
 ) -> Response {
+    if let Mood::Slow(time) = double.with(|inner| inner.mood) {
+        tokio::time::sleep(time).await;
+    }
     double.with(|inner| {
         if inner.mood == Mood::Broken {
             return StatusCode::INTERNAL_SERVER_ERROR.into_response();

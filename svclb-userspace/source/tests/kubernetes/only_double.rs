@@ -73,6 +73,21 @@ async fn while_the_api_server_is_broken_what_was_said_stays_said() {
     assert!(run.status.synced());
 }
 
+#[tokio::test]
+async fn a_slow_api_server_is_waited_for_and_what_was_said_stays_said() {
+    const SLOW: Duration = Duration::from_secs(2);
+    let mut run = run().await;
+    run.expect(&["web 80", "web-1", "synced"]).await;
+    run.server.with(|inner| inner.mood = Mood::Slow(SLOW));
+    listing_again(&run, |double| double.put("services", service("late", 70))).await;
+    // The list and the watch after it are late; neither is given up.
+    run.silence(SLOW - Duration::from_millis(500)).await;
+    run.expect(&["late 70"]).await;
+    run.server.put("services", service("later", 71));
+    run.expect(&["later 71"]).await;
+    assert!(run.status.connected());
+}
+
 /// As after 410 Gone, with what an API server has by then.
 async fn listing_again(run: &Run<Double>, act: impl FnOnce(&Double)) {
     while run.server.with(|inner| inner.watches.len()) < 3 {
