@@ -247,6 +247,9 @@ pub struct FrontendValue {
     pub affinity_seconds: u32,
     /// Yes-or-no facts.
     pub flags: FrontendFlags,
+    /// What the next version has, for tests of upgrades.
+    #[cfg(feature = "next-layout")]
+    pub next: [u32; 4],
 }
 
 /// Where in a generation: a position, or the row of a certain backend.
@@ -432,7 +435,14 @@ impl fmt::Debug for BackendValue {
 const _: () = {
     use core::mem::{align_of, size_of};
     assert!(size_of::<FrontendKey>() == 20 && align_of::<FrontendKey>() == 4);
-    assert!(size_of::<FrontendValue>() == 32);
+    assert!(
+        size_of::<FrontendValue>()
+            == if cfg!(feature = "next-layout") {
+                48
+            } else {
+                32
+            }
+    );
     assert!(size_of::<SlotKey>() == 12);
     assert!(size_of::<SlotValue>() == 28);
     assert!(size_of::<BackendValue>() == 20);

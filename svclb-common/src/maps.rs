@@ -40,7 +40,7 @@ pub const COUNTERS: &str = "COUNTERS";
 /// that were the same then.
 pub const SINCE: [(&str, u32); 15] = [
     (META, 2),
-    (FRONTENDS, 2),
+    (FRONTENDS, if cfg!(feature = "next-layout") { 3 } else { 2 }),
     (SLOTS, 2),
     (SOURCES, 2),
     (BACKENDS, 2),

@@ -62,6 +62,21 @@ pub fn svclb_binary() -> Result<PathBuf> {
     })
 }
 
+/// Finds the agent of the next version, which has other layouts: beside `svclb`.
+///
+/// # Errors
+/// If it is not there.
+pub fn next_binary() -> Result<PathBuf> {
+    let path = svclb_binary()?.with_file_name("svclb-next");
+    if !path.is_file() {
+        bail!(
+            "{} is not there: run `cargo xtask build --next`",
+            path.display()
+        );
+    }
+    Ok(path)
+}
+
 impl Agent {
     /// Longer than any start takes, also under emulation on a busy machine.
     pub const STARTS_IN: Duration = Duration::from_secs(60);
@@ -96,6 +111,11 @@ impl Agent {
             kept: false,
             started: false,
         })
+    }
+
+    /// The program that is run from its next start on.
+    pub fn set_binary(&mut self, binary: PathBuf) {
+        self.binary = binary;
     }
 
     /// What it is given beyond the usual from its next start on.

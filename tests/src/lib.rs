@@ -68,7 +68,7 @@ mod tool;
 mod uplink;
 mod wire;
 
-pub use agent::{Agent, AgentOptions, svclb_binary};
+pub use agent::{Agent, AgentOptions, next_binary, svclb_binary};
 pub use apiserver::ApiServer;
 pub use lab::{Lab, Node, Pod, SERVICE_V4, SERVICE_V6, wait_until};
 pub use lacks::lacks;

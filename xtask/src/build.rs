@@ -14,6 +14,8 @@ pub(crate) enum Profile {
     Release,
     /// With debug assertions, and programs that log each call that they change.
     Debug,
+    /// As a release, with the layouts of the next version: something that tests can upgrade to.
+    Next,
 }
 
 #[derive(clap::Args)]
@@ -21,6 +23,9 @@ pub(crate) struct Args {
     /// A debug build, whose programs log each call that they change (svclb run --log debug)
     #[arg(long)]
     debug: bool,
+    /// With other layouts, as a next version could have them: for tests of upgrades
+    #[arg(long, conflicts_with = "debug")]
+    next: bool,
 }
 
 /// Builds, and says where a build that is not at the usual place is.
@@ -28,6 +33,8 @@ pub(crate) fn verb(args: &Args) -> Result<()> {
     if args.debug {
         let agent = build(Profile::Debug)?;
         println!("build: {}", agent.display());
+    } else if args.next {
+        println!("build: {}", next()?.display());
     } else {
         run()?;
     }
@@ -37,6 +44,11 @@ pub(crate) fn verb(args: &Args) -> Result<()> {
 /// Gives the path of the static binary.
 pub(crate) fn run() -> Result<PathBuf> {
     build(Profile::Release)
+}
+
+/// Gives the path of the binary of the next version.
+pub(crate) fn next() -> Result<PathBuf> {
+    build(Profile::Next)
 }
 
 fn build(profile: Profile) -> Result<PathBuf> {

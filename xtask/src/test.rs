@@ -52,6 +52,7 @@ fn all() -> Result<()> {
             process::run(process::cargo().args(["test", "--package", "svclb-dataplane"]))
         });
         steps.step("scenarios in labs, on this kernel", || {
+            build::next()?;
             let mut cargo = process::cargo();
             cargo.args(["test", "--package", "svclb-tests", "--", "--test-threads=1"]);
             process::run(cargo.env("SVCLB_BIN", workspace::agent()))

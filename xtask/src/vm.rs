@@ -67,6 +67,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     process::need_root("booting kernels", "test vm")?;
     setup::lab_tools()?;
     build::run()?;
+    build::next()?;
     let vng = guest::VirtmeNg::ready()?;
     let tests = test_binary()?;
     let processors = thread::available_parallelism().map_or(1, NonZero::get);
@@ -218,7 +219,7 @@ fn lab_script(tests: &Path, names: &[String], minutes: u64, hides_btf: bool) -> 
         "set -u\n\
          export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin RUST_BACKTRACE=0\n\
          dmesg -n 1\n\
-         mkdir -p /run/svclb-bin && cp {agent} {peer} /run/svclb-bin || exit 1\n\
+         mkdir -p /run/svclb-bin && cp {agent} {next} {peer} /run/svclb-bin || exit 1\n\
          export SVCLB_BIN=/run/svclb-bin/svclb SVCLB_LAB_PEER=/run/svclb-bin/svclb-lab-peer\n\
          echo \"vm: Linux $(uname -r)\"\n\
          for module in veth bridge 8021q mptcp udp_diag; do modprobe $module 2>/dev/null; done\n\
@@ -232,6 +233,7 @@ fn lab_script(tests: &Path, names: &[String], minutes: u64, hides_btf: bool) -> 
          sed 's/^/{mark}/' $SVCLB_LACKS\n",
         mark = lacks::MARK,
         agent = workspace::agent().display(),
+        next = workspace::next_agent().display(),
         peer = workspace::target().join("debug/svclb-lab-peer").display(),
         tests = tests.display(),
         names = names.join(" "),

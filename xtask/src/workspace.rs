@@ -28,6 +28,11 @@ pub(crate) fn agent() -> PathBuf {
     target().join("release/svclb")
 }
 
+/// The agent of the next version, beside it.
+pub(crate) fn next_agent() -> PathBuf {
+    agent().with_file_name("svclb-next")
+}
+
 /// The target of the static binary: the host's architecture with musl.
 pub(crate) fn static_target() -> String {
     format!("{}-unknown-linux-musl", env::consts::ARCH)

@@ -57,12 +57,13 @@ impl PortPlan {
         service: ServiceId,
         generation: Generation,
     ) -> FrontendValue {
+        let nowhere = FrontendValue {
+            service,
+            flags: FrontendFlags::CLUSTER_IP,
+            ..FrontendValue::default()
+        };
         if frontend.key.is_other_ports() {
-            return FrontendValue {
-                service,
-                flags: FrontendFlags::CLUSTER_IP,
-                ..FrontendValue::default()
-            };
+            return nowhere;
         }
         let (internal, external) = match frontend.kind {
             FrontendKind::ClusterIp => (self.internal, self.internal),
@@ -72,7 +73,6 @@ impl PortPlan {
         };
         let flag = |flag, is_set| if is_set { flag } else { FrontendFlags::NONE };
         FrontendValue {
-            service,
             generation,
             internal,
             external,
@@ -97,6 +97,7 @@ impl PortPlan {
                         && !self.sources.is_empty()
                         && !self.slots.is_empty(),
                 )),
+            ..nowhere
         }
     }
 }

@@ -39,7 +39,9 @@ pub use flows::{Flow, Flows, Swept};
 pub use kernel_maps::{GracePeriod, KernelMaps};
 pub use mounts::{MountError, find_bpffs, find_cgroup2};
 pub use open::{Dataplane, OpenError, Options};
-pub use packets::{Attached, DeviceAttachment, DeviceError, Passing, TestRun, XdpMode, detach_filters};
+pub use packets::{
+    Attached, DeviceAttachment, DeviceError, Passing, TestRun, XdpMode, detach_filters,
+};
 pub use pinned::{Affinity, Pinned, PinnedError};
 pub use ports::PortRange;
 pub use sockets::{Destroyed, ScanError, UdpSocket, UdpSockets, UdpSocketsError, can_destroy};

@@ -137,7 +137,8 @@ async fn attend(at: SocketAddr, checked: Checked, notices: Notices) {
         () = checked.clone().closed() => return,
     };
     let routes = Router::new().fallback(answer).with_state(checked.clone());
-    let served = axum::serve(Limited::new(listener), routes).with_graceful_shutdown(checked.closed());
+    let served =
+        axum::serve(Limited::new(listener), routes).with_graceful_shutdown(checked.closed());
     if let Err(error) = served.await {
         warn!("the health check at {at} stopped answering: {error}");
     }

@@ -500,10 +500,7 @@ fn packet_programs_that_somebody_took_off_are_attached_again_and_counted() {
         // Before Linux 6.6 they are filters.
         let mut tc = Command::new("tc");
         tc.args(["qdisc", "del", "dev", "eth0", "clsact"]);
-        assert!(scene.nodes[0]
-            .run(|| Ok(tc.status()?))
-            .unwrap()
-            .success());
+        assert!(scene.nodes[0].run(|| Ok(tc.status()?)).unwrap().success());
     }
     assert!(scene.client.ask(Transport::Tcp, to).is_err());
 
@@ -512,7 +509,9 @@ fn packet_programs_that_somebody_took_off_are_attached_again_and_counted() {
         scene.client.ask(Transport::Tcp, to).is_ok()
     });
     assert!(served, "{:?}", scene.agents[0].log());
-    let repaired = scene.agents[0].metric("svclb_drift_repaired_total").unwrap();
+    let repaired = scene.agents[0]
+        .metric("svclb_drift_repaired_total")
+        .unwrap();
     let taken = links.len().max(2) as f64;
     assert!((repaired - taken).abs() < 0.5, "{repaired} of {taken}");
 }

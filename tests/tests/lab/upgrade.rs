@@ -1,12 +1,12 @@
-//! Another version takes over. What it finds is made to look like another's: the layout version
-//! that the pinned maps carry is changed.
+//! Another version takes over: one that was built with other layouts; or what it finds is made to
+//! look like another's, by the layout version that the pinned maps carry.
 
 use std::time::Duration;
 
 use svclb_tests::bpftool::PinnedMap;
-use svclb_tests::{Agent, Kind, Transport};
+use svclb_tests::{Agent, Kind, Transport, next_binary, svclb_binary, wait_until};
 
-use super::scene::{Scene, v4, v6, web};
+use super::scene::{Scene, v4, v6, web, web_service};
 
 /// The second word of `META`, in memory order: its upper bytes are zero.
 fn set_version(scene: &Scene, version: u8) {
@@ -18,6 +18,11 @@ fn set_version(scene: &Scene, version: u8) {
 
 /// Restarts the agent on maps of another version under load, and returns what it says of them.
 fn takes_over(scene: &mut Scene, version: u8) -> String {
+    replaced_under_load(scene, version, |scene| set_version(scene, version))
+}
+
+/// Replaces the agent under load, and returns what the next one says of a layout version.
+fn replaced_under_load(scene: &mut Scene, version: u8, replace: impl FnOnce(&mut Scene)) -> String {
     let clients = [
         (&scene.client, Kind::new(Transport::Tcp), web(v4(10))),
         (&scene.backends[0], Kind::new(Transport::Udp), web(v6(0x10))),
@@ -26,7 +31,7 @@ fn takes_over(scene: &mut Scene, version: u8) -> String {
         client.start_load(kind, to, Duration::ZERO).unwrap();
     }
     scene.agent.kill().unwrap();
-    set_version(scene, version);
+    replace(scene);
     scene.agent.run().unwrap();
     std::thread::sleep(Duration::from_millis(200));
     for client in [&scene.client, &scene.backends[0]] {
@@ -35,7 +40,7 @@ fn takes_over(scene: &mut Scene, version: u8) -> String {
         assert!(tally.answered() > 100, "{tally:?}");
         // Where the memory of sockets is begun anew, a socket that was just connected by the old
         // program is named by the new one.
-        if version == 1 {
+        if version <= 2 {
             assert_eq!(tally.wrong_names, 0, "{tally:?}");
         }
     }
@@ -87,4 +92,59 @@ fn a_downgrade_says_what_it_forgets_and_no_connect_fails_meanwhile() {
     }
     is_served(&scene);
     assert_eq!(scene.agent.get(Agent::HEALTHZ, "/healthz").unwrap().0, 200);
+}
+
+/// How many bytes a frontend has in the pinned maps.
+fn size_of_frontends(scene: &Scene) -> usize {
+    let map = PinnedMap::at(scene.node.pin_dir().join("maps/FRONTENDS"));
+    let (_, value) = map.elements().unwrap().remove(0);
+    value.len()
+}
+
+#[test]
+fn a_binary_with_other_layouts_takes_over_and_gives_back_and_no_connect_fails_meanwhile() {
+    let mut scene = Scene::web();
+    let sticky = web_service().sticky(600).with(&scene.endpoints());
+    scene.manifests.put("web.yaml", &sticky).unwrap();
+    let faithful = scene.node.pod("faithful").unwrap();
+    // As soon as affinity is known: twenty questions and one backend.
+    let mut chosen = None;
+    let is_sticky = wait_until(Duration::from_secs(20), || {
+        let tally = faithful.repeat(Transport::Tcp, web(v4(10)), 20).unwrap();
+        chosen = tally.answers.keys().next().cloned();
+        tally.answers.len() == 1
+    });
+    assert!(is_sticky);
+    let held = faithful.socket(Transport::Tcp, false).unwrap();
+    held.connect(web(v4(10))).unwrap();
+    let ours = size_of_frontends(&scene);
+
+    let told = replaced_under_load(&mut scene, 2, |scene| {
+        scene.agent.set_binary(next_binary().unwrap());
+    });
+    assert!(told.contains("nothing is forgotten"), "{told}");
+    assert_eq!(size_of_frontends(&scene), ours + 16);
+    held.send("still there?").unwrap();
+    assert_eq!(held.receive().unwrap().heard, "still there?");
+    assert_eq!(held.peer_name().unwrap(), web(v4(10)));
+    // The ids that affinity is remembered by are the same.
+    let tally = faithful.repeat(Transport::Tcp, web(v4(10)), 20).unwrap();
+    assert_eq!(tally.answers.keys().next().cloned(), chosen, "{tally:?}");
+    assert_eq!((tally.answers.len(), tally.failed()), (1, 0), "{tally:?}");
+    // And it follows what changes.
+    let one = web_service().with(&scene.endpoints_of(&["b"]));
+    scene.manifests.put("web.yaml", &one).unwrap();
+    scene.wait_for_answers(web(v4(10)), &["b"]);
+    let all = web_service().with(&scene.endpoints());
+    scene.manifests.put("web.yaml", &all).unwrap();
+    scene.wait_for_answers(web(v4(10)), &["a", "b", "c"]);
+
+    let told = replaced_under_load(&mut scene, 3, |scene| {
+        scene.agent.set_binary(svclb_binary().unwrap());
+    });
+    assert!(told.contains("of a newer svclb"), "{told}");
+    assert_eq!(size_of_frontends(&scene), ours);
+    is_served(&scene);
+    held.send("and now?").unwrap();
+    assert_eq!(held.receive().unwrap().heard, "and now?");
 }

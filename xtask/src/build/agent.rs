@@ -20,6 +20,10 @@ pub(super) fn build(ebpf: &Path, profile: Profile) -> Result<PathBuf> {
             cargo.args(["--features", "kernel-log"]);
             "debug"
         }
+        Profile::Next => {
+            cargo.args(["--release", "--features", "next-layout"]);
+            "release"
+        }
     };
     cargo.args(["--target", &target]);
     cargo.env("SVCLB_EBPF_OBJECT", ebpf);
@@ -35,10 +39,11 @@ pub(super) fn build(ebpf: &Path, profile: Profile) -> Result<PathBuf> {
     process::run(&mut cargo)?;
     let built = workspace::target().join(target).join(folder).join("svclb");
     object::check_static(&built)?;
-    if profile == Profile::Debug {
-        return Ok(built);
-    }
-    let agent = workspace::agent();
+    let agent = match profile {
+        Profile::Debug => return Ok(built),
+        Profile::Release => workspace::agent(),
+        Profile::Next => workspace::next_agent(),
+    };
     install(&built, &agent).with_context(|| format!("{} can't be written", agent.display()))?;
     Ok(agent)
 }

@@ -17,10 +17,11 @@ pub(crate) fn run(profile: Profile) -> Result<PathBuf> {
     process::run(&mut cargo)?;
     let built = build_dir(profile).join(format!("{TARGET}/release/svclb-ebpf"));
     object::check_programs(&built)?;
-    if profile == Profile::Debug {
-        return Ok(built);
-    }
-    let object = workspace::ebpf_object();
+    let object = match profile {
+        Profile::Debug => return Ok(built),
+        Profile::Release => workspace::ebpf_object(),
+        Profile::Next => workspace::ebpf_object().with_file_name("svclb-ebpf-next"),
+    };
     keep(&built, &object)?;
     Ok(object)
 }
@@ -51,6 +52,7 @@ fn build_dir(profile: Profile) -> PathBuf {
     workspace::target().join(match profile {
         Profile::Release => "bpf-build",
         Profile::Debug => "bpf-build-debug",
+        Profile::Next => "bpf-build-next",
     })
 }
 
@@ -81,8 +83,10 @@ fn cargo(toolchain: &Toolchain, verb: &str, profile: Profile) -> Command {
     };
     // Optimised in both: without that no program passes the verifier.
     cargo.args(["--release", "--package", "svclb-ebpf"]);
-    if profile == Profile::Debug {
-        cargo.args(["--features", "log"]);
+    match profile {
+        Profile::Release => {}
+        Profile::Debug => drop(cargo.args(["--features", "log"])),
+        Profile::Next => drop(cargo.args(["--features", "next-layout"])),
     }
     cargo.args(["--target", TARGET]);
     // A target directory of its own: the host's builds hold the lock of theirs.
