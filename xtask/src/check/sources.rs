@@ -108,6 +108,7 @@ fn is_reached(file: &Path, files: &[PathBuf]) -> bool {
     if matches!(&*stem, "main" | "lib" | "build")
         || in_root("tests/tests")
         || in_root("core/tests")
+        || in_root("fuzz/tests")
         || in_root("source/tests")
         || in_root("dataplane/tests")
         || in_root("svclb-common/tests")
