@@ -99,7 +99,10 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     );
     let limit = Duration::from_secs(60 * (args.minutes + 5));
     let work = || {
-        while let Some(job) = locked(&jobs).pop_front() {
+        loop {
+            // Not in the loop's condition, which would hold the lock as long as the guest runs.
+            let job = locked(&jobs).pop_front();
+            let Some(job) = job else { break };
             let (Some(kernel), Some(version)) =
                 (kernels.get(job.kernel), args.kernels.get(job.kernel))
             else {
