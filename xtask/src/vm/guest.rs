@@ -24,6 +24,14 @@ const SILENCE: Duration = Duration::from_secs(300);
 /// How long a kernel gets to boot under KVM before emulation is taken. It needs seconds.
 const KVM_TRIAL: Duration = Duration::from_secs(40);
 
+/// What a guest runs on.
+#[derive(Clone, Copy)]
+pub(super) struct Machine {
+    /// Under KVM, or under emulation.
+    pub(super) kvm: bool,
+    pub(super) cpus: u8,
+}
+
 /// virtme-ng, installed.
 pub(super) struct VirtmeNg {
     /// The folder of its programs.
@@ -48,11 +56,11 @@ impl VirtmeNg {
     }
 
     /// Runs a shell script in a guest with this kernel, shows what is printed behind its
-    /// label and gives it back. Under KVM or under emulation.
+    /// label and gives it back.
     pub(super) fn run(
         &self,
         kernel: &Kernel,
-        kvm: bool,
+        machine: Machine,
         label: &str,
         script: &str,
         limit: Duration,
@@ -60,10 +68,10 @@ impl VirtmeNg {
         println!(
             "vm {label}: booting {} under {}",
             kernel.release,
-            if kvm { "KVM" } else { "emulation" }
+            if machine.kvm { "KVM" } else { "emulation" }
         );
         let file = script_file(&format!("run-lab-{label}"), script)?;
-        let mut guest = Guest::start(self.command(kernel, &file, kvm, true))?;
+        let mut guest = Guest::start(self.command(kernel, &file, machine, true))?;
         guest.read(limit, Some(label))
     }
 
@@ -75,23 +83,25 @@ impl VirtmeNg {
             return Ok(false);
         }
         let file = script_file("try-kvm", &format!("echo '{BOOTED}'\n"))?;
-        let mut guest = Guest::start(self.command(kernel, &file, true, false))?;
+        let machine = Machine { kvm: true, cpus: 1 };
+        let mut guest = Guest::start(self.command(kernel, &file, machine, false))?;
         Ok(guest
             .read(KVM_TRIAL, None)
             .is_ok_and(|output| output.contains(BOOTED)))
     }
 
-    fn command(&self, kernel: &Kernel, script: &Path, kvm: bool, console: bool) -> Command {
+    fn command(&self, kernel: &Kernel, script: &Path, machine: Machine, console: bool) -> Command {
         let mut command = process::foreign(self.bin.join("vng"));
         if console {
             // Without a virtio port (5.10's initramfs) the script shares the console.
             command.arg("--verbose");
         }
         command.arg("--run").arg(&kernel.image);
-        if !kvm {
+        if !machine.kvm {
             command.arg("--disable-kvm");
         }
-        command.args(["--cpus", "1", "--memory", "3G", "--user", "root"]);
+        command.arg("--cpus").arg(machine.cpus.to_string());
+        command.args(["--memory", "3G", "--user", "root"]);
         // A virtiofsd that is there may be unable to start; 9p is a part of qemu.
         command.args(["--force-9p", "--overlay-rwdir", "/run"]);
         // Else half of an emulated kernel's time goes into clearing the buffers of 9p, and some into
