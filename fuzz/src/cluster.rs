@@ -37,11 +37,11 @@ struct Answer {
 
 impl Cluster {
     pub(crate) fn new() -> Self {
-        Self::holding(Contents::default(), BTreeMap::new())
+        Self::holding(Contents::default())
     }
 
     /// One that starts where another left these contents.
-    fn holding(contents: Contents, told: BTreeMap<ObjectKey, Object>) -> Self {
+    fn holding(contents: Contents) -> Self {
         let mut planner = Planner::new(NODE);
         planner.set_site(Site {
             node_port_ips: vec![[192, 0, 2, 1].into()],
@@ -51,8 +51,19 @@ impl Cluster {
         Self {
             planner,
             writer,
-            told,
+            told: BTreeMap::new(),
         }
+    }
+
+    /// Another one that starts with these contents, is told all that this one was, and has written it.
+    fn another(&self, contents: Contents) -> Self {
+        let mut another = Self::holding(contents);
+        for (key, object) in &self.told {
+            another.tell(key.clone(), Some(object.clone()));
+        }
+        another.synced();
+        assert!(another.write(None), "an agent that starts cannot write");
+        another
     }
 
     /// Tells it of an object, or that there is none of this name.
@@ -94,12 +105,7 @@ impl Cluster {
     /// The agent ends, and another one is told everything.
     pub(crate) fn restart(&mut self) {
         let contents = self.writer.maps().contents.clone();
-        let mut again = Self::holding(contents, self.told.clone());
-        for object in again.told.clone().into_values() {
-            again.planner.observe(Event::Apply(object));
-        }
-        again.synced();
-        assert!(again.write(None), "a restarted agent cannot write");
+        let mut again = self.another(contents);
         let wanted = again.planner.wanted();
         assert!(again.writer.remove_others(&wanted).failed.is_empty());
         assert!(again.write(None));
@@ -108,12 +114,7 @@ impl Cluster {
 
     /// What is in the maps is what an agent would have written that knew nothing before.
     pub(crate) fn check(&mut self) {
-        let mut anew = Self::holding(Contents::default(), self.told.clone());
-        for object in anew.told.clone().into_values() {
-            anew.planner.observe(Event::Apply(object));
-        }
-        anew.synced();
-        assert!(anew.write(None));
+        let mut anew = self.another(Contents::default());
         let expected = answers(&anew.writer.maps().contents);
         assert_eq!(answers(&self.writer.maps().contents), expected);
     }

@@ -8,19 +8,6 @@ use std::path::{Path, PathBuf};
 /// How often each file of a corpus is changed and tried.
 const CHANGES: usize = 10;
 
-/// SplitMix64: numbers that look random, the same at every run.
-struct Numbers(u64);
-
-impl Numbers {
-    fn below(&mut self, end: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((z >> 33) as usize) % end.max(1)
-    }
-}
-
 fn corpus(name: &str) -> Vec<(PathBuf, Vec<u8>)> {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("corpus")
@@ -36,15 +23,15 @@ fn corpus(name: &str) -> Vec<(PathBuf, Vec<u8>)> {
 }
 
 /// Bytes changed, taken out, doubled, or put in from another file.
-fn changed(numbers: &mut Numbers, bytes: &[u8], other: &[u8]) -> Vec<u8> {
+fn changed(numbers: &mut fastrand::Rng, bytes: &[u8], other: &[u8]) -> Vec<u8> {
     let mut bytes = bytes.to_vec();
-    for _ in 0..=numbers.below(3) {
-        let at = numbers.below(bytes.len());
-        let end = (at + 1 + numbers.below(32)).min(bytes.len());
-        match numbers.below(5) {
+    for _ in 0..=numbers.usize(..3) {
+        let at = numbers.usize(..bytes.len().max(1));
+        let end = (at + 1 + numbers.usize(..32)).min(bytes.len());
+        match numbers.usize(..5) {
             0 | 1 => {
                 if let Some(byte) = bytes.get_mut(at) {
-                    *byte = numbers.below(256) as u8;
+                    *byte = numbers.u8(..);
                 }
             }
             2 => drop(bytes.drain(at..end)),
@@ -53,8 +40,8 @@ fn changed(numbers: &mut Numbers, bytes: &[u8], other: &[u8]) -> Vec<u8> {
                 drop(bytes.splice(at..at, copy));
             }
             _ => {
-                let from = numbers.below(other.len());
-                let to = (from + numbers.below(64)).min(other.len());
+                let from = numbers.usize(..other.len().max(1));
+                let to = (from + numbers.usize(..64)).min(other.len());
                 let piece = other.get(from..to).unwrap_or_default().to_vec();
                 drop(bytes.splice(at..at, piece));
             }
@@ -65,7 +52,8 @@ fn changed(numbers: &mut Numbers, bytes: &[u8], other: &[u8]) -> Vec<u8> {
 
 fn holds(name: &str, property: fn(&[u8])) {
     let files = corpus(name);
-    let mut numbers = Numbers(1);
+    // The same numbers at every run.
+    let mut numbers = fastrand::Rng::with_seed(1);
     let tried = |path: &Path, bytes: &[u8]| {
         if catch_unwind(AssertUnwindSafe(|| property(bytes))).is_err() {
             panic!(
@@ -78,7 +66,7 @@ fn holds(name: &str, property: fn(&[u8])) {
     for (path, bytes) in &files {
         tried(path, bytes);
         for _ in 0..CHANGES {
-            let (_, other) = &files[numbers.below(files.len())];
+            let (_, other) = &files[numbers.usize(..files.len().max(1))];
             tried(path, &changed(&mut numbers, bytes, other));
         }
     }

@@ -213,8 +213,8 @@ fn test_binary() -> Result<PathBuf> {
 const PASSED: &str = "svclb-lab: passed";
 
 /// What the guest runs. Programs that are started again and again lie in its memory, else each start
-/// reads them through 9p: a scenario takes a fifth less so. The kernel's messages are kept off the console: they would end up
-/// within the lines of the tests.
+/// reads them through 9p: a scenario takes a fifth less so. The kernel's messages are kept off the
+/// console: they would end up within the lines of the tests.
 fn lab_script(tests: &Path, names: &[String], minutes: u64, hides_btf: bool) -> String {
     let hide = if hides_btf {
         "mkdir -p /run/no-btf; mount --bind /run/no-btf /sys/kernel/btf"

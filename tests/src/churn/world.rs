@@ -28,9 +28,7 @@ pub struct Options {
     pub changes: u32,
     /// How long a server outlives its endpoint.
     pub grace: Duration,
-    /// How long a client inside waits after each question.
-    pub pause: Duration,
-    /// How long the client outside waits: each of its questions is a flow that is remembered.
+    /// How long the client outside waits after each question: each is a flow that is remembered.
     pub outside_pause: Duration,
     /// `--xdp` of the agents.
     pub xdp: String,
@@ -44,7 +42,6 @@ impl Default for Options {
             services: 40,
             changes: 100,
             grace: Duration::from_secs(2),
-            pause: Duration::ZERO,
             outside_pause: Duration::from_millis(2),
             xdp: "off".to_owned(),
             seed: 1,
@@ -205,7 +202,7 @@ impl World {
             let pause = if index == 2 {
                 self.options.outside_pause
             } else {
-                self.options.pause
+                Duration::ZERO
             };
             client.start_loads(targets, pause)?;
         }

@@ -1,8 +1,6 @@
 //! Endpoints that change many times a second, and agents that are killed meanwhile. `cargo xtask
 //! soak` is the same for longer.
 
-use std::num::NonZero;
-use std::thread::available_parallelism;
 use std::time::Duration;
 
 use svclb_tests::churn::{Heard, Options, World};
@@ -10,19 +8,7 @@ use svclb_tests::churn::{Heard, Options, World};
 use super::scene::turn;
 
 fn world() -> World {
-    // Clients ask as fast as they can, and a hundred changes are made in a second. A lone processor
-    // (of an emulated guest) cannot do both and have an agent start besides: there it is a tenth.
-    let is_alone = available_parallelism().is_ok_and(|number| number == NonZero::<usize>::MIN);
-    let usual = Options::default();
-    let pause = Duration::from_millis(if is_alone { 10 } else { 0 });
     World::new(Options {
-        changes: if is_alone {
-            usual.changes / 10
-        } else {
-            usual.changes
-        },
-        pause,
-        outside_pause: usual.outside_pause.max(pause),
         // An emulated kernel's agent is behind by more than a real one's.
         grace: Duration::from_secs(3),
         ..Options::default()

@@ -6,30 +6,17 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use super::frames::{Frame, family_and_transport, is_sound};
 use super::world::{EGRESS, HOOKS, NODE_PORT, World};
 
-/// SplitMix64: numbers that look random, the same at every run.
-struct Numbers(u64);
-
-impl Numbers {
-    fn below(&mut self, end: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((z >> 33) as usize) % end
-    }
-}
-
 /// A frame with some bytes changed, cut short, or made longer.
-fn mutated(numbers: &mut Numbers, bytes: &[u8]) -> Vec<u8> {
+fn mutated(numbers: &mut fastrand::Rng, bytes: &[u8]) -> Vec<u8> {
     let mut bytes = bytes.to_vec();
-    for _ in 0..=numbers.below(3) {
-        let at = 12 + numbers.below(bytes.len() - 12);
-        bytes[at] = numbers.below(256) as u8;
+    for _ in 0..=numbers.usize(..3) {
+        let at = 12 + numbers.usize(..bytes.len() - 12);
+        bytes[at] = numbers.u8(..);
     }
-    match numbers.below(6) {
+    match numbers.usize(..6) {
         // Less than a link header is no frame.
-        0 => bytes.truncate(14 + numbers.below(bytes.len() - 14)),
-        1 => bytes.resize(bytes.len() + numbers.below(40), 0xaa),
+        0 => bytes.truncate(14 + numbers.usize(..bytes.len() - 14)),
+        1 => bytes.resize(bytes.len() + numbers.usize(..40), 0xaa),
         _ => {}
     }
     bytes
@@ -52,7 +39,7 @@ fn budget() -> (Duration, u64) {
 fn a_mutated_frame_is_never_given_a_broken_header() {
     let (time, seed) = budget();
     let end = Instant::now() + time;
-    let mut numbers = Numbers(seed);
+    let mut numbers = fastrand::Rng::with_seed(seed);
     let (mut frames, mut changed) = (0, 0);
     loop {
         let (tried, translated) = mutations(&mut numbers);
@@ -70,7 +57,7 @@ fn a_mutated_frame_is_never_given_a_broken_header() {
 }
 
 /// Some thousand mutated frames for a new node: how many, and how often one was translated.
-fn mutations(numbers: &mut Numbers) -> (u32, u32) {
+fn mutations(numbers: &mut fastrand::Rng) -> (u32, u32) {
     let world = World::new();
     let (mut frames, mut changed) = (0, 0);
     family_and_transport(|family, transport| {

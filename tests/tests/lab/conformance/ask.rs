@@ -26,9 +26,20 @@ pub(super) fn publish(scene: &Scene, names: &[&str]) {
 ///
 /// Of forty questions, one of three backends is left out once in four million.
 pub(super) fn answered_by(peer: &Peer, kind: Kind, to: SocketAddr, backends: &[&str]) {
+    all_answer(peer, kind, to, 40, backends);
+}
+
+/// The same of so many questions.
+pub(super) fn all_answer(
+    peer: &Peer,
+    kind: Kind,
+    to: SocketAddr,
+    questions: u32,
+    backends: &[&str],
+) {
     let mut last = None;
     let settled = wait_until(SETTLES_IN, || {
-        let tally = peer.repeat(kind, to, 40).unwrap();
+        let tally = peer.repeat(kind, to, questions).unwrap();
         let right = tally.failed() == 0
             && tally.wrong_names == 0
             && tally.answers.keys().eq(backends.iter());

@@ -12,7 +12,7 @@ use svclb_tests::{
 };
 
 use super::super::scene::{TARGET, turn, web, web_service};
-use super::ask::{KINDS, SETTLES_IN};
+use super::ask::{KINDS, SETTLES_IN, all_answer};
 
 /// The node port of port 80.
 pub(super) const NODE_PORT: u16 = 30_080;
@@ -212,20 +212,7 @@ pub(super) fn balancer() -> [SocketAddr; 2] {
 
 /// Waits until exactly these backends answer, all of them, and no question fails.
 pub(super) fn given(peer: &Peer, kind: Kind, to: SocketAddr, backends: &[&str]) {
-    let mut last = None;
-    let settled = wait_until(SETTLES_IN, || {
-        let tally = peer.repeat(kind, to, 8).unwrap();
-        let right = tally.failed() == 0
-            && tally.wrong_names == 0
-            && tally.answers.keys().eq(backends.iter());
-        last = Some(tally);
-        right
-    });
-    let from = peer.place();
-    assert!(
-        settled,
-        "{from}: {kind:?} to {to}: {last:?}, and not {backends:?}"
-    );
+    all_answer(peer, kind, to, 8, backends);
 }
 
 /// Waits until a question is refused, by whichever call can say so.
