@@ -232,7 +232,9 @@ pub struct FragmentKey {
     /// Of which protocol.
     pub proto: Proto,
     /// Always zero.
-    pub reserved: [u8; 3],
+    pub reserved: u8,
+    /// Always zero.
+    pub reserved_half: u16,
 }
 
 /// Value of `DEVICES`, keyed by interface index: 48 bytes. What a packet that leaves by a

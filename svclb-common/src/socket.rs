@@ -86,8 +86,12 @@ pub struct OverflowKey {
     pub backend_addr: Addr16,
     /// The backend's port.
     pub backend_port: PortBe,
+    /// Always zero. Two numbers, for an array would be cleared by a call of `memset`, and before
+    /// Linux 6.2 the verifier takes long over the loops of a program with more than one function (it
+    /// does not track there which values matter).
+    pub reserved: u16,
     /// Always zero.
-    pub reserved: [u16; 3],
+    pub reserved_word: u32,
 }
 
 /// Value of `PEER_OVERFLOW`: a translation that its socket's ring had no more room for,
@@ -103,7 +107,9 @@ pub struct OverflowValue {
     /// The backend's port in it; zero at the end of the chain.
     pub next_port: PortBe,
     /// Always zero.
-    pub reserved: [u16; 3],
+    pub reserved: u16,
+    /// Always zero.
+    pub reserved_word: u32,
 }
 
 /// Value of `PEER_RINGS` (socket-local storage): the latest translations of one socket, 672 bytes.

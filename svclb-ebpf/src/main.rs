@@ -88,11 +88,13 @@ fn svclb_xdp(ctx: XdpContext) -> u32 {
 }
 
 #[classifier]
+#[inline(always)]
 fn svclb_ingress(ctx: TcContext) -> i32 {
     packet::incoming(&ctx)
 }
 
 #[classifier]
+#[inline(always)]
 fn svclb_egress(ctx: TcContext) -> i32 {
     packet::outgoing(&ctx)
 }

@@ -110,7 +110,8 @@ pub(crate) fn frontend_of(ctx: &SockAddrContext, backend: Endpoint) -> Option<En
         cookie: socket_cookie(ctx),
         backend_addr: backend.addr,
         backend_port: backend.port,
-        reserved: [0; 3],
+        reserved: 0,
+        reserved_word: 0,
     };
     // SAFETY: only this socket's calls remove the element.
     let known = unsafe { PEER_OVERFLOW.get(key) }?;
@@ -216,7 +217,8 @@ fn overflow(ctx: &SockAddrContext, ring: *mut TranslationRing, displaced: &Trans
         cookie: socket_cookie(ctx),
         backend_addr: displaced.backend_addr,
         backend_port: displaced.backend_port,
-        reserved: [0; 3],
+        reserved: 0,
+        reserved_word: 0,
     };
     // SAFETY: only this socket's calls write the element.
     if let Some(known) = PEER_OVERFLOW.get_ptr_mut(key) {
@@ -234,7 +236,8 @@ fn overflow(ctx: &SockAddrContext, ring: *mut TranslationRing, displaced: &Trans
             translation: *displaced,
             next_addr: (*ring).overflow_addr,
             next_port: (*ring).overflow_port,
-            reserved: [0; 3],
+            reserved: 0,
+            reserved_word: 0,
         };
         if PEER_OVERFLOW.insert(key, value, 0).is_err() {
             count(Counter::PeerLost);
@@ -263,7 +266,8 @@ pub(crate) fn release(ctx: &SockContext, cookie: u64) {
             cookie,
             backend_addr: addr,
             backend_port: port,
-            reserved: [0; 3],
+            reserved: 0,
+            reserved_word: 0,
         };
         // SAFETY: nobody else removes the element.
         let Some(value) = (unsafe { PEER_OVERFLOW.get(key) }) else {

@@ -103,13 +103,21 @@ impl Packet {
     #[inline(always)]
     pub(super) const fn datagram(&self) -> FragmentKey {
         FragmentKey {
-            src: self.tuple.src,
-            dst: self.tuple.dst,
+            src: by_word(self.tuple.src.words()),
+            dst: by_word(self.tuple.dst.words()),
             id: self.id,
             proto: self.proto(),
-            reserved: [0; 3],
+            reserved: 0,
+            reserved_half: 0,
         }
     }
+}
+
+/// An address, copied word by word: as a whole it would be copied by a call of `memmove` (see
+/// [`OverflowKey::reserved`](svclb_common::OverflowKey::reserved)).
+#[inline(always)]
+const fn by_word([a, b, c, d]: [u32; 4]) -> Addr16 {
+    Addr16::from_words([a, b, c, d])
 }
 
 /// The flags of a TCP header (RFC 9293 section 3.1).
@@ -270,8 +278,8 @@ pub(super) fn v4<F: Frame>(frame: &F, at: u32, packet: &mut Packet) -> Option<()
 pub(super) fn v6<F: Frame>(frame: &F, at: u32, packet: &mut Packet) -> Option<()> {
     const HEADER: u32 = 40;
     let header = frame.load::<Ipv6>(at)?;
-    packet.tuple.src = Addr16::from_words(header.src);
-    packet.tuple.dst = Addr16::from_words(header.dst);
+    packet.tuple.src = by_word(header.src);
+    packet.tuple.dst = by_word(header.dst);
     // A mapped address on the wire would be taken for IPv4 (RFC 4291 section 2.5.5.2 has no
     // use for one).
     if packet.tuple.src.is_v4()

@@ -12,23 +12,21 @@ use super::scratch::Scratch;
 use crate::counters::count;
 use crate::maps;
 
-/// `struct bpf_fib_lookup` (include/uapi/linux/bpf.h): 64 bytes.
+/// `struct bpf_fib_lookup` (include/uapi/linux/bpf.h): 64 bytes. What is cleared together is one
+/// number, for many small ones would be cleared by a call of `memset` (see
+/// [`OverflowKey::reserved`](svclb_common::OverflowKey::reserved)).
 #[repr(C)]
 pub(crate) struct Question {
-    family: u8,
-    proto: u8,
-    src_port: u16,
-    dst_port: u16,
-    /// Zero: how long the packet is, we look at ourselves.
-    length: u16,
+    /// The family is the first byte. Zero are the protocol, the ports, and the length of the packet:
+    /// at that we look ourselves.
+    family: u64,
     /// Where it came in; the answer is where it goes out.
     device: u32,
     flow: u32,
     src: [u32; 4],
     dst: [u32; 4],
-    vlan: u32,
-    link_src: [u8; 6],
-    link_dst: [u8; 6],
+    /// The VLAN, four bytes, and then the link addresses of source and destination.
+    link: [u64; 2],
 }
 
 const _: () = assert!(size_of::<Question>() == 64);
@@ -55,28 +53,23 @@ pub(super) fn way<F: Frame>(
             addr.words()
         }
     };
-    *question = Question {
-        family: if is_v4 { AF_INET } else { AF_INET6 },
-        proto: 0,
-        src_port: 0,
-        dst_port: 0,
-        length: 0,
-        device: frame.device(),
-        flow: 0,
-        src: words(src),
-        dst: words(dst),
-        vlan: 0,
-        link_src: [0; 6],
-        link_dst: [0; 6],
-    };
-    let link = match frame.ask(question) {
+    let family = if is_v4 { AF_INET } else { AF_INET6 };
+    question.family = u64::from_ne_bytes([family, 0, 0, 0, 0, 0, 0, 0]);
+    question.device = frame.device();
+    question.flow = 0;
+    question.src = words(src);
+    question.dst = words(dst);
+    // The half with the destination, which shows whether there was an answer.
+    question.link[1] = 0;
+    let answer = frame.ask(question);
+    let [_, _, _, _, g, h, i, j] = question.link[0].to_ne_bytes();
+    let [k, l, a, b, c, d, e, f] = question.link[1].to_ne_bytes();
+    let link = match answer {
         // tc lets the kernel look at the neighbour, who keeps him fresh; but `bpf_redirect_neigh`
         // leaves the old link header in the sum of the whole packet, and a datagram out of a
         // tunnel, whose sum the kernel made itself, is lost at a pod for that (seen on 5.10).
         // Before Linux 6.3 the answer may be one who was never heard of.
-        SUCCESS | TOO_LONG if question.link_dst != [0; 6] && (F::IS_XDP || frame.has_sum()) => {
-            let [a, b, c, d, e, f] = question.link_dst;
-            let [g, h, i, j, k, l] = question.link_src;
+        SUCCESS | TOO_LONG if [a, b, c, d, e, f] != [0; 6] && (F::IS_XDP || frame.has_sum()) => {
             Some([a, b, c, d, e, f, g, h, i, j, k, l])
         }
         SUCCESS | TOO_LONG | NO_NEIGHBOUR => None,
