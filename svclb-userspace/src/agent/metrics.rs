@@ -36,6 +36,11 @@ pub(crate) struct Metrics {
     entries: Family<Labels, Gauge>,
 }
 
+/// A gauge's value.
+fn number(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
 impl Metrics {
     pub(crate) fn new(pin_dir: &Path) -> Self {
         let mut registry = Registry::default();
@@ -137,8 +142,13 @@ impl Metrics {
 
     /// Conntrack was swept, and has so many entries.
     pub(crate) fn flows(&self, entries: usize) {
-        let entries = i64::try_from(entries).unwrap_or(i64::MAX);
-        self.entries.get_or_create(&[("map", "FLOWS")]).set(entries);
+        self.filled("FLOWS", entries);
+    }
+
+    fn filled(&self, map: &'static str, entries: usize) {
+        self.entries
+            .get_or_create(&[("map", map)])
+            .set(number(entries));
     }
 
     /// The first full sync is done.
@@ -155,7 +165,6 @@ impl Metrics {
         waiting: usize,
         source: &Status,
     ) {
-        let number = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
         self.services.set(number(services));
         self.failing.set(number(failing));
         self.waiting.set(number(waiting));
@@ -169,9 +178,7 @@ impl Metrics {
             ("BACKENDS", fill.backends),
             ("SERVICES", fill.services),
         ] {
-            self.entries
-                .get_or_create(&[("map", name)])
-                .set(number(entries));
+            self.filled(name, entries);
         }
     }
 
