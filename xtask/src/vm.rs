@@ -8,13 +8,13 @@ mod guest;
 mod kernel;
 mod lacks;
 
-use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
+use rayon::ThreadPoolBuilder;
+use rayon::iter::{IntoParallelRefIterator as _, ParallelIterator as _};
 use serde_json::Value;
 
 use self::guest::Machine;
@@ -24,8 +24,8 @@ use crate::{build, process, setup, workspace};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Kernel versions: 5.10, 6.1, 6.12, or newest for the newest that Debian packages
-    #[arg(default_value = "5.10", value_parser = kernel::NAMES)]
+    /// Kernel versions, newest for the newest that Debian packages
+    #[arg(default_values = kernel::NAMES, value_parser = kernel::NAMES)]
     kernels: Vec<String>,
     /// Which tests, as libtest takes them
     #[arg(last = true)]
@@ -33,34 +33,50 @@ pub(crate) struct Args {
     /// After how many minutes a kernel is given up
     #[arg(long, default_value_t = 75)]
     minutes: u64,
-    /// Hide the kernel's BTF, as if it had been built without
+    /// Whether the kernels have BTF; hidden it is as if they had been built without
+    #[arg(long, value_enum, default_value_t = Btf::Both)]
+    btf: Btf,
+    /// How many guests run side by side, each with a part of a kernel's tests; by default as many as
+    /// there are processors, but four at most: each takes 3 GB
     #[arg(long)]
-    no_btf: bool,
-    /// How many guests run side by side, of several kernels or of one whose tests are dealt out. One
-    /// has two CPUs; more have one each, which does more in the same time, but is too little for
-    /// `lab::churn` on Linux 5.10
+    guests: Option<usize>,
+    /// How many processors a guest has. An emulated one is of less use to it than another guest is
     #[arg(long, default_value_t = 1)]
-    guests: usize,
+    cpus: u8,
 }
 
-/// A guest that is to be run.
-struct Job {
-    /// Its kernel, by its place among those that were asked for.
-    kernel: usize,
-    /// Which one of the kernel's guests it is.
-    number: usize,
-    script: String,
+/// Whether a kernel has BTF.
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum Btf {
+    Shown,
+    Hidden,
+    /// One run with it, and one without.
+    Both,
 }
 
-/// What became of a kernel.
-#[derive(Default)]
+impl Btf {
+    /// Whether it is hidden, in each run.
+    fn hides(self) -> &'static [bool] {
+        match self {
+            Self::Shown => &[false],
+            Self::Hidden => &[true],
+            Self::Both => &[false, true],
+        }
+    }
+}
+
+/// A kernel on which all tests that match are to pass.
+struct Run {
+    version: String,
+    kernel: Kernel,
+    hides_btf: bool,
+}
+
+/// What became of a guest.
 struct Outcome {
-    output: String,
-    /// What its slowest guest took.
+    /// What it printed, or why it could not be run to its end.
+    output: Result<String>,
     seconds: u64,
-    /// Why a guest could not be run to its end.
-    lost: Option<anyhow::Error>,
-    failed: bool,
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
@@ -70,102 +86,93 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     build::next()?;
     let vng = guest::VirtmeNg::ready()?;
     let tests = test_binary()?;
-    let guests = args.guests.max(1);
-    let shares = shares(&tests, &args.filter, guests.div_ceil(args.kernels.len()))?;
-    let kernels = args
-        .kernels
-        .iter()
-        .map(|version| kernel::fetch(version))
-        .collect::<Result<Vec<_>>>()?;
-    let kvm = match kernels.first() {
-        Some(kernel) => vng.kvm_works(kernel)?,
+    let guests = args.guests.unwrap_or_else(side_by_side).max(1);
+    let shares = shares(&tests, &args.filter, guests)?;
+    let mut runs = Vec::new();
+    for &hides_btf in args.btf.hides() {
+        for version in &args.kernels {
+            runs.push(Run {
+                version: version.clone(),
+                kernel: kernel::fetch(version)?,
+                hides_btf,
+            });
+        }
+    }
+    let kvm = match runs.first() {
+        Some(run) => vng.kvm_works(&run.kernel)?,
         None => false,
     };
     let machine = Machine {
         kvm,
-        cpus: if guests == 1 { 2 } else { 1 },
+        cpus: args.cpus,
     };
-    let jobs: VecDeque<Job> = (0..kernels.len())
-        .flat_map(|kernel| shares.iter().zip(1..).map(move |share| (kernel, share)))
-        .map(|(kernel, (share, number))| Job {
-            kernel,
-            number,
-            script: lab_script(&tests, share, args.minutes, args.no_btf),
-        })
-        .collect();
-    let jobs = Mutex::new(jobs);
-    let outcomes = Mutex::new(
-        kernels
-            .iter()
-            .map(|_| Outcome::default())
-            .collect::<Vec<_>>(),
-    );
     let limit = Duration::from_secs(60 * (args.minutes + 5));
-    let work = || {
-        loop {
-            // Not in the loop's condition, which would hold the lock as long as the guest runs.
-            let job = locked(&jobs).pop_front();
-            let Some(job) = job else { break };
-            let (Some(kernel), Some(version)) =
-                (kernels.get(job.kernel), args.kernels.get(job.kernel))
-            else {
-                continue;
-            };
-            let label = format!("{version}-{}", job.number);
-            let begun = Instant::now();
-            let result = vng.run(kernel, machine, &label, &job.script, limit);
-            if let Some(outcome) = locked(&outcomes).get_mut(job.kernel) {
-                outcome.take(result, begun.elapsed().as_secs());
-            }
-        }
+    let of_share = |run: &Run, number, share: &Vec<String>| {
+        let label = format!("{}{}-{number}", run.version, run.mark());
+        let script = lab_script(&tests, share, args.minutes, run.hides_btf);
+        let begun = Instant::now();
+        let output = vng.run(&run.kernel, machine, &label, &script, limit);
+        let seconds = begun.elapsed().as_secs();
+        Outcome { output, seconds }
     };
-    thread::scope(|scope| {
-        for _ in 0..guests {
-            scope.spawn(work);
-        }
+    let jobs: Vec<_> = runs
+        .iter()
+        .flat_map(|run| shares.iter().zip(1..).map(move |share| (run, share)))
+        .collect();
+    let side_by_side = ThreadPoolBuilder::new().num_threads(guests).build()?;
+    let outcomes: Vec<_> = side_by_side.install(|| {
+        jobs.par_iter()
+            .map(|(run, (share, number))| of_share(run, *number, share))
+            .collect()
     });
-    let outcomes = outcomes
-        .into_inner()
-        .unwrap_or_else(PoisonError::into_inner);
     let mut steps = Steps::default();
-    for ((version, kernel), outcome) in args.kernels.iter().zip(&kernels).zip(outcomes) {
-        println!("\n=== Linux {version}");
+    for (run, outcomes) in runs.iter().zip(outcomes.chunks(shares.len())) {
+        println!("\n=== {}", run.name());
         // The runner's own words, once more where they are not between others.
-        let is_result = |line: &&str| line.starts_with("test result:");
-        for line in outcome.output.lines().filter(is_result) {
+        for line in outcomes.iter().flat_map(Outcome::results) {
             println!("{line}");
         }
-        let seconds = outcome.seconds;
-        let result = outcome.judge(kernel, args.no_btf);
-        steps.note(&format!("lab tests on Linux {version}"), seconds, &result);
+        let seconds = outcomes.iter().map(|outcome| outcome.seconds).sum();
+        let name = format!("lab tests on {}", run.name());
+        steps.note(&name, seconds, &run.judge(outcomes));
     }
     steps.finish()
 }
 
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+/// How many guests this machine has a processor for.
+fn side_by_side() -> usize {
+    thread::available_parallelism().map_or(1, |processors| processors.get().min(4))
+}
+
+impl Run {
+    fn name(&self) -> String {
+        let without = if self.hides_btf { " without BTF" } else { "" };
+        format!("Linux {}{without}", self.version)
+    }
+
+    /// What tells it in a label from the same kernel's other run.
+    fn mark(&self) -> &'static str {
+        if self.hides_btf { "-no-btf" } else { "" }
+    }
+
+    fn judge(&self, outcomes: &[Outcome]) -> Result<()> {
+        let mut said = String::new();
+        for outcome in outcomes {
+            match &outcome.output {
+                Ok(output) if output.contains(PASSED) => said.push_str(output),
+                Ok(_) => bail!("the lab tests did not pass on {}", self.kernel.release),
+                Err(error) => bail!("{error:#}"),
+            }
+        }
+        lacks::judge(&said, &self.kernel, self.hides_btf)
+    }
 }
 
 impl Outcome {
-    fn take(&mut self, output: Result<String>, seconds: u64) {
-        self.seconds = self.seconds.max(seconds);
-        match output {
-            Ok(output) => {
-                self.failed |= !output.contains(PASSED);
-                self.output.push_str(&output);
-            }
-            Err(error) => self.lost = Some(error),
-        }
-    }
-
-    fn judge(self, kernel: &Kernel, hides_btf: bool) -> Result<()> {
-        if let Some(error) = self.lost {
-            return Err(error);
-        }
-        if self.failed {
-            bail!("the lab tests did not pass on {}", kernel.release);
-        }
-        lacks::judge(&self.output, kernel, hides_btf)
+    /// The lines in which the tests' runner says how they went.
+    fn results(&self) -> impl Iterator<Item = &str> {
+        let lines = self.output.iter().flat_map(|output| output.lines());
+        lines.filter(|line| line.starts_with("test result:"))
     }
 }
 
@@ -225,12 +232,14 @@ fn lab_script(tests: &Path, names: &[String], minutes: u64, hides_btf: bool) -> 
         "set -u\n\
          export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin RUST_BACKTRACE=0\n\
          dmesg -n 1\n\
-         mkdir -p /run/svclb-bin && cp {agent} {next} {peer} /run/svclb-bin || exit 1\n\
+         mkdir -p /run/svclb-bin && cp {agent} {next} {peer} $(command -v ip) /run/svclb-bin || exit 1\n\
+         export PATH=/run/svclb-bin:$PATH\n\
          export SVCLB_BIN=/run/svclb-bin/svclb SVCLB_LAB_PEER=/run/svclb-bin/svclb-lab-peer\n\
          echo \"vm: Linux $(uname -r)\"\n\
          for module in veth bridge 8021q mptcp udp_diag; do modprobe $module 2>/dev/null; done\n\
          mountpoint -q /sys/fs/bpf || mount -t bpf bpf /sys/fs/bpf\n\
          grep -q ' cgroup2 ' /proc/mounts || {{ mkdir -p /run/cgroup2; mount -t cgroup2 none /run/cgroup2; }}\n\
+         echo +memory > $(findmnt -n -o TARGET -t cgroup2 | head -1)/cgroup.subtree_control\n\
          ip link set lo up\n\
          {hide}\n\
          export SVCLB_LACKS=/run/svclb-lacks\n\
