@@ -88,7 +88,7 @@ impl Agent {
     /// Starts the agent of a node on a folder of manifests and waits until it is ready.
     ///
     /// # Errors
-    /// If there is no binary, or it ends or is not ready in 20 s: with its log.
+    /// If there is no binary, or it ends or is not ready within [`STARTS_IN`](Self::STARTS_IN): with its log.
     pub fn start(node: &Node, manifests: &Path, options: AgentOptions) -> Result<Self> {
         let mut agent = Self::prepare(node, manifests, options)?;
         agent.run()?;
@@ -118,6 +118,11 @@ impl Agent {
         self.binary = binary;
     }
 
+    /// The program by which it is run from its next start on, with that one's arguments.
+    pub fn set_wrapper(&mut self, wrapper: Vec<String>) {
+        self.options.wrapper = wrapper;
+    }
+
     /// What it is given beyond the usual from its next start on.
     pub fn set_args(&mut self, args: &[&str]) {
         self.options.args = args.iter().map(|arg| (*arg).to_owned()).collect();
@@ -126,7 +131,7 @@ impl Agent {
     /// Starts it (again) and waits until it is ready.
     ///
     /// # Errors
-    /// If it ends or is not ready in 20 s: with its log.
+    /// If it ends or is not ready within [`STARTS_IN`](Self::STARTS_IN): with its log.
     pub fn run(&mut self) -> Result<()> {
         let start = Instant::now();
         self.spawn()?;
@@ -160,7 +165,7 @@ impl Agent {
         }
         self.log = Arc::default();
         self.started = true;
-        let cgroup = self.node.outer_cgroup("agent")?;
+        let cgroup = self.node.agent_cgroup()?;
         let node = self.node.clone();
         // A child inherits the namespace of the thread that starts it. `ip netns exec`
         // would hide bpffs behind a fresh /sys.
@@ -225,6 +230,17 @@ impl Agent {
     /// How long the last start took until `ready`.
     pub fn ready_after(&self) -> Duration {
         self.ready_after
+    }
+
+    /// What of its log is a warning, but for that of a kernel which cannot follow UDP sockets (one
+    /// whose BTF is hidden).
+    pub fn warnings(&self) -> Vec<String> {
+        let mut lines = self.log();
+        lines.retain(|line| {
+            line.contains("WARN")
+                && !line.contains("this kernel cannot find or destroy UDP sockets")
+        });
+        lines
     }
 
     /// What it wrote since it was last started.

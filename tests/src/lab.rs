@@ -13,6 +13,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use crate::machine::{Machine, RUN, prepare_machine, require_root};
+use crate::memory::MemoryLimit;
 use crate::netns::{Netns, in_folder};
 use crate::network::{PodNetwork, pod_v4};
 use crate::outside::Outside;
@@ -80,6 +81,20 @@ impl Lab {
     /// A folder for files of this lab; removed with it.
     pub fn dir(&self) -> PathBuf {
         Path::new(RUN).join(&self.prefix)
+    }
+
+    /// A limit to the memory of a node's agent, which has to be started by its wrapper; none where
+    /// the kernel has no memory controller.
+    ///
+    /// # Errors
+    /// If the cgroup cannot be made.
+    pub fn memory_limit(&self, node: &Node) -> Result<Option<MemoryLimit>> {
+        if let Some(hierarchy) = &self.machine.memory_root {
+            let dir = hierarchy.join(&self.prefix).join(node.name());
+            return MemoryLimit::v1(dir).map(Some);
+        }
+        let lab = self.machine.cgroup_root.join(&self.prefix);
+        MemoryLimit::v2(&lab, node.agent_cgroup()?)
     }
 
     /// Adds a node: a network namespace with a bridge for its pods, and a cgroup. The
@@ -338,12 +353,10 @@ impl Node {
         &self.inner.dir
     }
 
-    /// A cgroup beside the node's, where what must not be translated runs: the agent.
-    pub(crate) fn outer_cgroup(&self, purpose: &str) -> Result<PathBuf> {
-        let path = self
-            .inner
-            .cgroup
-            .with_file_name(format!("{}-{purpose}", self.inner.name));
+    /// The agent's cgroup: beside the node's, for what it does must not be translated.
+    pub(crate) fn agent_cgroup(&self) -> Result<PathBuf> {
+        let name = format!("{}-agent", self.inner.name);
+        let path = self.inner.cgroup.with_file_name(name);
         cgroup::create(&path)?;
         Ok(path)
     }

@@ -58,6 +58,7 @@ mod lacks;
 mod machine;
 pub mod manifests;
 mod masquerade;
+mod memory;
 mod netns;
 mod network;
 mod outside;
@@ -73,6 +74,7 @@ pub use apiserver::ApiServer;
 pub use lab::{Lab, Node, Pod, SERVICE_V4, SERVICE_V6, wait_until};
 pub use lacks::lacks;
 pub use machine::{Machine, prepare_machine};
+pub use memory::MemoryLimit;
 pub use network::PodNetwork;
 pub use outside::{BALANCER_V4, BALANCER_V6, Outside};
 pub use peer::{

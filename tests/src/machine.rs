@@ -15,6 +15,8 @@ pub(crate) const RUN: &str = "/run/svclb-lab";
 pub struct Machine {
     /// The root of the cgroup v2 hierarchy.
     pub cgroup_root: PathBuf,
+    /// The root of the memory controller's own hierarchy, where it has one: it is of cgroup v1 then.
+    pub memory_root: Option<PathBuf>,
     /// The root of a BPF file system.
     pub bpffs: PathBuf,
     mounted: Vec<PathBuf>,
@@ -41,6 +43,7 @@ pub fn prepare_machine(private: &Path) -> Result<Machine> {
     }
     let mut machine = Machine {
         cgroup_root: PathBuf::new(),
+        memory_root: memory_root()?,
         bpffs: PathBuf::new(),
         mounted: Vec::new(),
     };
@@ -72,7 +75,7 @@ fn require_ip() -> Result<()> {
 
 impl Machine {
     fn find_or_mount(&mut self, kind: &str, private: &Path) -> Result<PathBuf> {
-        if let Some(found) = mounts_of(kind)?.into_iter().next() {
+        if let Some((found, _)) = mounts_of(kind)?.into_iter().next() {
             return Ok(found);
         }
         fs::create_dir_all(private)
@@ -93,6 +96,7 @@ impl Machine {
     pub(crate) fn view(&self) -> Self {
         Self {
             cgroup_root: self.cgroup_root.clone(),
+            memory_root: self.memory_root.clone(),
             bpffs: self.bpffs.clone(),
             mounted: Vec::new(),
         }
@@ -115,16 +119,28 @@ impl Drop for Machine {
     }
 }
 
-/// The mount points of a file system type, as /proc/mounts lists them. Those of other
-/// labs are left out: they go with their lab.
-fn mounts_of(kind: &str) -> Result<Vec<PathBuf>> {
+/// What /proc/mounts has of a file system type: mount points and their options. Those of other labs
+/// are left out: they go with their lab.
+fn mounts_of(kind: &str) -> Result<Vec<(PathBuf, String)>> {
     let table = fs::read_to_string("/proc/mounts").context("cannot read /proc/mounts")?;
     Ok(table
         .lines()
         .filter_map(|line| {
             let mut fields = line.split(' ').skip(1);
             let point = fields.next()?;
-            (fields.next()? == kind && !point.starts_with(RUN)).then(|| PathBuf::from(point))
+            let its = fields.next()? == kind && !point.starts_with(RUN);
+            its.then(|| {
+                (
+                    PathBuf::from(point),
+                    fields.next().unwrap_or_default().to_owned(),
+                )
+            })
         })
         .collect())
+}
+
+fn memory_root() -> Result<Option<PathBuf>> {
+    let mut hierarchies = mounts_of("cgroup")?.into_iter();
+    let found = hierarchies.find(|(_, options)| options.split(',').any(|is| is == "memory"));
+    Ok(found.map(|(point, _)| point))
 }

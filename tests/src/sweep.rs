@@ -68,7 +68,9 @@ pub(crate) fn sweep(machine: &Machine) -> Result<()> {
 
 /// Removes everything that carries a prefix.
 pub(crate) fn remove(machine: &Machine, prefix: &str) -> Result<()> {
-    cgroup::remove_tree(&machine.cgroup_root.join(prefix))?;
+    for hierarchy in cgroups(machine) {
+        cgroup::remove_tree(&hierarchy.join(prefix))?;
+    }
     for path in carrying(&machine.bpffs, prefix) {
         fs::remove_dir_all(&path).with_context(|| format!("cannot remove {}", path.display()))?;
     }
@@ -96,13 +98,15 @@ pub(crate) fn leftovers(machine: &Machine, prefix: &str) -> Vec<PathBuf> {
         .collect()
 }
 
-fn places(machine: &Machine) -> [PathBuf; 4] {
-    [
-        machine.cgroup_root.clone(),
-        machine.bpffs.clone(),
-        PathBuf::from(netns::DIR),
-        PathBuf::from(RUN),
-    ]
+fn places(machine: &Machine) -> Vec<PathBuf> {
+    let others = [&*machine.bpffs, Path::new(netns::DIR), Path::new(RUN)];
+    cgroups(machine).chain(others).map(Path::to_owned).collect()
+}
+
+/// The hierarchies of cgroups in which a lab has some.
+fn cgroups(machine: &Machine) -> impl Iterator<Item = &Path> {
+    let memory = machine.memory_root.as_deref();
+    std::iter::once(&*machine.cgroup_root).chain(memory)
 }
 
 fn carrying(place: &Path, prefix: &str) -> Vec<PathBuf> {

@@ -30,6 +30,8 @@ pub struct Options {
     pub grace: Duration,
     /// How long the client outside waits after each question: each is a flow that is remembered.
     pub outside_pause: Duration,
+    /// Whether the clients ask with what processor time is left, and not as fast as they can.
+    pub clients_yield: bool,
     /// `--xdp` of the agents.
     pub xdp: String,
     /// Makes a run again.
@@ -43,6 +45,7 @@ impl Default for Options {
             changes: 100,
             grace: Duration::from_secs(2),
             outside_pause: Duration::from_millis(2),
+            clients_yield: false,
             xdp: "off".to_owned(),
             seed: 1,
         }
@@ -123,6 +126,11 @@ impl World {
             clients.push(node.pod(&format!("{}-client", node.name()))?);
         }
         clients.push(outside.client("outside")?);
+        if options.clients_yield {
+            clients
+                .iter()
+                .try_for_each(|client| client.yield_processor())?;
+        }
         let manifests = Manifests::new(lab.dir().join("manifests"))?;
         let ends: Vec<_> = [&backends[0], &backends[3]]
             .iter()

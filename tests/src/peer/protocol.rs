@@ -131,6 +131,8 @@ pub enum Request {
     },
     /// Go on asking in the background until told to stop. Answers nothing.
     StartLoad { targets: Vec<Target>, pause_us: u64 },
+    /// Leave most of a processor to whatever else wants it, from now on. Answers nothing.
+    Yield,
     /// What the background questions got since the last time. Answers [`Tally`].
     TakeLoad,
     /// The same, and stop.

@@ -6,6 +6,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
+use rustix::process::nice;
 use serde::Serialize;
 use serde_json::{Value, json};
 use socket2::Socket;
@@ -14,6 +15,10 @@ use super::load::Load;
 use super::protocol::{Connected, Failure, Kind, Request, Tally, Transport};
 use super::serve::Server;
 use super::sockets::{self, failure};
+
+/// By how much the niceness of a peer rises that yields: whoever has none gets 28 times as much of a
+/// processor.
+const NICER: i32 = 15;
 
 /// Does what the lines of the standard input say until it ends.
 ///
@@ -108,6 +113,11 @@ impl Worker {
             Request::Repeat { kind, to, times } => reply(sockets::repeat(kind, to, times)),
             Request::StartLoad { targets, pause_us } => {
                 self.load = Some(Load::start(targets, Duration::from_micros(pause_us)));
+                reply(())
+            }
+            Request::Yield => {
+                // Of this thread, and of those that it starts.
+                nice(NICER).map_err(|errno| failure("nice", Instant::now(), &errno.into()))?;
                 reply(())
             }
             Request::TakeLoad => reply(self.load.as_ref().map_or_else(Tally::default, Load::take)),

@@ -7,8 +7,9 @@ use svclb_tests::churn::{Heard, Options, World};
 
 use super::scene::turn;
 
-fn world() -> World {
+fn world(clients_yield: bool) -> World {
     World::new(Options {
+        clients_yield,
         // An emulated kernel's agent is behind by more than a real one's.
         grace: Duration::from_secs(3),
         ..Options::default()
@@ -17,21 +18,31 @@ fn world() -> World {
 }
 
 /// Nothing failed, nobody was asked who was no endpoint, and enough was asked.
-fn nothing_failed(world: &World, enough: u64) {
-    let mut heard = Heard::default();
+fn nothing_failed(world: &World, mut heard: Heard, enough: u64) {
     world.stop_loads(&mut heard).unwrap();
     assert!(heard.is_clean(), "{heard:?}");
     assert!(heard.answered > enough, "{heard:?}");
 }
 
+/// How many questions are enough.
+const ENOUGH: u64 = 1_000;
+
 #[test]
 fn while_endpoints_change_a_hundred_times_a_second_no_connect_fails() {
     let _turn = turn();
-    let mut world = world();
+    let mut world = world(false);
     world.start_loads().unwrap();
-    world.churn_for(Duration::from_secs(12)).unwrap();
-    nothing_failed(&world, 1_000);
-    // The servers of endpoints that were gone for five seconds were closed.
+    let mut heard = Heard::default();
+    // Once is enough, but for the slowest of emulated kernels.
+    for _ in 0..4 {
+        world.churn_for(Duration::from_secs(12)).unwrap();
+        world.heard(&mut heard).unwrap();
+        if heard.answered > ENOUGH {
+            break;
+        }
+    }
+    nothing_failed(&world, heard, ENOUGH);
+    // The servers of endpoints that were gone for the grace were closed.
     assert!(world.done().closed > 10, "{:?}", world.done());
     world.settles_in(Duration::from_secs(20)).unwrap();
 }
@@ -39,7 +50,7 @@ fn while_endpoints_change_a_hundred_times_a_second_no_connect_fails() {
 #[test]
 fn an_agent_that_is_killed_at_any_moment_leaves_what_serves_and_finds_it_again() {
     let _turn = turn();
-    let mut world = world();
+    let mut world = world(true);
     let patients = world.patients().unwrap();
     let held = patients.connect().unwrap();
     world.start_loads().unwrap();
@@ -48,5 +59,5 @@ fn an_agent_that_is_killed_at_any_moment_leaves_what_serves_and_finds_it_again()
         world.settles_in(Duration::from_secs(20)).unwrap();
         held.stand().unwrap();
     }
-    nothing_failed(&world, 500);
+    nothing_failed(&world, Heard::default(), ENOUGH / 2);
 }

@@ -1,13 +1,14 @@
 //! What keeps the agent from its job: one sentence that says what to do, and nothing lost.
 
 use std::fs;
+use std::net::IpAddr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
 use std::thread::sleep;
 use std::time::Duration;
 
 use svclb_tests::manifests::Service;
-use svclb_tests::{Agent, AgentOptions, Transport, wait_until};
+use svclb_tests::{Agent, AgentOptions, Transport, lacks, wait_until};
 
 use super::scene::{Scene, TARGET, assert_even, v4, web, web_service};
 
@@ -38,6 +39,13 @@ fn refused_under(scene: &Scene, wrapper: &[&str], args: &[&str], uid: u32, words
         .repeat(Transport::Tcp, web(v4(10)), 600)
         .unwrap();
     assert_even(&tally);
+}
+
+/// Whether health comes to this status soon: what changes it is in the log first.
+fn health_becomes(agent: &Agent, status: u16) -> bool {
+    wait_until(Duration::from_secs(5), || {
+        agent.get(Agent::HEALTHZ, "/healthz").unwrap().0 == status
+    })
 }
 
 /// A scene whose agent has ended: its pins stay, and serve.
@@ -120,6 +128,53 @@ fn without_memory_it_ends_and_what_was_served_goes_on() {
 }
 
 #[test]
+fn an_agent_that_outgrows_its_container_loses_nothing_and_is_back_in_a_larger_one() {
+    let mut scene = abandoned();
+    let Some(limit) = scene.lab.memory_limit(&scene.node).unwrap() else {
+        lacks("a memory controller");
+        return;
+    };
+    scene.agent.set_wrapper(limit.wrapper());
+    let serves = |scene: &Scene, host: [u8; 4]| {
+        let tally = scene.client.repeat(Transport::Tcp, web(host.into()), 600);
+        assert_even(&tally.unwrap());
+    };
+    let mut kibibytes: u64 = 2 << 10;
+    limit.set(Some(kibibytes << 10)).unwrap();
+    assert!(scene.agent.run().is_err(), "{:?}", scene.agent.log());
+    serves(&scene, [10, 96, 0, 10]);
+    limit.set(None).unwrap();
+    scene.agent.run().unwrap();
+    // Smaller and smaller: cgroup v1 refuses what would not be enough, and v2 kills for it.
+    kibibytes = 64 << 10;
+    while kibibytes > 256 && limit.set(Some(kibibytes << 10)).is_ok() {
+        kibibytes -= 256;
+    }
+    let endpoints: Vec<IpAddr> = (0..1_000_u16)
+        .map(|number| number.to_be_bytes())
+        .map(|[high, low]| [10, 245, high, low].into())
+        .collect();
+    let mut more = 0;
+    while scene.agent.exit_status().is_none() {
+        more += 1;
+        assert!(more < 250, "they all fit into {kibibytes} KiB");
+        let service = Service::new(&format!("more-{more}")).at([10, 96, 1, more]);
+        let objects = service.tcp(80, TARGET).with(&endpoints);
+        let file = format!("more-{more}.yaml");
+        scene.manifests.put(&file, &objects).unwrap();
+        sleep(Duration::from_millis(20));
+    }
+    serves(&scene, [10, 96, 0, 10]);
+    limit.set(None).unwrap();
+    scene.agent.run().unwrap();
+    serves(&scene, [10, 96, 0, 10]);
+    let knows_them = wait_until(Duration::from_secs(5), || {
+        scene.agent.metric("svclb_services").unwrap() == f64::from(more) + 1.0
+    });
+    assert!(knows_them, "{:?}", scene.agent.log());
+}
+
+#[test]
 fn an_agent_whose_descriptors_run_out_keeps_what_serves_and_goes_on_when_there_are_some() {
     let scene = Scene::web();
     let pid = scene.agent.pid().unwrap();
@@ -164,7 +219,8 @@ fn clients_that_hold_its_ports_open_take_no_more_than_their_share() {
             socket
         })
         .collect();
-    let are_taken = wait_until(Duration::from_secs(10), || files() >= before + SHARE);
+    // A few of those that were open before may have been closed.
+    let are_taken = wait_until(Duration::from_secs(10), || files() + 4 >= before + SHARE);
     assert!(are_taken, "{} of {before}", files());
     sleep(Duration::from_millis(200));
     assert!(files() <= before + SHARE + 4, "{} of {before}", files());
@@ -249,11 +305,7 @@ fn every_planned_map_may_be_full_and_what_is_in_it_is_served() {
             .unwrap();
         let line = scene.agent.wait_for_line(&["default/other", map, "--max-"]);
         assert!(line.is_some(), "{map}: {:?}", scene.agent.log());
-        assert_eq!(
-            scene.agent.get(Agent::HEALTHZ, "/healthz").unwrap().0,
-            503,
-            "{map}"
-        );
+        assert!(health_becomes(&scene.agent, 503), "{map}");
         assert_eq!(scene.answering(web(v4(10))), ["a", "b", "c"]);
         assert!(scene.client.ask(Transport::Tcp, web(v4(11))).is_err());
     }
@@ -281,8 +333,8 @@ fn a_full_map_keeps_out_one_service_and_is_told_until_there_is_room() {
         .agent
         .wait_for_line(&["default/other", "FRONTENDS", "--max-"]);
     assert!(line.is_some(), "{:?}", scene.agent.log());
-    let (status, body) = scene.agent.get(Agent::HEALTHZ, "/healthz").unwrap();
-    assert_eq!(status, 503, "{body}");
+    assert!(health_becomes(&scene.agent, 503));
+    let (_, body) = scene.agent.get(Agent::HEALTHZ, "/healthz").unwrap();
     assert!(body.contains("default/other"), "{body}");
     assert_eq!(scene.agent.get(Agent::HEALTHZ, "/livez").unwrap().0, 200);
     assert_eq!(scene.answering(web(v4(10))), ["a", "b", "c"]);
@@ -293,8 +345,5 @@ fn a_full_map_keeps_out_one_service_and_is_told_until_there_is_room() {
         scene.client.ask(Transport::Tcp, web(v4(11))).is_ok()
     });
     assert!(served, "{:?}", scene.agent.log());
-    let healthy = wait_until(Duration::from_secs(3), || {
-        scene.agent.get(Agent::HEALTHZ, "/healthz").unwrap().0 == 200
-    });
-    assert!(healthy, "{:?}", scene.agent.log());
+    assert!(health_becomes(&scene.agent, 200), "{:?}", scene.agent.log());
 }

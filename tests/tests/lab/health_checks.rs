@@ -177,8 +177,8 @@ fn the_port_closes_with_the_policy_and_opens_again_at_the_same_number() {
         put(&scene, "Local", PORT, &backends(&scene));
     }
     wait_for(&scene, PORT, "200");
-    let log = scene.agent.log().join("\n");
-    assert!(!log.contains("WARN"), "{log}");
+    let warnings = scene.agent.warnings();
+    assert!(warnings.is_empty(), "{warnings:#?}");
 }
 
 #[test]
@@ -212,8 +212,7 @@ fn a_port_that_somebody_has_is_told_once_and_opened_when_it_is_free() {
     let open = wait_until(Duration::from_secs(20), || asked(&scene, PORT) == "200");
     let log = scene.agent.log();
     assert!(open, "{log:#?}");
-    let warnings = log.iter().filter(|line| line.contains("WARN")).count();
-    assert_eq!(warnings, 1, "{log:#?}");
+    assert_eq!(scene.agent.warnings().len(), 1, "{log:#?}");
 }
 
 #[test]
@@ -237,8 +236,7 @@ fn of_two_services_with_one_port_the_older_has_it_until_it_goes() {
     scene.manifests.remove("old.yaml").unwrap();
     wait_for(&scene, PORT, "200");
     let log = scene.agent.log();
-    let warnings = log.iter().filter(|line| line.contains("WARN")).count();
-    assert_eq!(warnings, 1, "{log:#?}");
+    assert_eq!(scene.agent.warnings().len(), 1, "{log:#?}");
 }
 
 /// What /healthz and /livez answer.

@@ -118,8 +118,11 @@ impl Scene {
 
     /// Waits until exactly these answer the client over TCP.
     pub(crate) fn wait_for_answers(&self, to: SocketAddr, backends: &[&str]) {
+        // Longer than an emulated node may be busy, and shorter than the ten seconds after which a
+        // folder is looked at that told of no change.
+        const LIMIT: Duration = Duration::from_secs(8);
         let mut last = Vec::new();
-        let settled = wait_until(Duration::from_secs(3), || {
+        let settled = wait_until(LIMIT, || {
             last = self.answering(to);
             last == backends
         });
