@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
@@ -84,6 +84,8 @@ impl Agent {
     pub const METRICS: &str = "127.0.0.1:10249";
     /// Where `/healthz` and `/livez` answer in the node's namespace.
     pub const HEALTHZ: &str = "127.0.0.1:10256";
+
+    const REPAIRED: &str = "svclb_drift_repaired_total";
 
     /// Starts the agent of a node on a folder of manifests and waits until it is ready.
     ///
@@ -318,6 +320,24 @@ impl Agent {
         let child = self.child.as_ref().context("the agent does not run")?;
         let pid = i32::try_from(child.id()).context("no process id")?;
         kill(Pid::from_raw(pid), Signal::SIGHUP).context("cannot signal the agent")
+    }
+
+    /// Asks for an audit that has something to repair, and waits until it has counted repairs:
+    /// how many. Programs and pins are there again by then; elements are on their way.
+    ///
+    /// # Errors
+    /// If it does not run, or has counted none after 20 s.
+    pub fn repairs_of_an_audit(&self) -> Result<f64> {
+        let before = self.metric(Self::REPAIRED)?;
+        self.ask_for_audit()?;
+        let mut repaired = 0.0;
+        let counted = wait_until(Duration::from_secs(20), || {
+            let now = self.metric(Self::REPAIRED);
+            repaired = now.unwrap_or(before) - before;
+            repaired > 0.5
+        });
+        ensure!(counted, "nothing was repaired: {:?}", self.log());
+        Ok(repaired)
     }
 
     /// The value of a metric without labels.

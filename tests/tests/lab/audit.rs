@@ -13,7 +13,6 @@ use svclb_tests::{Agent, AgentOptions, Transport, wait_until};
 
 use super::scene::{Scene, TARGET, v4, v6, web, web_service};
 
-const REPAIRED: &str = "svclb_drift_repaired_total";
 const PROGRAMS: usize = 9;
 
 fn pinned(scene: &Scene, map: &str) -> PinnedMap {
@@ -27,16 +26,13 @@ fn names(dir: &Path) -> Vec<PathBuf> {
     names
 }
 
-/// Asks for an audit, waits until it has counted repairs, and for the line that tells of it.
-fn is_repaired(scene: &Scene, words: &[&str]) {
-    let before = scene.agent.metric(REPAIRED).unwrap();
-    scene.agent.ask_for_audit().unwrap();
-    let counted = wait_until(Duration::from_secs(10), || {
-        scene.agent.metric(REPAIRED).unwrap() > before
-    });
-    assert!(counted, "{:?}", scene.agent.log());
+/// Asks for an audit, and waits until it has counted repairs and for the line that tells of
+/// them: how many.
+fn is_repaired(scene: &Scene, words: &[&str]) -> f64 {
+    let repaired = scene.agent.repairs_of_an_audit().unwrap();
     let line = scene.agent.wait_for_line(words);
     assert!(line.is_some(), "{:?}", scene.agent.log());
+    repaired
 }
 
 /// All backends answer at both addresses over both transports, and no question fails.
@@ -114,8 +110,8 @@ fn programs_that_somebody_detached_are_attached_again() {
         detach_link(link).unwrap();
     }
     assert!(scene.client.ask(Transport::Tcp, web(v4(10))).is_err());
-    is_repaired(&scene, &["programs were detached"]);
-    assert!((scene.agent.metric(REPAIRED).unwrap() - PROGRAMS as f64).abs() < 0.5);
+    let repaired = is_repaired(&scene, &["programs were detached"]);
+    assert!((repaired - PROGRAMS as f64).abs() < 0.5, "{repaired}");
     is_served(&scene);
 }
 
