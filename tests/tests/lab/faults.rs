@@ -34,11 +34,7 @@ fn refused_under(scene: &Scene, wrapper: &[&str], args: &[&str], uid: u32, words
     for panic in ["panicked", "backtrace"] {
         assert!(!said.contains(panic), "{said}");
     }
-    let tally = scene
-        .client
-        .repeat(Transport::Tcp, web(v4(10)), 600)
-        .unwrap();
-    assert_even(&tally);
+    assert_even(&scene.client, Transport::Tcp, web(v4(10)));
 }
 
 /// Whether health comes to this status soon: what changes it is in the log first.
@@ -123,8 +119,7 @@ fn without_memory_it_ends_and_what_was_served_goes_on() {
     let wrapper = ["prlimit", "--as=8388608"];
     let output = scene.agent.run_once_under(&wrapper, &[], ROOT).unwrap();
     assert!(!output.status.success(), "{output:?}");
-    let tally = scene.client.repeat(Transport::Tcp, web(v4(10)), 600);
-    assert_even(&tally.unwrap());
+    assert_even(&scene.client, Transport::Tcp, web(v4(10)));
 }
 
 #[test]
@@ -135,14 +130,10 @@ fn an_agent_that_outgrows_its_container_loses_nothing_and_is_back_in_a_larger_on
         return;
     };
     scene.agent.set_wrapper(limit.wrapper());
-    let serves = |scene: &Scene, host: [u8; 4]| {
-        let tally = scene.client.repeat(Transport::Tcp, web(host.into()), 600);
-        assert_even(&tally.unwrap());
-    };
     let mut kibibytes: u64 = 2 << 10;
     limit.set(Some(kibibytes << 10)).unwrap();
     assert!(scene.agent.run().is_err(), "{:?}", scene.agent.log());
-    serves(&scene, [10, 96, 0, 10]);
+    assert_even(&scene.client, Transport::Tcp, web(v4(10)));
     limit.set(None).unwrap();
     scene.agent.run().unwrap();
     // Smaller and smaller: cgroup v1 refuses what would not be enough, and v2 kills for it.
@@ -164,10 +155,10 @@ fn an_agent_that_outgrows_its_container_loses_nothing_and_is_back_in_a_larger_on
         scene.manifests.put(&file, &objects).unwrap();
         sleep(Duration::from_millis(20));
     }
-    serves(&scene, [10, 96, 0, 10]);
+    assert_even(&scene.client, Transport::Tcp, web(v4(10)));
     limit.set(None).unwrap();
     scene.agent.run().unwrap();
-    serves(&scene, [10, 96, 0, 10]);
+    assert_even(&scene.client, Transport::Tcp, web(v4(10)));
     let knows_them = wait_until(Duration::from_secs(5), || {
         scene.agent.metric("svclb_services").unwrap() == f64::from(more) + 1.0
     });
@@ -195,8 +186,7 @@ fn an_agent_whose_descriptors_run_out_keeps_what_serves_and_goes_on_when_there_a
     scene.manifests.put("web.yaml", &fewer).unwrap();
     let told = scene.agent.wait_for_line(&["os error 24", "stays"]);
     assert!(told.is_some(), "{:?}", scene.agent.log());
-    let tally = scene.client.repeat(Transport::Tcp, web(v4(10)), 600);
-    assert_even(&tally.unwrap());
+    assert_even(&scene.client, Transport::Tcp, web(v4(10)));
     drop(sockets);
     let settled = wait_until(Duration::from_secs(30), || {
         scene.answering(web(v4(10))) == ["b", "c"]
@@ -245,8 +235,7 @@ fn with_hardly_any_memory_of_sockets_names_are_right_nevertheless() {
     };
     scene.agent = Agent::start(&scene.node, scene.manifests.dir(), options).unwrap();
     for transport in [Transport::Tcp, Transport::Udp] {
-        let tally = scene.client.repeat(transport, web(v4(10)), 600).unwrap();
-        assert_even(&tally);
+        assert_even(&scene.client, transport, web(v4(10)));
     }
     // Connections at one time share the one place that there is.
     let sockets: Vec<_> = (0..10)

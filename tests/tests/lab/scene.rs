@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::Value;
 use svclb_tests::manifests::{Manifests, Service};
 use svclb_tests::{
-    Agent, AgentOptions, Failure, Lab, Node, Pod, Tally, Transport, lacks, wait_until,
+    Agent, AgentOptions, Failure, Kind, Lab, Node, Peer, Pod, Tally, Transport, lacks, wait_until,
 };
 
 static TURN: Mutex<()> = Mutex::new(());
@@ -141,19 +141,23 @@ fn addresses(pods: &[Pod]) -> Vec<IpAddr> {
     pods.iter().flat_map(both).collect()
 }
 
-/// All three backends answered, each about as often, and nothing went wrong.
+/// How many questions tell whether backends are chosen evenly.
+pub(crate) const MANY: u32 = 600;
+
+/// All three backends answer this client, each about as often, and nothing goes wrong.
+pub(crate) fn assert_even(client: &Peer, kind: impl Into<Kind>, to: SocketAddr) {
+    let tally = client.repeat(kind, to, MANY).unwrap();
+    assert_eq!(tally.wrong_names, 0, "{tally:?}");
+    assert_spread(&tally);
+}
+
+/// All three backends gave some of [`MANY`] answers, each about as many, whatever names were shown.
 ///
 /// Of 600 answers each has 200 on average with a standard deviation of 11.5; 140 to 260
 /// is more than five of them.
-pub(crate) fn assert_even(tally: &Tally) {
-    assert_eq!(tally.wrong_names, 0, "{tally:?}");
-    assert_spread(tally);
-}
-
-/// As [`assert_even`], whatever names were shown.
 pub(crate) fn assert_spread(tally: &Tally) {
     assert_eq!(tally.failed(), 0, "{tally:?}");
-    assert_eq!(tally.answered(), 600, "{tally:?}");
+    assert_eq!(tally.answered(), u64::from(MANY), "{tally:?}");
     for name in ["a", "b", "c"] {
         let count = tally.answers.get(name).copied().unwrap_or_default();
         assert!((140..=260).contains(&count), "{tally:?}");

@@ -6,14 +6,15 @@ use serde_json::Value;
 use svclb_tests::{Kind, Transport, wait_until};
 
 use super::scene::{
-    Scene, TARGET, assert_even, assert_spread, kernel, lacks_sockets, v4, v6, web, web_service,
+    MANY, Scene, TARGET, assert_even, assert_spread, kernel, lacks_sockets, v4, v6, web,
+    web_service,
 };
 
 #[test]
 fn every_backend_is_reached_evenly_and_getpeername_shows_the_service_address() {
     let scene = Scene::web();
     for ip in [v4(10), v6(0x10)] {
-        assert_even(&scene.client.repeat(Transport::Tcp, web(ip), 600).unwrap());
+        assert_even(&scene.client, Transport::Tcp, web(ip));
         let answer = scene.client.ask(Transport::Tcp, web(ip)).unwrap();
         assert_eq!(answer.peer_name, Some(web(ip)));
     }
@@ -32,24 +33,21 @@ fn the_backend_sees_the_address_of_the_pod_that_connects() {
 fn sockets_of_the_nodes_host_are_translated_like_those_of_pods() {
     let scene = Scene::web();
     for ip in [v4(10), v6(0x10)] {
-        assert_even(&scene.node.repeat(Transport::Tcp, web(ip), 600).unwrap());
+        assert_even(&scene.node, Transport::Tcp, web(ip));
     }
 }
 
 #[test]
 fn a_backend_reaches_its_own_service_and_may_be_given_itself() {
     let scene = Scene::web();
-    let tally = scene.backends[0]
-        .repeat(Transport::Tcp, web(v4(10)), 600)
-        .unwrap();
-    assert_even(&tally);
+    assert_even(&scene.backends[0], Transport::Tcp, web(v4(10)));
 }
 
 #[test]
 fn an_ipv6_socket_reaches_an_ipv4_service_by_its_mapped_address() {
     let scene = Scene::web();
     let kind = Kind::new(Transport::Tcp).mapped();
-    assert_even(&scene.client.repeat(kind, web(v4(10)), 600).unwrap());
+    assert_even(&scene.client, kind, web(v4(10)));
     let answer = scene.client.ask(kind, web(v4(10))).unwrap();
     assert_eq!(
         answer.peer_name.unwrap().to_string(),
@@ -62,7 +60,7 @@ fn a_connect_that_does_not_block_is_translated_too() {
     let scene = Scene::web();
     let kind = Kind::new(Transport::Tcp).nonblocking();
     for ip in [v4(10), v6(0x10)] {
-        assert_even(&scene.client.repeat(kind, web(ip), 600).unwrap());
+        assert_even(&scene.client, kind, web(ip));
     }
 }
 
@@ -80,9 +78,13 @@ fn an_mptcp_socket_is_a_tcp_client() {
     let leads = dump["node"]["skc_to_mptcp_sock"].as_bool().unwrap();
     assert!(leads || kernel() < (5, 19), "{:?}", dump["node"]);
     for ip in [v4(10), v6(0x10)] {
-        let tally = scene.client.repeat(kind, web(ip), 600).unwrap();
+        let tally = scene.client.repeat(kind, web(ip), MANY).unwrap();
         assert_spread(&tally);
-        assert_eq!(tally.wrong_names, if leads { 0 } else { 600 }, "{tally:?}");
+        assert_eq!(
+            tally.wrong_names,
+            if leads { 0 } else { u64::from(MANY) },
+            "{tally:?}"
+        );
     }
 }
 

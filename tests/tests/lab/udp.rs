@@ -14,8 +14,7 @@ const UNCONNECTED: Kind = Kind::new(Transport::Udp).unconnected();
 fn connected_sockets_reach_every_backend_and_see_the_service_as_peer_and_sender() {
     let scene = Scene::web();
     for ip in [v4(10), v6(0x10)] {
-        let tally = scene.client.repeat(Transport::Udp, web(ip), 600);
-        assert_even(&tally.unwrap());
+        assert_even(&scene.client, Transport::Udp, web(ip));
         let answer = scene.client.ask(Transport::Udp, web(ip)).unwrap();
         assert_eq!(answer.peer_name, Some(web(ip)));
         assert_eq!(answer.from, Some(web(ip)));
@@ -27,10 +26,10 @@ fn connected_sockets_reach_every_backend_and_see_the_service_as_peer_and_sender(
 fn unconnected_sockets_reach_every_backend_and_see_the_service_as_sender() {
     let scene = Scene::web();
     for ip in [v4(10), v6(0x10)] {
-        assert_even(&scene.client.repeat(UNCONNECTED, web(ip), 600).unwrap());
+        assert_even(&scene.client, UNCONNECTED, web(ip));
         let answer = scene.client.ask(UNCONNECTED, web(ip)).unwrap();
         assert_eq!(answer.from, Some(web(ip)));
-        assert_even(&scene.node.repeat(UNCONNECTED, web(ip), 600).unwrap());
+        assert_even(&scene.node, UNCONNECTED, web(ip));
     }
 }
 
@@ -38,8 +37,7 @@ fn unconnected_sockets_reach_every_backend_and_see_the_service_as_sender() {
 fn ipv6_sockets_reach_an_ipv4_service_by_its_mapped_address() {
     let scene = Scene::web();
     for kind in [Kind::new(Transport::Udp), UNCONNECTED] {
-        let tally = scene.client.repeat(kind.mapped(), web(v4(10)), 600);
-        assert_even(&tally.unwrap());
+        assert_even(&scene.client, kind.mapped(), web(v4(10)));
         let answer = scene.client.ask(kind.mapped(), web(v4(10))).unwrap();
         assert_eq!(answer.from.unwrap().to_string(), "[::ffff:10.96.0.10]:80");
     }
@@ -200,7 +198,6 @@ fn a_udp_lite_socket_counts_as_udp() {
     // Datagrams with an address. UDP-Lite has no hook at connect: the kernel calls one only
     // for protocols with a `pre_connect`, and UDP-Lite never got it.
     for ip in [v4(10), v6(0x10)] {
-        let tally = scene.client.repeat(kind.unconnected(), web(ip), 600);
-        assert_even(&tally.unwrap());
+        assert_even(&scene.client, kind.unconnected(), web(ip));
     }
 }
