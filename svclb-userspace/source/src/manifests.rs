@@ -68,7 +68,7 @@ pub async fn manifests(
         | WatchMask::DELETE
         | WatchMask::CREATE
         | WatchMask::ATTRIB;
-    watches.add(&dir, mask).map_err(failed)?;
+    let mut watched = Some(watches.add(&dir, mask).map_err(failed)?);
     let mut changes = inotify.into_event_stream(vec![0; 4096]).map_err(failed)?;
 
     let closed = tx.clone();
@@ -86,14 +86,17 @@ pub async fn manifests(
         let Ok(()) = result.map_err(|Closed| ()) else {
             return Ok(());
         };
+        // The folder may have been replaced by another of its name, which is read once more: it was
+        // not watched when it was read.
+        let before = std::mem::replace(&mut watched, watches.add(&dir, mask).ok());
+        if before != watched {
+            continue;
+        }
         let pause = folder.look_again_in().unwrap_or(POLL).min(POLL);
         tokio::select! {
             _ = closed.closed() => return Ok(()),
             _ = changes.next() => {}
-            () = tokio::time::sleep(pause) => {
-                // The folder may have been replaced by another of its name.
-                let _gone_or_the_same = watches.add(&dir, mask);
-            }
+            () = tokio::time::sleep(pause) => {}
         }
     }
 }

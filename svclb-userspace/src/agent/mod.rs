@@ -359,14 +359,17 @@ impl Agent {
             self.conntrack.changes.written(&round);
             self.failing.update(&round, report.failed);
         }
-        if let Some(wanted) = wanted
-            && self.planner.cluster().is_synced()
-        {
-            self.become_ready(&wanted)?;
-        }
+        let attached = match wanted {
+            Some(wanted) if self.planner.cluster().is_synced() => Some(self.become_ready(&wanted)?),
+            _ => None,
+        };
         let node = self.planner.cluster().known_node();
         self.health
             .synced(self.ready, self.failing.sentence(), node);
+        // Whoever reads `ready` may ask for health at once.
+        if let Some(attached) = attached {
+            self.tell_ready(&attached);
+        }
         self.begin_grace();
         self.follow.start();
         if self.ready {
@@ -379,7 +382,7 @@ impl Agent {
     fn become_ready(
         &mut self,
         wanted: &BTreeSet<svclb_common::ServiceRecord>,
-    ) -> anyhow::Result<()> {
+    ) -> anyhow::Result<Vec<Attachment>> {
         for failed in self.writer.remove_others(wanted).failed {
             error!(service = %failed.record, "cannot be removed: {}", failed.reason);
         }
@@ -389,11 +392,17 @@ impl Agent {
         }
         self.follow_devices(true);
         self.dataplane.succeed()?;
+        self.ready = true;
+        self.metrics.ready(self.started.elapsed());
+        self.follow.ready();
+        Ok(attached)
+    }
+
+    fn tell_ready(&self, attached: &[Attachment]) {
         let replaced = attached
             .iter()
             .filter(|how| matches!(how, Attachment::Replaced(_)))
             .count();
-        self.ready = true;
         info!(
             services = self.planner.cluster().service_count(),
             endpoints = self.planner.cluster().endpoint_count(),
@@ -408,9 +417,6 @@ impl Agent {
             milliseconds = self.started.elapsed().as_millis(),
             "ready"
         );
-        self.metrics.ready(self.started.elapsed());
-        self.follow.ready();
-        Ok(())
     }
 
     /// Lets a grace period pass if something waits for one and none is passing.
