@@ -18,7 +18,7 @@ use nix::unistd::Pid;
 use serde_json::Value;
 
 use crate::cgroup;
-use crate::lab::{Node, wait_until};
+use crate::lab::{Node, SOON, wait_until};
 
 /// How an agent is started, beyond what every node's agent is given.
 #[derive(Clone, Debug, Default)]
@@ -255,7 +255,7 @@ impl Agent {
 
     /// Waits for a line that contains all of these.
     pub fn wait_for_line(&self, parts: &[&str]) -> Option<String> {
-        self.wait_for_line_in(Duration::from_secs(3), parts)
+        self.wait_for_line_in(SOON, parts)
     }
 
     /// The same for as long as this.
@@ -326,12 +326,12 @@ impl Agent {
     /// how many. Programs and pins are there again by then; elements are on their way.
     ///
     /// # Errors
-    /// If it does not run, or has counted none after 20 s.
+    /// If it does not run, or has counted none [`SOON`].
     pub fn repairs_of_an_audit(&self) -> Result<f64> {
         let before = self.metric(Self::REPAIRED)?;
         self.ask_for_audit()?;
         let mut repaired = 0.0;
-        let counted = wait_until(Duration::from_secs(20), || {
+        let counted = wait_until(SOON, || {
             let now = self.metric(Self::REPAIRED);
             repaired = now.unwrap_or(before) - before;
             repaired > 0.5

@@ -510,6 +510,10 @@ impl Deref for Pod {
     }
 }
 
+/// How long a scenario waits for what comes within moments on a real machine. An emulated guest
+/// stalls for seconds; what never comes fails as surely after longer. No scenario waits for it to pass.
+pub const SOON: Duration = Duration::from_secs(20);
+
 /// Waits until something holds, looking every few milliseconds.
 pub fn wait_until(limit: Duration, mut holds: impl FnMut() -> bool) -> bool {
     let deadline = Instant::now() + limit;

@@ -71,7 +71,7 @@ mod wire;
 
 pub use agent::{Agent, AgentOptions, next_binary, svclb_binary};
 pub use apiserver::ApiServer;
-pub use lab::{Lab, Node, Pod, SERVICE_V4, SERVICE_V6, wait_until};
+pub use lab::{Lab, Node, Pod, SERVICE_V4, SERVICE_V6, SOON, wait_until};
 pub use lacks::lacks;
 pub use machine::{Machine, prepare_machine};
 pub use memory::MemoryLimit;

@@ -184,6 +184,24 @@ impl World {
         &mut self.agents
     }
 
+    /// How long the slowest of the agents took to be ready.
+    ///
+    /// # Errors
+    /// If one does not say.
+    pub fn slowest_start(&self) -> Result<Duration> {
+        let mut slowest = Duration::ZERO;
+        for agent in &self.agents {
+            let seconds = agent.metric("svclb_ready_seconds")?;
+            slowest = slowest.max(Duration::try_from_secs_f64(seconds)?);
+        }
+        Ok(slowest)
+    }
+
+    /// How long a server outlives its endpoint from now on.
+    pub fn set_grace(&mut self, grace: Duration) {
+        self.churn.grace = grace;
+    }
+
     /// Every client asks every Service from now on: over TCP and UDP, both families.
     ///
     /// # Errors

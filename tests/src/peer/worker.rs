@@ -155,7 +155,7 @@ fn reply(value: impl Serialize) -> Result<Value, Failure> {
 
 /// HTTP/1.1 GET (RFC 9112): status and body.
 fn get(at: SocketAddr, path: &str) -> io::Result<(u16, String)> {
-    let limit = Duration::from_secs(2);
+    let limit = Duration::from_secs(10);
     let mut stream = TcpStream::connect_timeout(&at, limit)?;
     stream.set_read_timeout(Some(limit))?;
     write!(

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use svclb_tests::bpftool::{Bytes, PinnedMap, detach_link};
 use svclb_tests::manifests::Service;
-use svclb_tests::{Agent, AgentOptions, Transport, wait_until};
+use svclb_tests::{Agent, AgentOptions, SOON, Transport, wait_until};
 
 use super::scene::{Scene, TARGET, v4, v6, web, web_service};
 
@@ -49,7 +49,7 @@ fn is_served(scene: &Scene) {
 /// The elements of a map once the agent has deleted what it wrote anew since the last repair.
 fn at_rest(map: &PinnedMap) -> Vec<(Bytes, Bytes)> {
     let mut elements = map.elements().unwrap();
-    let rests = wait_until(Duration::from_secs(20), || {
+    let rests = wait_until(SOON, || {
         sleep(Duration::from_millis(300));
         let before = std::mem::replace(&mut elements, map.elements().unwrap());
         before == elements
@@ -69,9 +69,7 @@ fn elements_that_somebody_deleted_are_written_again() {
             map.delete(key).unwrap();
         }
         is_repaired(&scene, &["the maps were not as svclb left them"]);
-        let settled = wait_until(Duration::from_secs(10), || {
-            map.elements().unwrap().len() >= elements.len()
-        });
+        let settled = wait_until(SOON, || map.elements().unwrap().len() >= elements.len());
         assert!(settled, "{map:?}: {:?}", scene.agent.log());
         scene.wait_for_answers(web(v4(10)), &["a", "b", "c"]);
         is_served(&scene);
@@ -181,7 +179,7 @@ fn a_second_agent_with_the_same_pins_is_refused_and_so_is_a_cleanup() {
     assert!(other.is_ok(), "{other:?}");
     scene.agent.ask_for_audit().unwrap();
     let mut status = None;
-    let ended = wait_until(Duration::from_secs(10), || {
+    let ended = wait_until(SOON, || {
         status = scene.agent.exit_status();
         status.is_some()
     });

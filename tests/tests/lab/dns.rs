@@ -4,12 +4,12 @@
 use std::fs;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
 use std::time::Duration;
 
 use svclb_tests::manifests::Service;
-use svclb_tests::{Pod, peer_binary, wait_until};
+use svclb_tests::{Pod, SOON, peer_binary, wait_until};
 
 use super::scene::{Scene, v4};
 
@@ -42,7 +42,7 @@ impl Server {
         let child = dnsmasq.stdout(Stdio::null()).stderr(Stdio::null()).spawn();
         let server = Self(child.unwrap());
         let itself = format!("@{}", pod.v4());
-        let answers = wait_until(Duration::from_secs(20), || {
+        let answers = wait_until(SOON, || {
             let mut dig = in_pod(
                 pod,
                 &["dig", "+short", "+time=1", "+tries=1", &itself, NAME],
@@ -100,28 +100,33 @@ fn no_lookup_fails_while_dns_servers_are_replaced_one_by_one() {
     let mut servers: Vec<_> = scene.backends.iter().map(Server::start).map(Some).collect();
 
     let over = AtomicBool::new(false);
+    // How many lookups of each resolver were answered.
+    let right: [AtomicU32; 4] = Default::default();
     let client = &scene.client;
     thread::scope(|scope| {
         let lookups: Vec<_> = resolvers(&resolv_conf)
             .into_iter()
-            .map(|words| {
+            .zip(&right)
+            .map(|(words, right)| {
                 let over = &over;
                 scope.spawn(move || {
                     let words: Vec<&str> = words.iter().map(String::as_str).collect();
-                    let (mut right, mut wrong) = (0, Vec::new());
+                    let mut wrong = Vec::new();
                     while !over.load(Ordering::Relaxed) {
                         let output = in_pod(client, &words).output().unwrap();
                         if is_right(&output) {
-                            right += 1;
+                            right.fetch_add(1, Ordering::Relaxed);
                         } else {
                             wrong.push(output);
                         }
                     }
-                    (words.join(" "), right, wrong)
+                    (words.join(" "), wrong)
                 })
             })
             .collect();
-        for round in 0..2 {
+        let enough = || right.iter().all(|right| right.load(Ordering::Relaxed) >= 6);
+        // Twice is enough, but for the slowest of emulated kernels.
+        for round in (0..10).take_while(|&round| round < 2 || !enough()) {
             for (index, leaving) in ["a", "b", "c"].into_iter().enumerate() {
                 let staying: Vec<_> = ["a", "b", "c"]
                     .into_iter()
@@ -129,6 +134,12 @@ fn no_lookup_fails_while_dns_servers_are_replaced_one_by_one() {
                     .collect();
                 let without = service.with(&scene.endpoints_of(&staying));
                 scene.manifests.put("dns.yaml", &without).unwrap();
+                let gone = scene.backends[index].v4().to_string();
+                let told = wait_until(SOON, || {
+                    let backends = scene.agent.dump("services").unwrap().to_string();
+                    !backends.contains(&gone)
+                });
+                assert!(told, "{:?}", scene.agent.log());
                 // A pod that is deleted is given time to end, and less than it wants in
                 // the second round.
                 thread::sleep(Duration::from_millis(if round == 0 { 500 } else { 20 }));
@@ -142,9 +153,9 @@ fn no_lookup_fails_while_dns_servers_are_replaced_one_by_one() {
         }
         over.store(true, Ordering::Relaxed);
         for lookup in lookups {
-            let (what, right, wrong) = lookup.join().unwrap();
+            let (what, wrong) = lookup.join().unwrap();
             assert!(wrong.is_empty(), "{what}: {wrong:#?}");
-            assert!(right >= 6, "{what}: only {right} lookups");
         }
+        assert!(enough(), "{right:?}");
     });
 }

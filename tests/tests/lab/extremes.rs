@@ -1,10 +1,8 @@
 //! Services as nobody should write them, and as somebody will.
 
-use std::time::Duration;
-
 use serde_json::{Value, json};
-use svclb_tests::Transport;
 use svclb_tests::manifests::Service;
+use svclb_tests::{SOON, Transport, wait_until};
 
 use super::scene::{Scene, TARGET, v4, web, web_service};
 
@@ -29,7 +27,7 @@ fn a_service_of_thousands_of_ports_is_served_at_each() {
     let beyond = scene.client.ask(Transport::Tcp, (v4(20), 3001).into());
     assert_eq!(beyond.unwrap_err().errno, "ECONNREFUSED");
     scene.manifests.remove("many.yaml").unwrap();
-    let gone = svclb_tests::wait_until(Duration::from_secs(5), || {
+    let gone = wait_until(SOON, || {
         let dump = scene.agent.dump("services").unwrap().to_string();
         !dump.contains("\"many\"")
     });
@@ -72,7 +70,7 @@ fn a_slice_without_its_service_waits_for_it_in_silence() {
     scene.manifests.put("late.yaml", &objects[..1]).unwrap();
     scene.wait_for_answers(web(v4(21)), &["b"]);
     scene.manifests.remove("late.yaml").unwrap();
-    let gone = svclb_tests::wait_until(Duration::from_secs(5), || {
+    let gone = wait_until(SOON, || {
         scene.client.ask(Transport::Tcp, web(v4(21))).is_err()
     });
     assert!(gone);

@@ -8,7 +8,7 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use svclb_tests::manifests::Service;
-use svclb_tests::{Agent, AgentOptions, Transport, lacks, wait_until};
+use svclb_tests::{Agent, AgentOptions, SOON, Transport, lacks, wait_until};
 
 use super::scene::{Scene, TARGET, assert_even, v4, web, web_service};
 
@@ -39,7 +39,7 @@ fn refused_under(scene: &Scene, wrapper: &[&str], args: &[&str], uid: u32, words
 
 /// Whether health comes to this status soon: what changes it is in the log first.
 fn health_becomes(agent: &Agent, status: u16) -> bool {
-    wait_until(Duration::from_secs(5), || {
+    wait_until(SOON, || {
         agent.get(Agent::HEALTHZ, "/healthz").unwrap().0 == status
     })
 }
@@ -159,7 +159,7 @@ fn an_agent_that_outgrows_its_container_loses_nothing_and_is_back_in_a_larger_on
     limit.set(None).unwrap();
     scene.agent.run().unwrap();
     assert_even(&scene.client, Transport::Tcp, web(v4(10)));
-    let knows_them = wait_until(Duration::from_secs(5), || {
+    let knows_them = wait_until(SOON, || {
         scene.agent.metric("svclb_services").unwrap() == f64::from(more) + 1.0
     });
     assert!(knows_them, "{:?}", scene.agent.log());
@@ -210,16 +210,14 @@ fn clients_that_hold_its_ports_open_take_no_more_than_their_share() {
         })
         .collect();
     // A few of those that were open before may have been closed.
-    let are_taken = wait_until(Duration::from_secs(10), || files() + 4 >= before + SHARE);
+    let are_taken = wait_until(SOON, || files() + 4 >= before + SHARE);
     assert!(are_taken, "{} of {before}", files());
     sleep(Duration::from_millis(200));
     assert!(files() <= before + SHARE + 4, "{} of {before}", files());
     // Nobody else's port is theirs.
     assert_eq!(scene.agent.get(Agent::HEALTHZ, "/livez").unwrap().0, 200);
     drop(sockets);
-    let answers = wait_until(Duration::from_secs(10), || {
-        scene.agent.get(Agent::METRICS, "/metrics").is_ok()
-    });
+    let answers = wait_until(SOON, || scene.agent.get(Agent::METRICS, "/metrics").is_ok());
     assert!(answers, "{:?}", scene.agent.log());
 }
 
@@ -330,7 +328,7 @@ fn a_full_map_keeps_out_one_service_and_is_told_until_there_is_room() {
 
     // Room is made: the next try, five seconds later, finds it.
     scene.manifests.remove("web.yaml").unwrap();
-    let served = wait_until(Duration::from_secs(20), || {
+    let served = wait_until(SOON, || {
         scene.client.ask(Transport::Tcp, web(v4(11))).is_ok()
     });
     assert!(served, "{:?}", scene.agent.log());

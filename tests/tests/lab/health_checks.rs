@@ -3,17 +3,15 @@
 
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
-use std::time::Duration;
 
 use serde_json::{Value, json};
 use svclb_tests::manifests::{Endpoint, Service, node};
-use svclb_tests::{Agent, AgentOptions, ApiServer, Transport, wait_until};
+use svclb_tests::{Agent, AgentOptions, ApiServer, SOON, Transport, wait_until};
 
 use super::scene::{Scene, TARGET, v4, web, web_service};
 
 const PORT: u16 = 32_000;
 const CLOSED: &str = "ECONNREFUSED";
-const SOON: Duration = Duration::from_secs(3);
 
 /// `web`, IPv4 only, as a load balancer's Service with this policy and health check port.
 fn balanced(name: &str, host: u8, policy: &str, port: u16) -> (Service, Value) {
@@ -209,7 +207,7 @@ fn a_port_that_somebody_has_is_told_once_and_opened_when_it_is_free() {
     let to = at(scene.node.v6(), PORT);
     assert_eq!(scene.node.get(to, "/").unwrap().0, 200);
     drop(taken);
-    let open = wait_until(Duration::from_secs(20), || asked(&scene, PORT) == "200");
+    let open = wait_until(SOON, || asked(&scene, PORT) == "200");
     let log = scene.agent.log();
     assert!(open, "{log:#?}");
     assert_eq!(scene.agent.warnings().len(), 1, "{log:#?}");

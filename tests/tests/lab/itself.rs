@@ -9,7 +9,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::time::Duration;
 
-use svclb_tests::{Kind, Lab, Transport};
+use svclb_tests::{Kind, Lab, SOON, Transport, wait_until};
 
 use super::scene::turn;
 
@@ -108,10 +108,6 @@ fn without_an_agent_a_service_address_is_unreachable_and_not_refused() {
                 ["EHOSTUNREACH", "ENETUNREACH"].contains(&failure.errno.as_str()),
                 "{failure:?}"
             );
-            // Between two namespaces of one machine the first SYN's ICMP error comes back
-            // while `connect` still holds the socket, which TCP ignores: the one for the
-            // retransmission, a second later, counts.
-            assert!(failure.nanos < 1_900_000_000, "{failure:?}");
         }
     }
 }
@@ -129,10 +125,15 @@ fn a_port_that_nobody_serves_is_refused_and_the_load_counts_it() {
     client
         .start_load(Transport::Tcp, web.v4_at(81), pause)
         .unwrap();
-    std::thread::sleep(Duration::from_millis(50));
-    let tally = client.stop_load().unwrap();
-    assert!(tally.failures["connect: ECONNREFUSED"] > 10, "{tally:?}");
-    assert_eq!(tally.answered(), 0);
+    let mut refused = 0;
+    let counted = wait_until(SOON, || {
+        let tally = client.take_load().unwrap();
+        assert_eq!(tally.answered(), 0);
+        refused += tally.failures.get("connect: ECONNREFUSED").unwrap_or(&0);
+        refused > 10
+    });
+    assert!(counted, "{refused}");
+    client.stop_load().unwrap();
     let tally = client.repeat(Transport::Tcp, web.v4_at(80), 100).unwrap();
     assert_eq!(tally.answers["web"], 100);
     assert_eq!((tally.failed(), tally.wrong_names), (0, 0));

@@ -9,7 +9,7 @@ use std::time::Duration;
 use svclb_tests::bpftool::detach_link;
 use svclb_tests::manifests::{Endpoint, Manifests, Service};
 use svclb_tests::{
-    Agent, AgentOptions, Kind, Lab, Node, Outside, Pod, PodNetwork, Transport, UplinkOptions,
+    Agent, AgentOptions, Kind, Lab, Node, Outside, Pod, PodNetwork, SOON, Transport, UplinkOptions,
     lacks, wait_until,
 };
 
@@ -145,14 +145,12 @@ impl Scene {
     fn wait_for_answers(&self, to: SocketAddr, names: &[&str]) {
         if names.is_empty() {
             // One question at a time: those that nobody answers take long.
-            let gone = wait_until(Duration::from_secs(20), || {
-                self.client.ask(Transport::Tcp, to).is_err()
-            });
+            let gone = wait_until(SOON, || self.client.ask(Transport::Tcp, to).is_err());
             assert!(gone, "{to} is still answered");
             return;
         }
         let mut last = None;
-        let settled = wait_until(Duration::from_secs(20), || {
+        let settled = wait_until(SOON, || {
             let tally = self.client.repeat(Transport::Tcp, to, 24).unwrap();
             let answering: Vec<_> = tally.answers.keys().cloned().collect();
             let is_so = answering == names && tally.failed() == 0;
@@ -237,7 +235,7 @@ fn without_endpoints_clients_outside_are_refused_at_once() {
         let scene = Scene::new(PodNetwork::Routed, xdp, &service());
         scene.put(&service(), &[]);
         for to in scene.node_port(0).into_iter().chain(BALANCED.map(web)) {
-            let refused = wait_until(Duration::from_secs(5), || {
+            let refused = wait_until(SOON, || {
                 let failure = scene.client.ask(Transport::Tcp, to);
                 failure.is_err_and(|failure| failure.to_string() == "connect: ECONNREFUSED")
             });
@@ -265,7 +263,7 @@ fn source_ranges_change_without_a_moment_in_which_all_or_none_may_come() {
     let limited = own(&scene.client).iter().fold(service(), Service::allows);
     scene.put(&limited, &["a", "b"]);
     let is_shut_to = |client: &Pod| {
-        let shut = wait_until(Duration::from_secs(20), || {
+        let shut = wait_until(SOON, || {
             let result = client.ask(Transport::Tcp, web(BALANCED[0]));
             result.is_err_and(|failure| failure.is_time_out())
         });
@@ -313,7 +311,7 @@ fn a_pod_reaches_itself_by_an_address_that_looks_at_who_its_clients_are() {
             for kind in kinds() {
                 // It asked at its socket until the change came.
                 let mut last = None;
-                let by_packets = wait_until(Duration::from_secs(20), || {
+                let by_packets = wait_until(SOON, || {
                     last = Some(pod.ask(kind, to));
                     let seen = last.as_ref().and_then(|answer| answer.as_ref().ok());
                     seen.is_some_and(|answer| {
@@ -386,7 +384,7 @@ fn datagrams_of_one_socket_outside_follow_the_backends() {
             let socket = scene.client.socket(Transport::Udp, to.is_ipv6()).unwrap();
             socket.connect(to).unwrap();
             let answers = |name: &str| {
-                let followed = wait_until(Duration::from_secs(15), || {
+                let followed = wait_until(SOON, || {
                     let sent = socket.send("who?").is_ok();
                     sent && socket.receive().is_ok_and(|answer| answer.backend == name)
                 });
@@ -397,7 +395,7 @@ fn datagrams_of_one_socket_outside_follow_the_backends() {
                 answers(name);
             }
             scene.put(&service(), &[]);
-            let told = wait_until(Duration::from_secs(15), || {
+            let told = wait_until(SOON, || {
                 socket.send("who?").is_err() || socket.receive().is_err()
             });
             assert!(told);

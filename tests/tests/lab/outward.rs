@@ -1,10 +1,9 @@
 //! Addresses for clients outside, used from inside the cluster: translated at the socket.
 
 use std::net::{IpAddr, SocketAddr};
-use std::time::Duration;
 
 use svclb_tests::manifests::{Endpoint, Service};
-use svclb_tests::{Failure, Kind, Peer, Transport, lacks, wait_until};
+use svclb_tests::{Failure, Kind, Peer, SOON, Transport, lacks, wait_until};
 
 use super::scene::{Scene, kernel, v4, v6, web, web_service};
 
@@ -202,8 +201,6 @@ fn node_ports_follow_the_nodes_addresses() {
     scene.wait_for_answers(added, &["a", "b", "c"]);
     scene.node.ip("addr del 192.0.2.77/32 dev br0").unwrap();
     // Nobody answers, and the time-outs of many tries would take minutes.
-    let gone = wait_until(Duration::from_secs(10), || {
-        scene.client.ask(Transport::Tcp, added).is_err()
-    });
+    let gone = wait_until(SOON, || scene.client.ask(Transport::Tcp, added).is_err());
     assert!(gone);
 }

@@ -5,11 +5,11 @@ use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::sync::MutexGuard;
-use std::time::Duration;
 
 use svclb_tests::manifests::Manifests;
 use svclb_tests::{
-    Agent, AgentOptions, Kind, Lab, Outside, Pod, PodNetwork, Transport, UplinkOptions, wait_until,
+    Agent, AgentOptions, Kind, Lab, Outside, Pod, PodNetwork, SOON, Transport, UplinkOptions,
+    wait_until,
 };
 
 use super::scene::{TARGET, follows, turn, v4, v6, web, web_service};
@@ -96,7 +96,7 @@ impl Scene {
         self.agent.ask_for_audit().unwrap();
         let objects = objects(&self.backends[1..]);
         self.manifests.put("web.yaml", &objects).unwrap();
-        let changed = wait_until(Duration::from_secs(20), || {
+        let changed = wait_until(SOON, || {
             let answer = self.client.ask(Transport::Tcp, self.node_port);
             answer.is_ok_and(|answer| answer.backend == "b")
         });
@@ -136,7 +136,7 @@ fn with_the_capabilities_of_the_overlay_it_does_all_of_its_work() {
     socket.connect(web(v4(10))).unwrap();
     scene.does_its_work();
     if follows() {
-        let destroyed = wait_until(Duration::from_secs(20), || socket.send("hello").is_err());
+        let destroyed = wait_until(SOON, || socket.send("hello").is_err());
         assert!(destroyed, "{:?}", scene.agent.log());
     }
 }

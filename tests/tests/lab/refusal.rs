@@ -1,7 +1,9 @@
 //! Services without usable endpoints.
 
+use std::fmt::Debug;
+
 use svclb_tests::manifests::Service;
-use svclb_tests::{Failure, Kind, Peer, Transport};
+use svclb_tests::{Failure, Kind, Peer, SOON, Transport, wait_until};
 
 use super::scene::{Scene, TARGET, refuses_by_errno, v4, v6, web, web_service};
 
@@ -13,9 +15,15 @@ fn empty() -> Scene {
     })
 }
 
-fn assert_refused(failure: &Failure) {
-    assert_eq!(failure.to_string(), "connect: ECONNREFUSED");
-    assert!(failure.nanos < 50_000_000, "not at once: {failure:?}");
+/// Whoever connects is refused each time, and at once: the quickest of five, as a busy machine
+/// lets any one of them wait.
+fn assert_refused<T: Debug>(mut connect: impl FnMut() -> Result<T, Failure>) {
+    let at_once = (0..5).any(|_| {
+        let failure = connect().unwrap_err();
+        assert_eq!(failure.to_string(), "connect: ECONNREFUSED");
+        failure.nanos < 50_000_000
+    });
+    assert!(at_once);
 }
 
 #[test]
@@ -25,9 +33,9 @@ fn tcp_is_refused_at_once_for_pods_and_the_host_in_both_families() {
     for peer in [&*scene.client as &Peer, &*scene.node] {
         for kind in [tcp, tcp.nonblocking()] {
             for ip in [v4(10), v6(0x10)] {
-                assert_refused(&peer.ask(kind, web(ip)).unwrap_err());
+                assert_refused(|| peer.ask(kind, web(ip)));
             }
-            assert_refused(&peer.ask(kind.mapped(), web(v4(10))).unwrap_err());
+            assert_refused(|| peer.ask(kind.mapped(), web(v4(10))));
         }
     }
 }
@@ -40,13 +48,17 @@ fn a_connected_udp_socket_is_refused() {
         kind.mapped = mapped;
         let socket = scene.client.socket(kind, ip.is_ipv6()).unwrap();
         if refuses_by_errno(&scene) {
-            assert_refused(&socket.connect(web(ip)).unwrap_err());
+            assert_refused(|| socket.connect(web(ip)));
         } else {
-            // The first datagram goes to a closed port, whose ICMP error the second meets.
+            // The first datagram goes to a closed port, whose ICMP error the next one meets.
             socket.connect(web(ip)).unwrap();
             socket.send("first").unwrap();
-            let failure = socket.send("second").unwrap_err();
-            assert_eq!(failure.to_string(), "send: ECONNREFUSED");
+            let mut told = Ok(());
+            wait_until(SOON, || {
+                told = socket.send("next");
+                told.is_err()
+            });
+            assert_eq!(told.unwrap_err().to_string(), "send: ECONNREFUSED");
         }
     }
 }
@@ -69,7 +81,7 @@ fn an_unconnected_udp_socket_is_refused_where_the_kernel_can_say_so() {
 #[test]
 fn a_service_is_refused_from_its_last_endpoint_on_and_served_from_its_first() {
     let scene = empty();
-    assert_refused(&scene.client.ask(Transport::Tcp, web(v4(10))).unwrap_err());
+    assert_refused(|| scene.client.ask(Transport::Tcp, web(v4(10))));
     for _ in 0..3 {
         let objects = web_service().with(&scene.endpoints_of(&["b"]));
         scene.manifests.put("web.yaml", &objects).unwrap();
@@ -77,7 +89,7 @@ fn a_service_is_refused_from_its_last_endpoint_on_and_served_from_its_first() {
         let objects = [web_service().object()];
         scene.manifests.put("web.yaml", &objects).unwrap();
         scene.wait_for_answers(web(v4(10)), &[]);
-        assert_refused(&scene.client.ask(Transport::Tcp, web(v4(10))).unwrap_err());
+        assert_refused(|| scene.client.ask(Transport::Tcp, web(v4(10))));
     }
 }
 
@@ -94,7 +106,7 @@ fn one_family_without_endpoints_is_refused_while_the_other_is_served() {
             .unwrap();
     });
     assert!(scene.client.ask(Transport::Tcp, web(v4(10))).is_ok());
-    assert_refused(&scene.client.ask(Transport::Tcp, web(v6(0x10))).unwrap_err());
+    assert_refused(|| scene.client.ask(Transport::Tcp, web(v6(0x10))));
 }
 
 #[test]
@@ -107,26 +119,16 @@ fn endpoints_that_are_not_ready_do_not_count() {
             .put("web.yaml", &[service.object(), slice])
             .unwrap();
     });
-    assert_refused(&scene.client.ask(Transport::Tcp, web(v4(10))).unwrap_err());
+    assert_refused(|| scene.client.ask(Transport::Tcp, web(v4(10))));
 }
 
 #[test]
 fn a_port_that_a_service_does_not_have_is_refused_at_its_address() {
     let scene = Scene::web();
     for ip in [v4(10), v6(0x10)] {
-        assert_refused(
-            &scene
-                .client
-                .ask(Transport::Tcp, (ip, 81).into())
-                .unwrap_err(),
-        );
+        assert_refused(|| scene.client.ask(Transport::Tcp, (ip, 81).into()));
         if refuses_by_errno(&scene) {
-            assert_refused(
-                &scene
-                    .client
-                    .ask(Transport::Udp, (ip, 81).into())
-                    .unwrap_err(),
-            );
+            assert_refused(|| scene.client.ask(Transport::Udp, (ip, 81).into()));
         }
     }
     // An address of nobody is left alone, whatever its port.

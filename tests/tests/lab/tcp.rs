@@ -1,9 +1,7 @@
 //! ClusterIP over TCP.
 
-use std::time::Duration;
-
 use serde_json::Value;
-use svclb_tests::{Kind, Transport, wait_until};
+use svclb_tests::{Kind, SOON, Transport, wait_until};
 
 use super::scene::{
     MANY, Scene, TARGET, assert_even, assert_spread, kernel, lacks_sockets, v4, v6, web,
@@ -102,7 +100,7 @@ fn a_closed_socket_is_forgotten() {
         scene.client.repeat(kind, web(v4(10)), 600).unwrap();
     }
     let mut left = Value::Null;
-    let forgotten = wait_until(Duration::from_secs(3), || {
+    let forgotten = wait_until(SOON, || {
         left = scene.agent.dump("sockets").unwrap()["sockets"].clone();
         left.as_array().is_some_and(Vec::is_empty)
     });
@@ -172,10 +170,10 @@ fn a_connection_keeps_its_name_while_the_service_changes_and_goes() {
     socket.send("before").unwrap();
     let first = socket.receive().unwrap().backend;
     scene.manifests.remove("web.yaml").unwrap();
-    assert!(svclb_tests::wait_until(
-        std::time::Duration::from_secs(3),
-        || scene.client.ask(Transport::Udp, web(v4(10))).is_err()
-    ));
+    let gone = wait_until(SOON, || {
+        scene.client.ask(Transport::Udp, web(v4(10))).is_err()
+    });
+    assert!(gone, "{:?}", scene.agent.log());
     socket.send("after").unwrap();
     let received = socket.receive().unwrap();
     assert_eq!(

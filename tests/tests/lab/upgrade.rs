@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use svclb_tests::bpftool::PinnedMap;
-use svclb_tests::{Agent, Kind, Transport, next_binary, svclb_binary, wait_until};
+use svclb_tests::{Agent, Kind, SOON, Transport, next_binary, svclb_binary, wait_until};
 
 use super::scene::{Scene, v4, v6, web, web_service};
 
@@ -109,7 +109,7 @@ fn a_binary_with_other_layouts_takes_over_and_gives_back_and_no_connect_fails_me
     let faithful = scene.node.pod("faithful").unwrap();
     // As soon as affinity is known: twenty questions and one backend.
     let mut chosen = None;
-    let is_sticky = wait_until(Duration::from_secs(20), || {
+    let is_sticky = wait_until(SOON, || {
         let tally = faithful.repeat(Transport::Tcp, web(v4(10)), 20).unwrap();
         chosen = tally.answers.keys().next().cloned();
         tally.answers.len() == 1

@@ -1,14 +1,10 @@
 //! Questions that wait for a change to take effect, and then insist on it.
 
 use std::net::SocketAddr;
-use std::time::Duration;
 
-use svclb_tests::{Failure, Kind, Node, Peer, Transport, wait_until};
+use svclb_tests::{Failure, Kind, Node, Peer, SOON, Transport, wait_until};
 
 use super::super::scene::{Scene, web_service};
-
-/// Longer than any change takes, also under emulation. No scenario waits for it to pass.
-pub(super) const SETTLES_IN: Duration = Duration::from_secs(20);
 
 pub(super) const TCP: Kind = Kind::new(Transport::Tcp);
 pub(super) const UDP: Kind = Kind::new(Transport::Udp);
@@ -38,7 +34,7 @@ pub(super) fn all_answer(
     backends: &[&str],
 ) {
     let mut last = None;
-    let settled = wait_until(SETTLES_IN, || {
+    let settled = wait_until(SOON, || {
         let tally = peer.repeat(kind, to, questions).unwrap();
         let right = tally.failed() == 0
             && tally.wrong_names == 0
@@ -55,7 +51,7 @@ pub(super) fn all_answer(
 
 /// Waits until somebody answers.
 pub(super) fn served(peer: &Peer, to: SocketAddr) {
-    let served = wait_until(SETTLES_IN, || peer.ask(TCP, to).is_ok());
+    let served = wait_until(SOON, || peer.ask(TCP, to).is_ok());
     assert!(served, "nobody answers at {to}");
 }
 
@@ -76,7 +72,7 @@ pub(super) fn unreachable(peer: &Peer, to: SocketAddr) {
 
 /// Waits until an address is somebody's, so that no pod has to learn that it isn't.
 pub(super) fn known(host: &Node, to: SocketAddr) {
-    let known = wait_until(SETTLES_IN, || {
+    let known = wait_until(SOON, || {
         let unknown = |failure: &Failure| failure.errno.ends_with("UNREACH");
         !host.ask(TCP, to).as_ref().is_err_and(unknown)
     });
@@ -85,7 +81,7 @@ pub(super) fn known(host: &Node, to: SocketAddr) {
 
 fn fails(peer: &Peer, to: SocketAddr, errors: &[&str]) {
     let mut last = None;
-    let settled = wait_until(SETTLES_IN, || {
+    let settled = wait_until(SOON, || {
         let result = peer.ask(TCP, to);
         let right = matches!(&result, Err(failure)
             if failure.during == "connect" && errors.contains(&&*failure.errno));

@@ -7,12 +7,12 @@ use std::sync::MutexGuard;
 use serde_json::Value;
 use svclb_tests::manifests::{Endpoint, Manifests, Service};
 use svclb_tests::{
-    Agent, AgentOptions, Failure, Kind, Lab, Node, Outside, Peer, Pod, PodNetwork, Transport,
+    Agent, AgentOptions, Failure, Kind, Lab, Node, Outside, Peer, Pod, PodNetwork, SOON, Transport,
     UplinkOptions, wait_until,
 };
 
 use super::super::scene::{TARGET, turn, web, web_service};
-use super::ask::{KINDS, SETTLES_IN, all_answer};
+use super::ask::{KINDS, all_answer};
 
 /// The node port of port 80.
 pub(super) const NODE_PORT: u16 = 30_080;
@@ -219,7 +219,7 @@ pub(super) fn given(peer: &Peer, kind: Kind, to: SocketAddr, backends: &[&str]) 
 pub(super) fn refuses(peer: &Peer, kind: Kind, to: SocketAddr) {
     let is_refusal = |failure: &Failure| failure.errno == "ECONNREFUSED";
     let mut last = None;
-    let settled = wait_until(SETTLES_IN, || {
+    let settled = wait_until(SOON, || {
         let result = peer.ask(kind, to);
         let mut right = result.as_ref().is_err_and(is_refusal);
         if !right && kind.transport == Transport::Udp {
@@ -239,7 +239,7 @@ pub(super) fn refuses(peer: &Peer, kind: Kind, to: SocketAddr) {
 /// Waits until a question is lost without an answer of any sort.
 pub(super) fn loses(peer: &Peer, kind: Kind, to: SocketAddr) {
     let mut last = None;
-    let settled = wait_until(SETTLES_IN, || {
+    let settled = wait_until(SOON, || {
         let result = peer.ask(kind, to);
         let right = matches!(&result, Err(failure) if failure.is_time_out());
         last = Some(result);

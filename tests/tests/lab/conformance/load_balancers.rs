@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use serde_json::json;
 use svclb_tests::manifests::{Endpoint, Service};
-use svclb_tests::{Kind, Node, Peer, Pod, wait_until};
+use svclb_tests::{Kind, Node, Peer, Pod, SOON, wait_until};
 
 use super::super::scene::{TARGET, v4, v6, web, web_service};
-use super::ask::{KINDS, SETTLES_IN, TCP, UDP};
+use super::ask::{KINDS, TCP, UDP};
 use super::front::{BALANCED, Front, NODE_PORT, balanced, balancer, given, loses, refuses};
 
 const BOTH: [&str; 2] = ["a", "b"];
@@ -70,7 +70,7 @@ fn changes(kind: Kind) {
     front.put(&of(kind, 81), &BOTH);
     refuses(&after);
     for to in moved {
-        let gone = wait_until(SETTLES_IN, || front.client.ask(kind, to).is_err());
+        let gone = wait_until(SOON, || front.client.ask(kind, to).is_err());
         assert!(gone, "{to}");
     }
     for ip in [v4(10), v6(0x10)] {

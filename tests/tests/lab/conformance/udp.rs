@@ -7,10 +7,10 @@ use std::net::SocketAddr;
 
 use serde_json::json;
 use svclb_tests::manifests::Endpoint;
-use svclb_tests::{Peer, PeerSocket, wait_until};
+use svclb_tests::{Peer, PeerSocket, SOON, wait_until};
 
 use super::super::scene::{Scene, v4, web};
-use super::ask::{SETTLES_IN, UNCONNECTED, answered_by};
+use super::ask::{UNCONNECTED, answered_by};
 use super::cluster::{one_family, with_spec};
 
 /// A scene with `web` as it is with these endpoints, and with others later.
@@ -36,7 +36,7 @@ fn reaches(socket: &PeerSocket<'_>, to: SocketAddr, backend: &str) -> u16 {
         socket.receive().ok()
     };
     let mut last = None;
-    let reached = wait_until(SETTLES_IN, || {
+    let reached = wait_until(SOON, || {
         last = ask();
         last.as_ref()
             .is_some_and(|answer| answer.backend == backend)
@@ -109,7 +109,7 @@ fn a_socket_hears_again_of_a_service_that_had_no_endpoint_for_a_while() {
         .manifests
         .put("web.yaml", &[one_family().object()])
         .unwrap();
-    let silent = wait_until(SETTLES_IN, || {
+    let silent = wait_until(SOON, || {
         let sent = socket.send_to(web(v4(10)), "anybody?");
         sent.is_err() || socket.receive().is_err()
     });

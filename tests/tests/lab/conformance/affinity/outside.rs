@@ -6,9 +6,9 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use svclb_tests::manifests::Service;
-use svclb_tests::{Peer, wait_until};
+use svclb_tests::{Peer, SOON, wait_until};
 
-use super::super::ask::{KINDS, SETTLES_IN, TCP};
+use super::super::ask::{KINDS, TCP};
 use super::super::front::{Front, NODE_PORT, balanced, balancer, given, node_port};
 
 const ALL: [&str; 3] = ["a", "b", "c"];
@@ -24,7 +24,7 @@ const NEW_PORTS: RangeInclusive<u16> = 46_000..=60_999;
 fn stays(peer: &Peer, to: SocketAddr) {
     for kind in KINDS {
         let mut backends = Vec::new();
-        let settled = wait_until(SETTLES_IN, || {
+        let settled = wait_until(SOON, || {
             let tally = peer.repeat(kind, to, 16).unwrap();
             assert_eq!(tally.failed(), 0, "{tally:?}");
             backends = tally.answers.into_keys().collect();

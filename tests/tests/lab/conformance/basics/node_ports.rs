@@ -2,10 +2,10 @@
 
 use std::net::SocketAddr;
 
-use svclb_tests::{Failure, Kind, Peer, PodNetwork, wait_until};
+use svclb_tests::{Failure, Kind, Peer, PodNetwork, SOON, wait_until};
 
 use super::super::super::scene::web_service;
-use super::super::ask::{KINDS, SETTLES_IN};
+use super::super::ask::KINDS;
 use super::super::cluster::both;
 use super::super::front::{Front, NODE_PORT, given, node_port};
 
@@ -101,7 +101,7 @@ fn should_be_able_to_handle_large_requests_through_node_port_by_a_tunnel_of_smal
                 given(peer, kind, to, &["a"]);
                 // The first may be lost, as upstream's test has it: its sender is told how long
                 // a packet may be. From then on none is.
-                let told = wait_until(SETTLES_IN, || echoes(peer, kind, to, &text) == Ok(true));
+                let told = wait_until(SOON, || echoes(peer, kind, to, &text) == Ok(true));
                 assert!(told, "{kind:?} to {to}");
                 for _ in 0..3 {
                     assert_eq!(echoes(peer, kind, to, &text), Ok(true), "{kind:?} to {to}");

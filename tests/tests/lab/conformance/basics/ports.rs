@@ -2,10 +2,10 @@
 
 use serde_json::{Value, json};
 use svclb_tests::manifests::{Endpoint, Service};
-use svclb_tests::{Transport, wait_until};
+use svclb_tests::{SOON, Transport, wait_until};
 
 use super::super::super::scene::{Scene, TARGET, v4, v6, web, web_service};
-use super::super::ask::{SETTLES_IN, TCP, UDP, UNCONNECTED, answered_by, known, refused};
+use super::super::ask::{TCP, UDP, UNCONNECTED, answered_by, known, refused};
 use super::super::slices::part;
 use super::empty;
 
@@ -54,7 +54,7 @@ fn should_serve_endpoints_on_same_port_and_different_protocols() {
     }
     put(Service::new("web").tcp(80, TARGET));
     answered_by(&scene.client, TCP, web(v4(10)), &all);
-    let closed = wait_until(SETTLES_IN, || scene.client.ask(UDP, web(v4(10))).is_err());
+    let closed = wait_until(SOON, || scene.client.ask(UDP, web(v4(10))).is_err());
     assert!(closed, "UDP is still served");
     answered_by(&scene.client, TCP, web(v4(10)), &all);
 }
@@ -123,7 +123,7 @@ fn should_support_named_target_ports_that_resolve_to_different_ports_on_differen
     answered_by(&scene.client, TCP, web(v4(10)), &["a", "b"]);
     // Nobody is at the new port yet: that it is refused shows that it is the new one.
     put(9003);
-    let moved = wait_until(SETTLES_IN, || {
+    let moved = wait_until(SOON, || {
         let tally = scene.client.repeat(TCP, web(v4(10)), 40).unwrap();
         tally.failures.contains_key("connect: ECONNREFUSED") && tally.answers.keys().eq(["a"])
     });

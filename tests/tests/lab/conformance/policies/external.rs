@@ -4,9 +4,9 @@ use std::net::{IpAddr, SocketAddr};
 
 use serde_json::json;
 use svclb_tests::manifests::Endpoint;
-use svclb_tests::{Peer, wait_until};
+use svclb_tests::{Peer, SOON, wait_until};
 
-use super::super::ask::{KINDS, SETTLES_IN, TCP};
+use super::super::ask::{KINDS, TCP};
 use super::super::front::{Front, NODE_PORT, balanced, balancer, given, loses, node_port, refuses};
 
 const HEALTH: u16 = 32_000;
@@ -21,7 +21,7 @@ fn says(front: &Front, wanted: &[&str]) {
     for (node, wanted) in wanted.iter().enumerate() {
         for at in front.at(node, HEALTH) {
             let mut last = String::new();
-            let settled = wait_until(SETTLES_IN, || {
+            let settled = wait_until(SOON, || {
                 last = match front.client.get(at, "/") {
                     Ok((status, _)) => status.to_string(),
                     Err(failure) => failure.errno,

@@ -3,10 +3,10 @@
 use std::net::SocketAddr;
 
 use svclb_tests::manifests::Service;
-use svclb_tests::{PeerSocket, Transport, wait_until};
+use svclb_tests::{PeerSocket, SOON, Transport, wait_until};
 
 use super::super::super::scene::{v4, v6};
-use super::super::ask::{SETTLES_IN, UNCONNECTED};
+use super::super::ask::UNCONNECTED;
 use super::super::front::{Front, NODE_PORT, balanced, balancer, node_port};
 use super::reaches;
 
@@ -74,7 +74,7 @@ fn should_be_able_to_cleanup_conntrack_entries_when_udp_service_target_port_chan
     front.put(&service, &["a"]);
     // Nobody listens there yet: that is how the change shows.
     for (socket, to) in &sockets {
-        let silent = wait_until(SETTLES_IN, || {
+        let silent = wait_until(SOON, || {
             socket.send_to(*to, "anybody?").is_err() || socket.receive().is_err()
         });
         assert!(silent, "{to} still leads to the old port");
