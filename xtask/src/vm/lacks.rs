@@ -56,7 +56,16 @@ const KNOWN: [(&str, Missing, &[&str]); 6] = [
         Missing::Since(7, 0),
         &["lab::udp::a_udp_lite_socket_counts_as_udp"],
     ),
-    ("BTF", Missing::WithoutBtf, &["lab::follow::"]),
+    // By which the agent finds the sockets that are to follow.
+    (
+        "BTF",
+        Missing::WithoutBtf,
+        &[
+            "lab::follow::",
+            "lab::privileges::with_the_capabilities_of_the_overlay",
+            "lab::privileges::without_those_for_namespaces",
+        ],
+    ),
 ];
 
 /// Tells of what the scenarios lacked, by name.
