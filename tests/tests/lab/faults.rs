@@ -169,19 +169,27 @@ fn an_agent_that_outgrows_its_container_loses_nothing_and_is_back_in_a_larger_on
 fn an_agent_whose_descriptors_run_out_keeps_what_serves_and_goes_on_when_there_are_some() {
     let scene = Scene::web();
     let pid = scene.agent.pid().unwrap();
-    let open = fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count();
+    let files = || fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count();
+    let open = files();
     let limited = Command::new("prlimit")
         .args(["--pid", &pid.to_string(), &format!("--nofile={}", open + 1)])
         .status();
     assert!(limited.unwrap().success());
-    // Who asks for its metrics takes what is left.
-    let sockets: Vec<_> = (0..4)
+    // Who asks for its metrics takes what is left, and what the agent had open for a moment only.
+    let sockets: Vec<_> = (0..16)
         .map(|_| {
             let socket = scene.node.socket(Transport::Tcp, false).unwrap();
             socket.connect(Agent::METRICS.parse().unwrap()).unwrap();
             socket
         })
         .collect();
+    // The kernel connects them; the agent takes them when it comes to it.
+    let mut looks = 0;
+    let are_taken = wait_until(SOON, || {
+        looks = if files() > open { looks + 1 } else { 0 };
+        looks == 50
+    });
+    assert!(are_taken, "{open} and {}", files());
     let fewer = web_service().with(&scene.endpoints_of(&["b", "c"]));
     scene.manifests.put("web.yaml", &fewer).unwrap();
     let told = scene.agent.wait_for_line(&["os error 24", "stays"]);
