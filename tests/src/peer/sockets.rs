@@ -15,7 +15,7 @@ use super::protocol::{Answer, Failure, Kind, Latency, Received, Tally, Transport
 /// How long a call may take before the lab calls it lost. A second of it is the kernel's own where an
 /// address is unreachable: between two namespaces of one machine the first SYN's ICMP error comes back
 /// while `connect` still holds the socket, which TCP ignores, and that of the second SYN counts.
-const LIMIT: Duration = Duration::from_secs(3);
+const LIMIT: Duration = Duration::from_secs(2);
 
 /// What a server says of itself and of the client.
 #[derive(Serialize, Deserialize)]
