@@ -66,9 +66,9 @@ impl Btf {
 }
 
 /// A kernel on which all tests that match are to pass.
-struct Run {
-    version: String,
-    kernel: Kernel,
+struct Run<'a> {
+    version: &'a str,
+    kernel: &'a Kernel,
     hides_btf: bool,
 }
 
@@ -88,18 +88,22 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let tests = test_binary()?;
     let guests = args.guests.unwrap_or_else(side_by_side).max(1);
     let shares = shares(&tests, &args.filter, guests)?;
-    let mut runs = Vec::new();
-    for &hides_btf in args.btf.hides() {
-        for version in &args.kernels {
-            runs.push(Run {
-                version: version.clone(),
-                kernel: kernel::fetch(version)?,
-                hides_btf,
-            });
-        }
-    }
-    let kvm = match runs.first() {
-        Some(run) => vng.kvm_works(&run.kernel)?,
+    let kernels = args
+        .kernels
+        .iter()
+        .map(|version| Ok((version.as_str(), kernel::fetch(version)?)))
+        .collect::<Result<Vec<_>>>()?;
+    let runs_on = |hides_btf| {
+        kernels.iter().map(move |(version, kernel)| Run {
+            version,
+            kernel,
+            hides_btf,
+        })
+    };
+    let hides = args.btf.hides().iter().copied();
+    let runs: Vec<_> = hides.flat_map(runs_on).collect();
+    let kvm = match kernels.first() {
+        Some((_, kernel)) => vng.kvm_works(kernel)?,
         None => false,
     };
     let machine = Machine {
@@ -111,7 +115,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         let label = format!("{}{}-{number}", run.version, run.mark());
         let script = lab_script(&tests, share, args.minutes, run.hides_btf);
         let begun = Instant::now();
-        let output = vng.run(&run.kernel, machine, &label, &script, limit);
+        let output = vng.run(run.kernel, machine, &label, &script, limit);
         let seconds = begun.elapsed().as_secs();
         Outcome { output, seconds }
     };
@@ -144,7 +148,7 @@ fn side_by_side() -> usize {
     thread::available_parallelism().map_or(1, |processors| processors.get().min(4))
 }
 
-impl Run {
+impl Run<'_> {
     fn name(&self) -> String {
         let without = if self.hides_btf { " without BTF" } else { "" };
         format!("Linux {}{without}", self.version)
@@ -164,7 +168,7 @@ impl Run {
                 Err(error) => bail!("{error:#}"),
             }
         }
-        lacks::judge(&said, &self.kernel, self.hides_btf)
+        lacks::judge(&said, self.kernel, self.hides_btf)
     }
 }
 

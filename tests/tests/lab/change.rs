@@ -8,7 +8,7 @@ use std::time::Duration;
 use svclb_tests::manifests::{Manifests, Service, documents};
 use svclb_tests::{Agent, AgentOptions, Kind, Peer, SOON, Transport, wait_until};
 
-use super::scene::{Scene, TARGET, v4, web, web_service};
+use super::scene::{Scene, TARGET, TOLD, v4, web, web_service};
 
 #[test]
 fn endpoints_come_and_go_and_no_connect_fails_meanwhile() {
@@ -86,7 +86,7 @@ fn a_service_in_a_new_file_is_served_and_in_a_removed_one_no_more() {
     scene.manifests.put("other.yaml", &objects).unwrap();
     scene.wait_for_answers(web(v4(30)), &["c"]);
     scene.manifests.remove("other.yaml").unwrap();
-    let gone = wait_until(SOON, || {
+    let gone = wait_until(TOLD, || {
         let result = scene.client.ask(Transport::Tcp, web(v4(30)));
         result.is_err_and(|failure| failure.errno == "EHOSTUNREACH")
     });

@@ -16,7 +16,7 @@ fn world(clients_yield: bool) -> World {
     let grace = options.grace;
     let mut world = World::new(options).unwrap();
     // Where agents start slowly, agents and clients are late.
-    world.set_grace(grace.max(8 * world.slowest_start().unwrap()));
+    world.set_grace(grace.max(8 * world.slowest_start()));
     world
 }
 

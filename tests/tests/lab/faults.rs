@@ -8,7 +8,7 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use svclb_tests::manifests::Service;
-use svclb_tests::{Agent, AgentOptions, SOON, Transport, lacks, wait_until};
+use svclb_tests::{Agent, AgentOptions, PeerSocket, SOON, Transport, lacks, wait_until};
 
 use super::scene::{Scene, TARGET, assert_even, v4, web, web_service};
 
@@ -42,6 +42,21 @@ fn health_becomes(agent: &Agent, status: u16) -> bool {
     wait_until(SOON, || {
         agent.get(Agent::HEALTHZ, "/healthz").unwrap().0 == status
     })
+}
+
+/// How many file descriptors a process has.
+fn open_files(pid: u32) -> usize {
+    fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count()
+}
+
+/// Clients that connect to the agent's metrics, and ask nothing.
+fn idle_clients(scene: &Scene, count: usize) -> Vec<PeerSocket<'_>> {
+    let connected = || {
+        let socket = scene.node.socket(Transport::Tcp, false).unwrap();
+        socket.connect(Agent::METRICS.parse().unwrap()).unwrap();
+        socket
+    };
+    (0..count).map(|_| connected()).collect()
 }
 
 /// A scene whose agent has ended: its pins stay, and serve.
@@ -169,27 +184,20 @@ fn an_agent_that_outgrows_its_container_loses_nothing_and_is_back_in_a_larger_on
 fn an_agent_whose_descriptors_run_out_keeps_what_serves_and_goes_on_when_there_are_some() {
     let scene = Scene::web();
     let pid = scene.agent.pid().unwrap();
-    let files = || fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count();
-    let open = files();
+    let open = open_files(pid);
     let limited = Command::new("prlimit")
         .args(["--pid", &pid.to_string(), &format!("--nofile={}", open + 1)])
         .status();
     assert!(limited.unwrap().success());
     // Who asks for its metrics takes what is left, and what the agent had open for a moment only.
-    let sockets: Vec<_> = (0..16)
-        .map(|_| {
-            let socket = scene.node.socket(Transport::Tcp, false).unwrap();
-            socket.connect(Agent::METRICS.parse().unwrap()).unwrap();
-            socket
-        })
-        .collect();
+    let sockets = idle_clients(&scene, 16);
     // The kernel connects them; the agent takes them when it comes to it.
     let mut looks = 0;
     let are_taken = wait_until(SOON, || {
-        looks = if files() > open { looks + 1 } else { 0 };
+        looks = if open_files(pid) > open { looks + 1 } else { 0 };
         looks == 50
     });
-    assert!(are_taken, "{open} and {}", files());
+    assert!(are_taken, "{open} and {}", open_files(pid));
     let fewer = web_service().with(&scene.endpoints_of(&["b", "c"]));
     scene.manifests.put("web.yaml", &fewer).unwrap();
     let told = scene.agent.wait_for_line(&["os error 24", "stays"]);
@@ -208,15 +216,9 @@ fn clients_that_hold_its_ports_open_take_no_more_than_their_share() {
     const SHARE: usize = 64;
     let scene = Scene::web();
     let pid = scene.agent.pid().unwrap();
-    let files = || fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count();
+    let files = || open_files(pid);
     let before = files();
-    let sockets: Vec<_> = (0..2 * SHARE)
-        .map(|_| {
-            let socket = scene.node.socket(Transport::Tcp, false).unwrap();
-            socket.connect(Agent::METRICS.parse().unwrap()).unwrap();
-            socket
-        })
-        .collect();
+    let sockets = idle_clients(&scene, 2 * SHARE);
     // A few of those that were open before may have been closed.
     let are_taken = wait_until(SOON, || files() + 4 >= before + SHARE);
     assert!(are_taken, "{} of {before}", files());

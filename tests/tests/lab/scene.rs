@@ -46,6 +46,10 @@ pub(crate) fn web_service() -> Service {
         .udp(80, TARGET)
 }
 
+/// How long a change to the manifests may take: longer than an emulated node may be busy, and shorter
+/// than the ten seconds after which a folder is looked at that told of none.
+pub(crate) const TOLD: Duration = Duration::from_secs(8);
+
 /// Fields go in this order: the agent first, the turn last.
 pub(crate) struct Scene {
     pub(crate) agent: Agent,
@@ -118,11 +122,8 @@ impl Scene {
 
     /// Waits until exactly these answer the client over TCP.
     pub(crate) fn wait_for_answers(&self, to: SocketAddr, backends: &[&str]) {
-        // Longer than an emulated node may be busy, and shorter than the ten seconds after which a
-        // folder is looked at that told of no change.
-        const LIMIT: Duration = Duration::from_secs(8);
         let mut last = Vec::new();
-        let settled = wait_until(LIMIT, || {
+        let settled = wait_until(TOLD, || {
             last = self.answering(to);
             last == backends
         });

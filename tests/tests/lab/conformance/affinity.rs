@@ -2,7 +2,7 @@
 
 mod outside;
 
-use svclb_tests::SOON;
+use svclb_tests::{SOON, wait_until};
 
 use super::super::scene::{Scene, v4, web, web_service};
 use super::ask::{KINDS, answered_by, publish};
@@ -16,7 +16,7 @@ fn should_be_able_to_switch_session_affinity_for_service_with_type_cluster_ip() 
         scene.manifests.put("web.yaml", &objects).unwrap();
         for kind in KINDS {
             let mut backends = Vec::new();
-            let settled = svclb_tests::wait_until(SOON, || {
+            let settled = wait_until(SOON, || {
                 let tally = scene.client.repeat(kind, web(v4(10)), 15).unwrap();
                 assert_eq!(tally.failed(), 0, "{tally:?}");
                 backends = tally.answers.into_keys().collect();
