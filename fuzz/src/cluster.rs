@@ -8,7 +8,7 @@ use svclb_common::{
 };
 use svclb_core::fake::{Contents, FakeMaps};
 use svclb_core::invariants;
-use svclb_core::model::{Event, Object, ObjectKey, Site};
+use svclb_core::model::{Event, NodeConfig, Object, ObjectKey};
 use svclb_core::planner::Planner;
 use svclb_core::writer::Writer;
 
@@ -43,7 +43,7 @@ impl Cluster {
     /// One that starts where another left these contents.
     fn holding(contents: Contents) -> Self {
         let mut planner = Planner::new(NODE);
-        planner.set_site(Site {
+        planner.set_node_config(NodeConfig {
             node_port_ips: vec![[192, 0, 2, 1].into()],
             external_ips: true,
         });

@@ -350,19 +350,19 @@ impl fmt::Debug for SlotKey {
     Immutable,
     KnownLayout,
 )]
-pub struct Place(u8);
+pub struct Locality(u8);
 
-impl Place {
+impl Locality {
     /// On another node, or outside the cluster.
-    pub const ELSEWHERE: Self = Self(0);
+    pub const REMOTE: Self = Self(0);
     /// On this node (`EndpointSlice.endpoints[].nodeName`): packets reach it, and its answers
     /// come back, by way of this node alone.
-    pub const HERE: Self = Self(1);
+    pub const LOCAL: Self = Self(1);
 
     /// Whether it is on this node.
     #[inline(always)]
-    pub const fn is_here(self) -> bool {
-        self.0 == Self::HERE.0
+    pub const fn is_local(self) -> bool {
+        self.0 == Self::LOCAL.0
     }
 }
 
@@ -382,7 +382,7 @@ pub struct SlotValue {
     /// The backend's port.
     pub port: PortBe,
     /// Where the backend is.
-    pub place: Place,
+    pub locality: Locality,
     /// Always zero.
     pub reserved: u8,
 }
@@ -401,7 +401,7 @@ pub struct BackendValue {
     /// The backend's protocol.
     pub proto: Proto,
     /// Where it is.
-    pub place: Place,
+    pub locality: Locality,
 }
 
 impl BackendValue {
@@ -411,13 +411,13 @@ impl BackendValue {
             addr,
             port,
             proto,
-            place: Place::ELSEWHERE,
+            locality: Locality::REMOTE,
         }
     }
 
     /// The same backend at a place.
-    pub const fn at(self, place: Place) -> Self {
-        Self { place, ..self }
+    pub const fn at(self, locality: Locality) -> Self {
+        Self { locality, ..self }
     }
 
     /// The address and port together.

@@ -35,8 +35,8 @@ pub use flow::{
     Tuple,
 };
 pub use frontend::{
-    BackendId, BackendValue, FrontendFlags, FrontendKey, FrontendValue, Generation, Place, Scope,
-    ServiceId, SlotIndex, SlotKey, SlotRange, SlotValue,
+    BackendId, BackendValue, FrontendFlags, FrontendKey, FrontendValue, Generation, Locality,
+    Scope, ServiceId, SlotIndex, SlotKey, SlotRange, SlotValue,
 };
 pub use meta::{ABI_VERSION, MAGIC, Meta};
 pub use pick::{pick, spread};

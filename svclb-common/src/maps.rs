@@ -18,7 +18,7 @@ pub const AFFINITY: &str = "AFFINITY";
 /// Array of [`PeerSlot`](crate::PeerSlot), indexed by socket cookie modulo its length.
 pub const PEERS: &str = "PEERS";
 /// Socket-local storage, [`TranslationRing`](crate::TranslationRing).
-pub const PEER_RINGS: &str = "PEER_RINGS";
+pub const UDP_TRANSLATIONS: &str = "UDP_TRANSLATIONS";
 /// Hash, [`OverflowKey`](crate::OverflowKey) → [`OverflowValue`](crate::OverflowValue).
 pub const PEER_OVERFLOW: &str = "PEER_OVERFLOW";
 /// Hash, [`FlowKey`](crate::FlowKey) → [`FlowValue`](crate::FlowValue).
@@ -47,7 +47,7 @@ pub const SINCE: [(&str, u32); 15] = [
     (SERVICES, 1),
     (AFFINITY, 1),
     (PEERS, 1),
-    (PEER_RINGS, 1),
+    (UDP_TRANSLATIONS, 1),
     (PEER_OVERFLOW, 1),
     (FLOWS, 2),
     (FRAGMENTS, 2),

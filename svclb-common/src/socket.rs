@@ -65,7 +65,7 @@ pub struct PeerSlot {
     /// it then reads one; otherwise it takes its one back and remembers elsewhere. An
     /// addition without a result is all that Linux 5.10 offers: compare-and-exchange came
     /// with 5.12.
-    pub claims: u64,
+    pub acquisitions: u64,
     /// What the owner's peer was.
     pub translation: Translation,
 }
@@ -112,7 +112,7 @@ pub struct OverflowValue {
     pub reserved_word: u32,
 }
 
-/// Value of `PEER_RINGS` (socket-local storage): the latest translations of one socket, 672 bytes.
+/// Value of `UDP_TRANSLATIONS` (socket-local storage): the latest translations of one socket, 672 bytes.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct TranslationRing {

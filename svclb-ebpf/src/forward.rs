@@ -11,7 +11,7 @@ use crate::counters::count;
 use crate::family::{Endpoint, Family, peer, protocol, set_peer};
 use crate::kernel::{ALLOW, is_of_the_host, netns_cookie, socket_cookie};
 use crate::slots::{random_slot, slot_at};
-use crate::{affinity, log, maps, peers, refuse, reverse, rings, sources};
+use crate::{affinity, log, maps, peers, refuse, reverse, sources, udp_translations};
 
 /// Rewrites the peer of a call if it is a Service address.
 #[inline(always)]
@@ -58,9 +58,10 @@ pub(crate) fn forward<F: Family, C: Call>(ctx: &SockAddrContext) -> i32 {
     // A TCP socket has one peer for its life, and there are many of them: the cheap way.
     let remembered = C::CONNECTS
         && matches!(proto, Proto::TCP)
-        && (rings::remember_mptcp(ctx, &translation) || peers::claim(ctx, &translation));
+        && (udp_translations::remember_mptcp(ctx, &translation)
+            || peers::acquire(ctx, &translation));
     if !remembered {
-        rings::remember(ctx, &translation);
+        udp_translations::remember(ctx, &translation);
     }
     set_peer::<F>(
         ctx,
@@ -104,7 +105,7 @@ fn send_slot(
     wanted: Endpoint,
 ) -> Option<SlotValue> {
     if frontend.flags.contains(FrontendFlags::MEMBERS)
-        && let Some(backend) = rings::backend_of(ctx, wanted)
+        && let Some(backend) = udp_translations::backend_of(ctx, wanted)
         && let Some(slot) = slot_at(frontend, SlotIndex::member(backend))
         && frontend.internal.contains(slot.position)
     {

@@ -28,9 +28,9 @@ mod packet;
 mod peers;
 mod refuse;
 mod reverse;
-mod rings;
 mod slots;
 mod sources;
+mod udp_translations;
 
 use aya_ebpf::macros::{cgroup_sock, cgroup_sock_addr, classifier, xdp};
 use aya_ebpf::programs::{SockAddrContext, SockContext, TcContext, XdpContext};

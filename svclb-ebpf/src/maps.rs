@@ -8,7 +8,7 @@
 //! | `BACKENDS`, `SERVICES` | agent | agent |
 //! | `AFFINITY` | connect, packets | connect, packets |
 //! | `PEERS` | connect, `sock_release` | getpeername |
-//! | `PEER_RINGS`, `PEER_OVERFLOW` | connect, sendmsg, `sock_release` | recvmsg, getpeername, sendmsg |
+//! | `UDP_TRANSLATIONS`, `PEER_OVERFLOW` | connect, sendmsg, `sock_release` | recvmsg, getpeername, sendmsg |
 //! | `FLOWS` | packets | packets, agent (removes) |
 //! | `FRAGMENTS` | packets | packets |
 //! | `DEVICES` | agent | packets |
@@ -67,7 +67,7 @@ pub(crate) static AFFINITY: LruHashMap<AffinityKey, AffinityValue> =
 pub(crate) static PEERS: Array<PeerSlot> = Array::with_max_entries(SIZES.peers, 0);
 
 #[btf_map]
-pub(crate) static PEER_RINGS: SkStorage<TranslationRing> = SkStorage::new();
+pub(crate) static UDP_TRANSLATIONS: SkStorage<TranslationRing> = SkStorage::new();
 
 #[map]
 pub(crate) static PEER_OVERFLOW: HashMap<OverflowKey, OverflowValue> =

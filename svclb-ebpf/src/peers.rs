@@ -17,10 +17,10 @@ fn slot_of(cookie: u64) -> Option<*mut PeerSlot> {
     PEERS.get_ptr_mut(cookie as u32 & PEERS_MASK.load())
 }
 
-/// Adds to the claims of a slot, by an addition without a result: see [`PeerSlot::claims`].
+/// Adds to the acquisitions of a slot, by an addition without a result: see [`PeerSlot::acquisitions`].
 #[inline(always)]
 fn add_claims(slot: *mut PeerSlot, number: u64) {
-    // SAFETY: the slot is map memory, valid for the run, and its claims are aligned. An
+    // SAFETY: the slot is map memory, valid for the run, and its acquisitions are aligned. An
     // instruction of its own, since `core` offers only additions that return a result.
     unsafe {
         asm!(
@@ -31,25 +31,25 @@ fn add_claims(slot: *mut PeerSlot, number: u64) {
     }
 }
 
-const _: () = assert!(core::mem::offset_of!(PeerSlot, claims) == 8);
+const _: () = assert!(core::mem::offset_of!(PeerSlot, acquisitions) == 8);
 
 /// Remembers the translation of a TCP socket; `false` if the slot is another socket's.
 #[inline(always)]
-pub(crate) fn claim(ctx: &SockAddrContext, translation: &Translation) -> bool {
+pub(crate) fn acquire(ctx: &SockAddrContext, translation: &Translation) -> bool {
     let cookie = socket_cookie(ctx);
     let Some(slot) = slot_of(cookie) else {
         return false;
     };
-    // SAFETY: map memory, valid for the run. Only the owner writes more than the claims,
+    // SAFETY: map memory, valid for the run. Only the owner writes more than the acquisitions,
     // and a cookie of ours was written by ourselves: this socket connects again.
     unsafe {
         if (&raw const (*slot).cookie).read_volatile() != cookie {
-            if (&raw const (*slot).claims).read_volatile() != 0 {
+            if (&raw const (*slot).acquisitions).read_volatile() != 0 {
                 count(Counter::PeerFallback);
                 return false;
             }
             add_claims(slot, 1);
-            if (&raw const (*slot).claims).read_volatile() != 1 {
+            if (&raw const (*slot).acquisitions).read_volatile() != 1 {
                 add_claims(slot, 1_u64.wrapping_neg());
                 count(Counter::PeerFallback);
                 return false;

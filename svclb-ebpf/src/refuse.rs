@@ -8,7 +8,7 @@ use crate::counters::count;
 use crate::family::{Endpoint, Family, set_peer};
 use crate::kernel::{ALLOW, DENY, set_retval};
 use crate::maps::HAS_SET_RETVAL;
-use crate::{log, rings};
+use crate::{log, udp_translations};
 
 const ECONNREFUSED: i32 = 111;
 
@@ -47,7 +47,7 @@ pub(crate) fn refuse<F: Family, C: Call>(
     }
     let refuser = refuser::<F, C>(proto, wanted);
     if C::CONNECTS && matches!(proto, Proto::UDP) {
-        rings::remember(
+        udp_translations::remember(
             ctx,
             &Translation {
                 frontend_addr: wanted.addr,
@@ -75,7 +75,7 @@ pub(crate) fn holds<F: Family, C: Call>(
     if HAS_SET_RETVAL.load() != 0 || !C::CONNECTS || !matches!(proto, Proto::UDP) {
         return false;
     }
-    F::source(ctx).is_loopback() && rings::leads_to(ctx, refuser::<F, C>(proto, wanted))
+    F::source(ctx).is_loopback() && udp_translations::leads_to(ctx, refuser::<F, C>(proto, wanted))
 }
 
 /// Where a call is refused that may not fail in the hook.

@@ -4,7 +4,7 @@ use aya_ebpf::programs::{SockAddrContext, SockContext};
 
 use crate::family::{Endpoint, Family, peer, set_peer};
 use crate::kernel::{ALLOW, socket_cookie};
-use crate::{peers, rings};
+use crate::{peers, udp_translations};
 
 /// Shows the Service address in a call that reports a peer or a source.
 ///
@@ -25,7 +25,7 @@ pub(crate) fn reverse<F: Family>(ctx: &SockAddrContext) -> i32 {
         );
         return ALLOW;
     }
-    if let Some(shown) = rings::frontend_of(ctx, actual) {
+    if let Some(shown) = udp_translations::frontend_of(ctx, actual) {
         set_peer::<F>(ctx, shown);
     }
     ALLOW
@@ -38,9 +38,9 @@ pub(crate) fn direct(ctx: &SockAddrContext, peer: Endpoint) {
     if let Some(known) = peers::find(ctx)
         && known.leads_to(peer.addr, peer.port)
     {
-        peers::claim(ctx, &known.itself());
+        peers::acquire(ctx, &known.itself());
     }
-    rings::direct(ctx, peer);
+    udp_translations::direct(ctx, peer);
 }
 
 /// Forgets a socket that is released. Its ring goes with it.
@@ -48,6 +48,6 @@ pub(crate) fn direct(ctx: &SockAddrContext, peer: Endpoint) {
 pub(crate) fn forget(ctx: &SockContext) -> i32 {
     let cookie = socket_cookie(ctx);
     peers::release(cookie);
-    rings::release(ctx, cookie);
+    udp_translations::release(ctx, cookie);
     ALLOW
 }

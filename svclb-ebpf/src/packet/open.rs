@@ -128,7 +128,7 @@ fn give<F: Frame>(
         ..tuple
     };
     // A client inside the cluster would be answered by the backend itself, past this node.
-    let own = if slot.place.is_here() && !is_inside {
+    let own = if slot.locality.is_local() && !is_inside {
         None
     } else {
         match source(frame, scratch, slot.addr, is_inside) {

@@ -4,7 +4,9 @@ use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use crate::model::{EndpointSlice, Event, Node, Object, ObjectKey, ObjectName, Service, Site};
+use crate::model::{
+    EndpointSlice, Event, Node, NodeConfig, Object, ObjectKey, ObjectName, Service,
+};
 
 /// All Services and EndpointSlices, and which Services changed since the last round.
 ///
@@ -19,7 +21,7 @@ pub struct Cluster {
     /// The Service of each slice, so that a deleted or relabelled slice finds it.
     owners: HashMap<ObjectName, Arc<str>>,
     node: Node,
-    site: Site,
+    node_config: NodeConfig,
     /// Whether the source has said what this node is like.
     node_known: bool,
     dirty: BTreeSet<ObjectName>,
@@ -145,16 +147,16 @@ impl Cluster {
     }
 
     /// Takes in what the agent found out about its node.
-    pub(crate) fn set_site(&mut self, site: Site) {
-        if site != self.site {
-            self.site = site;
+    pub(crate) fn set_node_config(&mut self, node_config: NodeConfig) {
+        if node_config != self.node_config {
+            self.node_config = node_config;
             self.mark_all_dirty();
         }
     }
 
     /// What the agent knows of its node.
-    pub(crate) const fn site(&self) -> &Site {
-        &self.site
+    pub(crate) const fn node_config(&self) -> &NodeConfig {
+        &self.node_config
     }
 
     /// Whether everything that exists has been said at least once.

@@ -77,7 +77,7 @@ impl Timeouts {
     /// down to a twelfth of its time: else the flows of two minutes would be all that a node
     /// can take. What goes on is remembered as long as ever, also when there is no room.
     #[must_use]
-    pub fn pressed(&self, entries: usize, capacity: usize) -> Self {
+    pub fn under_pressure(&self, entries: usize, capacity: usize) -> Self {
         if !is_pressed(entries, capacity) {
             return *self;
         }
@@ -183,11 +183,11 @@ mod tests {
     fn the_fuller_the_map_the_sooner_is_forgotten_what_is_over_and_nothing_else() {
         let timeouts = Timeouts::default();
         for entries in [0, 500] {
-            assert_eq!(timeouts.pressed(entries, 1000), timeouts);
+            assert_eq!(timeouts.under_pressure(entries, 1000), timeouts);
         }
-        let seconds = |entries| timeouts.pressed(entries, 1000).tcp_closed.as_secs();
+        let seconds = |entries| timeouts.under_pressure(entries, 1000).tcp_closed.as_secs();
         assert_eq!([750, 900, 990, 1000].map(seconds), [60, 24, 10, 10]);
-        let full = timeouts.pressed(1000, 1000);
+        let full = timeouts.under_pressure(1000, 1000);
         let still = Timeouts {
             tcp_opening: full.tcp_opening,
             tcp_closed: full.tcp_closed,
@@ -197,7 +197,7 @@ mod tests {
         };
         assert_eq!(full, still);
         assert!(full.udp < timeouts.udp && full.tcp_opening < timeouts.tcp_opening);
-        assert_eq!(timeouts.pressed(0, 0), timeouts, "no map at all");
+        assert_eq!(timeouts.under_pressure(0, 0), timeouts, "no map at all");
     }
 
     #[test]

@@ -339,7 +339,7 @@ impl Image {
     /// Puts to rest what nothing uses, and returns the ids whose rest is over.
     ///
     /// `now` is any clock that only goes forward.
-    pub(crate) fn rested(
+    pub(crate) fn quarantined(
         &mut self,
         now: Duration,
         rest: Duration,
@@ -533,7 +533,7 @@ pub(crate) const fn slot_value(id: BackendId, backend: BackendValue, position: u
         backend: id,
         position,
         port: backend.port,
-        place: backend.place,
+        locality: backend.locality,
         reserved: 0,
     }
 }

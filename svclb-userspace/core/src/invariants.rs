@@ -65,7 +65,7 @@ pub fn check(maps: &Snapshot) -> Vec<Violation> {
                 continue;
             };
             let agrees = maps.backends.get(&found.backend).is_some_and(|b| {
-                (b.addr, b.port, b.place) == (found.addr, found.port, found.place)
+                (b.addr, b.port, b.locality) == (found.addr, found.port, found.locality)
             });
             if !agrees {
                 violations.push(Violation::SlotWithoutBackend(slot, found.backend));

@@ -4,7 +4,7 @@
 //! ```text
 //! source ─► cluster ─► planner ─► diff ─► writer ─► maps
 //! (events)  (index)    (rules:    (ops)   (order)   (the kernel's, or the fake)
-//!                       plan, claims)
+//!                       plan, conflicts)
 //! ```
 //!
 //! No I/O, no clock, no randomness: time comes in as an argument, and the maps behind the
@@ -13,7 +13,7 @@
 //!
 //! Where things are:
 //! * Kubernetes' rules: [`plan`];
-//! * who has an address that two Services claim: `claims`; and a health check's port:
+//! * who has an address that two Services claim: `conflicts`; and a health check's port:
 //!   `health_checks`;
 //! * the order of writes: [`op::Phase`], and nowhere else;
 //! * what the maps hold now: [`image`];
@@ -21,21 +21,22 @@
 #![forbid(unsafe_code)]
 
 pub mod apply;
-mod claims;
 pub mod cluster;
+mod conflicts;
 pub mod conntrack;
 pub mod diff;
+pub mod error_chain;
 #[cfg(feature = "testing")]
 pub mod fake;
 mod health_checks;
 mod ids;
 pub mod image;
 pub mod invariants;
+pub mod log_once;
 pub mod model;
 pub mod op;
 pub mod plan;
 pub mod planner;
-pub mod told;
 pub mod writer;
 
 pub use svclb_common as abi;

@@ -224,7 +224,7 @@ pub struct Node {
 
 /// What of this node no object says: what its agent was told, and what it looked up.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Site {
+pub struct NodeConfig {
     /// The addresses at which NodePorts answer, of both families.
     pub node_port_ips: Vec<IpAddr>,
     /// Whether `Service.spec.externalIPs` are served.

@@ -13,9 +13,9 @@ use svclb_common::{
     Proto, ServiceFamily, ServiceId, ServiceRecord, SlotRange, SourceRange,
 };
 
-use crate::model::{EndpointSlice, Family, Node, Service, ServicePort, Site, TrafficPolicy};
+use crate::model::{EndpointSlice, Family, Node, NodeConfig, Service, ServicePort, TrafficPolicy};
 use endpoints::Endpoints;
-pub(crate) use frontends::claimed;
+pub(crate) use frontends::candidates;
 pub use frontends::{Frontend, FrontendKind};
 use frontends::{families, of_port, other_ports, served_ports};
 pub use health::{HealthCheck, health_check, ineligible};
@@ -111,7 +111,7 @@ pub fn plan<'a>(
     service: &Service,
     slices: impl Iterator<Item = &'a EndpointSlice> + Clone,
     node: &Node,
-    site: &Site,
+    node_config: &NodeConfig,
 ) -> Vec<PortPlan> {
     let mut plans = Vec::new();
     for family in families(service) {
@@ -123,7 +123,7 @@ pub fn plan<'a>(
             let endpoints = Endpoints::of(port, slices.clone(), family);
             let (slots, choices) = endpoints.arrange(service, node);
             let affinity_seconds = service.affinity_seconds.unwrap_or(0);
-            let frontends = of_port(service, port, family, site);
+            let frontends = of_port(service, port, family, node_config);
             let has_balancer = frontends
                 .iter()
                 .any(|frontend| frontend.kind == FrontendKind::LoadBalancer);

@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use svclb_common::{BackendValue, FrontendKey, Generation, ServiceId, ServiceRecord};
 
-use crate::claims::Claims;
 use crate::cluster::Cluster;
+use crate::conflicts::Conflicts;
 use crate::health_checks::HealthChecks;
-use crate::model::{Event, ObjectName, Site};
-use crate::plan::{Frontend, HealthCheck, PortPlan, claimed, health_check, plan, serves};
+use crate::model::{Event, NodeConfig, ObjectName};
+use crate::plan::{Frontend, HealthCheck, PortPlan, candidates, health_check, plan, serves};
 
 /// What changed since the round before.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -18,14 +18,14 @@ pub struct Round {
     /// Service ports that are no more.
     pub removed: Vec<ServiceRecord>,
     /// Contests over an address and port that began or ended.
-    pub contests: Vec<Contest>,
+    pub conflicts: Vec<Conflict>,
     /// Health checks that are new or different now, or, if `None`, no more.
     pub health_checks: BTreeMap<ObjectName, Option<HealthCheck>>,
 }
 
 /// A Service began or ceased to wait for a frontend that another Service holds.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Contest {
+pub struct Conflict {
     /// The address and port.
     pub frontend: FrontendKey,
     /// Who waits, or waited.
@@ -37,7 +37,7 @@ pub struct Contest {
 /// Turns events into rounds.
 pub struct Planner {
     cluster: Cluster,
-    claims: Claims,
+    conflicts: Conflicts,
     /// Services that have to be in one round.
     partners: HashMap<ObjectName, BTreeSet<ObjectName>>,
     /// The Service ports in the maps for each Service, by the plans given out so far.
@@ -51,7 +51,7 @@ impl Planner {
     pub fn new(node_name: &str) -> Self {
         Self {
             cluster: Cluster::new(node_name),
-            claims: Claims::default(),
+            conflicts: Conflicts::default(),
             partners: HashMap::new(),
             given: HashMap::new(),
             waiting: BTreeMap::new(),
@@ -70,8 +70,8 @@ impl Planner {
     }
 
     /// Takes in what the agent found out about its node: the addresses of NodePorts.
-    pub fn set_site(&mut self, site: Site) {
-        self.cluster.set_site(site);
+    pub fn set_node_config(&mut self, node_config: NodeConfig) {
+        self.cluster.set_node_config(node_config);
     }
 
     /// Plans a Service again in the next round, after its writes failed.
@@ -92,7 +92,7 @@ impl Planner {
     /// Whether a flow from a frontend to a backend may go on: the Service that has the
     /// frontend still has a serving endpoint there.
     pub fn serves(&self, frontend: &FrontendKey, backend: &BackendValue) -> bool {
-        let Some(name) = self.claims.holder(frontend) else {
+        let Some(name) = self.conflicts.holder(frontend) else {
             return false;
         };
         let slices = self.cluster.slices(name);
@@ -104,9 +104,9 @@ impl Planner {
     /// Whether a frontend refuses its clients inside the cluster: its Service has no endpoint
     /// for them, or not the port.
     pub fn refuses(&self, frontend: &FrontendKey) -> bool {
-        let Some(name) = self.claims.holder(frontend) else {
+        let Some(name) = self.conflicts.holder(frontend) else {
             let others = FrontendKey::other_ports(frontend.addr, frontend.scope);
-            return self.claims.holder(&others).is_some();
+            return self.conflicts.holder(&others).is_some();
         };
         self.plan_one(name).iter().any(|plan| {
             let frontends = plan.frontends.iter();
@@ -167,10 +167,13 @@ impl Planner {
         let dirty: Vec<_> = self.cluster.dirty().cloned().collect();
         for name in dirty {
             let (created, keys) = match self.cluster.service(&name) {
-                Some(service) => (service.created, claimed(service, self.cluster.site())),
+                Some(service) => (
+                    service.created,
+                    candidates(service, self.cluster.node_config()),
+                ),
                 None => (0, Vec::new()),
             };
-            for other in self.claims.set(&name, created, keys) {
+            for other in self.conflicts.set(&name, created, keys) {
                 self.cluster.mark_dirty(other.clone());
                 self.partners
                     .entry(other.clone())
@@ -187,7 +190,7 @@ impl Planner {
                 service,
                 self.cluster.slices(name),
                 self.cluster.node(),
-                self.cluster.site(),
+                self.cluster.node_config(),
             )
         })
     }
@@ -213,7 +216,7 @@ impl Planner {
         for plan in &mut plans {
             plan.frontends.sort_unstable();
             plan.frontends.retain(|Frontend { key, .. }| {
-                let Some(holder) = self.claims.holder(key) else {
+                let Some(holder) = self.conflicts.holder(key) else {
                     return false;
                 };
                 if *holder != name {
@@ -251,7 +254,7 @@ impl Planner {
     ) {
         let before = self.waiting.remove(name).unwrap_or_default();
         for frontend in before.keys().filter(|key| !waits.contains_key(key)) {
-            round.contests.push(Contest {
+            round.conflicts.push(Conflict {
                 frontend: *frontend,
                 waiting: name.clone(),
                 holder: None,
@@ -261,7 +264,7 @@ impl Planner {
             .iter()
             .filter(|(key, holder)| before.get(key) != Some(holder))
         {
-            round.contests.push(Contest {
+            round.conflicts.push(Conflict {
                 frontend: *frontend,
                 waiting: name.clone(),
                 holder: Some(holder.clone()),

@@ -23,7 +23,7 @@ use crate::planner::Round;
 
 /// How long an id stays taken after its last use, so that nothing which still holds it
 /// (conntrack, affinity) can mean another's.
-pub const REST: Duration = Duration::from_secs(60);
+pub const QUARANTINE: Duration = Duration::from_secs(60);
 
 /// The most operations that are spelled out at once; bounds memory, not correctness.
 const CHUNK: usize = 8192;
@@ -324,7 +324,7 @@ impl<M: Maps> Writer<M> {
     /// # Errors
     /// [`Failure`]; the rest is tried again by the next call.
     pub fn free(&mut self, now: Duration, rest: Duration) -> Result<usize, Failure> {
-        let (backends, services) = self.image.rested(now, rest);
+        let (backends, services) = self.image.quarantined(now, rest);
         let backends: Vec<_> = backends.into_iter().map(Op::DeleteBackend).collect();
         let services: Vec<_> = services.into_iter().map(Op::DeleteService).collect();
         let (backends, result) = self.delete(&backends);

@@ -112,7 +112,7 @@ fn round(from: &State, to: &State) -> Round {
             .filter(|n| !to.contains_key(n))
             .map(|n| record(*n))
             .collect(),
-        contests: Vec::new(),
+        conflicts: Vec::new(),
         health_checks: BTreeMap::new(),
     }
 }

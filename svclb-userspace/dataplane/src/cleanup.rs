@@ -6,13 +6,13 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use crate::attach::PROGRAMS;
-use crate::claim::{Claim, ClaimError};
 use crate::links::release;
+use crate::migration::remove_maps;
 use crate::packets::{device_pins, remove_filters};
+use crate::pin_lock::{PinLock, PinLockError};
 use crate::pinned::Pinned;
 use crate::pins::Pins;
 use crate::ports::PortRange;
-use crate::succession::remove_maps;
 use crate::sys;
 
 /// Why not everything was removed.
@@ -20,7 +20,7 @@ use crate::sys;
 pub enum CleanupError {
     /// It would come back.
     #[error(transparent)]
-    Claim(#[from] ClaimError),
+    PinLock(#[from] PinLockError),
     /// Something resists.
     #[error("{path} cannot be removed: {source}; run `svclb cleanup` as root again", path = .path.display())]
     Remove {
@@ -42,7 +42,7 @@ pub fn cleanup(pin_dir: &Path) -> Result<Vec<PathBuf>, CleanupError> {
     if !pin_dir.exists() {
         return Ok(removed);
     }
-    let _claim = Claim::new(pin_dir)?;
+    let _pin_lock = PinLock::new(pin_dir)?;
     for program in &PROGRAMS {
         let path = pins.link(program.name);
         // Detached even if another process still holds the link.

@@ -106,7 +106,7 @@ impl Flows {
         let now = monotonic_ns()?;
         let all = read_all::<FlowKey, FlowValue>(&self.0)?;
         let capacity = self.0.max_entries as usize;
-        let timeouts = timeouts.pressed(all.len(), capacity);
+        let timeouts = timeouts.under_pressure(all.len(), capacity);
         let mut swept = Swept {
             entries: all.len(),
             ..Swept::default()

@@ -9,7 +9,6 @@
 //! All `unsafe` of the agent is in `sys`, the wrappers over `bpf(2)`.
 
 mod attach;
-mod claim;
 mod cleanup;
 mod device_map;
 mod features;
@@ -18,20 +17,20 @@ mod flows;
 mod kernel_log;
 mod kernel_maps;
 mod links;
+mod migration;
 mod mounts;
 mod open;
 mod packets;
+mod pin_lock;
 mod pinned;
 mod pins;
 mod planned;
 mod port_bits;
 mod ports;
-mod sockets;
-mod succession;
 mod sys;
+mod udp_sockets;
 
 pub use attach::{AttachError, Attachment, PROGRAMS};
-pub use claim::ClaimError;
 pub use cleanup::{CleanupError, cleanup};
 pub use device_map::Devices;
 pub use features::{Features, features};
@@ -42,9 +41,10 @@ pub use open::{Dataplane, OpenError, Options};
 pub use packets::{
     Attached, DeviceAttachment, DeviceError, Passing, TestRun, XdpMode, detach_filters,
 };
+pub use pin_lock::PinLockError;
 pub use pinned::{Affinity, Pinned, PinnedError};
 pub use ports::PortRange;
-pub use sockets::{Destroyed, ScanError, UdpSocket, UdpSockets, UdpSocketsError, can_destroy};
+pub use udp_sockets::{Destroyed, ScanError, UdpSocket, UdpSockets, UdpSocketsError, can_destroy};
 
 /// The eBPF object; empty in a binary that was built without it.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/svclb-ebpf"));

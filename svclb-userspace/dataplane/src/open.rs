@@ -14,21 +14,21 @@ use nix::sys::statfs::{BPF_FS_MAGIC, CGROUP2_SUPER_MAGIC, FsType, statfs};
 use nix::unistd::geteuid;
 use svclb_common::Meta;
 use svclb_common::maps::{self as names, Sizes};
-use svclb_core::told::with_causes;
+use svclb_core::error_chain::error_chain;
 
 use crate::attach::{self, AttachError, Attachment, PROGRAMS};
-use crate::claim::{Claim, ClaimError};
 use crate::device_map::Devices;
 use crate::features::{Features, features};
 use crate::flows::Flows;
 use crate::kernel_maps::KernelMaps;
 use crate::links::Links;
+use crate::pin_lock::{PinLock, PinLockError};
 use crate::pinned::PinnedError;
 use crate::pins::Pins;
 use crate::port_bits::PortBits;
 use crate::ports::PortRange;
-use crate::sockets::{UdpSockets, UdpSocketsError};
-use crate::{OBJECT, packets, succession, sys};
+use crate::udp_sockets::{UdpSockets, UdpSocketsError};
+use crate::{OBJECT, migration, packets, sys};
 
 /// What the data path is made of.
 #[derive(Clone, Debug)]
@@ -70,7 +70,7 @@ pub enum OpenError {
     #[error("the pin directory {path} cannot be made: {source}; give another with --pin-dir", path = .path.display())]
     PinDir { path: PathBuf, source: io::Error },
     #[error(transparent)]
-    Claim(#[from] ClaimError),
+    PinLock(#[from] PinLockError),
     #[error("the maps pinned in {path} have layout version {found} and this svclb has {ours}; run `svclb cleanup --pin-dir {path}` and start again (connections made before stay, new ones wait until then)", path = .path.display())]
     OtherAbi {
         path: PathBuf,
@@ -106,7 +106,7 @@ pub enum OpenError {
 pub struct Dataplane {
     ebpf: Ebpf,
     pins: Pins,
-    claim: Claim,
+    pin_lock: PinLock,
     links: Links,
     /// By name: programs hold maps too, but who removes a pin makes a map nameless.
     maps: Vec<(&'static str, sys::Map)>,
@@ -127,9 +127,9 @@ impl Dataplane {
         check_machine(options)?;
         let pins = Pins::new(&options.pin_dir);
         make_dir(pins.dir())?;
-        let claim = Claim::new(pins.dir())?;
+        let pin_lock = PinLock::new(pins.dir())?;
         let mut warnings = Vec::new();
-        let pins = succession::begin(pins, &mut warnings)?;
+        let pins = migration::begin(pins, &mut warnings)?;
         make_pin_dir(&pins)?;
         let sizes = adopted_sizes(&pins, options.sizes, &mut warnings)?;
         let features = features();
@@ -147,7 +147,7 @@ impl Dataplane {
         let held = names::all().map(hold).collect::<io::Result<_>>();
         Ok(Self {
             ebpf,
-            claim,
+            pin_lock,
             links: Links::new(pins.clone()),
             maps: held.map_err(maps)?,
             pins,
@@ -190,11 +190,11 @@ impl Dataplane {
     /// how many.
     ///
     /// # Errors
-    /// [`OpenError::PinDir`], [`OpenError::Claim`] if another agent is there by now, or
+    /// [`OpenError::PinDir`], [`OpenError::PinLock`] if another agent is there by now, or
     /// [`OpenError::Maps`].
     pub fn pin_again(&mut self) -> Result<usize, OpenError> {
         make_pin_dir(&self.pins)?;
-        self.claim.renew()?;
+        self.pin_lock.renew()?;
         let mut pinned = 0;
         for (name, map) in &self.maps {
             let path = self.pins.map(name);
@@ -215,9 +215,9 @@ impl Dataplane {
     ///
     /// # Errors
     /// [`OpenError::PinDir`].
-    pub fn succeed(&mut self) -> Result<(), OpenError> {
+    pub fn migrate(&mut self) -> Result<(), OpenError> {
         if self.pins.is_beside() {
-            self.pins = succession::end(&self.pins).map_err(|source| OpenError::PinDir {
+            self.pins = migration::end(&self.pins).map_err(|source| OpenError::PinDir {
                 path: self.pins.dir().to_owned(),
                 source,
             })?;
@@ -424,7 +424,7 @@ fn load_object(
         .load(OBJECT)
         .map_err(|error| {
             let cause = system_error(&error);
-            short_of(cause).unwrap_or_else(|| OpenError::Object(with_causes(&error)))
+            short_of(cause).unwrap_or_else(|| OpenError::Object(error_chain(&error)))
         })
 }
 

@@ -138,7 +138,7 @@ impl Pinned {
     pub fn sockets(&self) -> io::Result<Vec<(u64, Translation)>> {
         Ok(read_all::<u32, PeerSlot>(&self.peers)?
             .into_iter()
-            .filter(|(_, slot)| slot.claims > 0)
+            .filter(|(_, slot)| slot.acquisitions > 0)
             .map(|(_, slot)| (slot.cookie, slot.translation))
             .collect())
     }

@@ -84,7 +84,7 @@ fn slot(generation: u32, position: u32) -> (SlotKey, SlotValue) {
         backend: BackendId::new(position + 1),
         position,
         port: PortBe::new(80),
-        place: svclb_common::Place::ELSEWHERE,
+        locality: svclb_common::Locality::REMOTE,
         reserved: 0,
     };
     (key, value)
@@ -246,7 +246,7 @@ fn maps_of_another_layout_are_replaced_by_new_ones_that_were_made_beside_them() 
         let attached = dataplane.attach().unwrap();
         let replaced = |how: &Attachment| matches!(how, Attachment::Replaced(_));
         assert!(attached.iter().all(replaced), "{attached:?}");
-        dataplane.succeed().unwrap();
+        dataplane.migrate().unwrap();
         assert_eq!(entries(&place), ["links", "maps"]);
         assert!(Pinned::open(place.pin_dir()).is_ok());
         let after = ["PEERS", "FRONTENDS", "META"].map(|map| id(&place, map));

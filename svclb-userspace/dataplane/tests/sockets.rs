@@ -85,7 +85,7 @@ impl Place {
             backend: BackendId::new(id),
             position: 0,
             port: PortBe::new(backend.port()),
-            place: svclb_common::Place::ELSEWHERE,
+            locality: svclb_common::Locality::REMOTE,
             reserved: 0,
         };
         let key = FrontendKey {

@@ -4,7 +4,7 @@
 //! connection, with a growing delay. What it lists again is compared here with what was
 //! said, so that an API server that comes back after an hour changes only what changed. A list
 //! that has nothing, where there was something, or objects older than those that were said, is
-//! asked for again until the API server has stood by it for a while: see [`Doubt`].
+//! asked for again until the API server has stood by it for a while: see [`RelistGuard`].
 
 use std::collections::{HashMap, HashSet};
 use std::fmt::Debug;
@@ -21,18 +21,18 @@ use kube::runtime::watcher::{self, Event as Watched};
 use kube::runtime::{WatchStreamExt, watcher as watch};
 use kube::{Api, Client, Config, Resource};
 use serde::de::DeserializeOwned;
+use svclb_core::error_chain::error_chain;
 use svclb_core::model::{Event, Object, ObjectKey};
-use svclb_core::told::with_causes;
 use tokio::sync::mpsc::{Receiver, Sender};
 use tracing::{debug, info, warn};
 
 use crate::convert::{self, Names, Problem, SELECTOR};
-use crate::doubt::{Doubt, Patience, Verdict};
 use crate::error::SourceError;
+use crate::event_sender::{Closed, EventSender};
 use crate::fingerprint::fingerprint;
-use crate::notices::{Notice, publish};
-use crate::outbox::{Closed, Outbox};
+use crate::kube_events::{KubeEvent, publish};
 use crate::problems::Problems;
+use crate::relist_guard::{GuardTimeouts, RelistGuard, Verdict};
 use crate::status::Status;
 
 /// How to reach a cluster.
@@ -47,10 +47,10 @@ pub struct KubeOptions {
     /// Whether something is served already: then a first list that is empty is doubted too.
     pub serves: bool,
     /// For how long the API server has to stand by a doubtful list.
-    pub patience: Patience,
+    pub guard_timeouts: GuardTimeouts,
 }
 
-/// Says what the cluster says, until nobody listens; and tells the cluster the notices.
+/// Says what the cluster says, until nobody listens; and tells the cluster the event_recorder.
 ///
 /// # Errors
 /// [`SourceError`] for a configuration that cannot be used. An API server that is away is
@@ -59,7 +59,7 @@ pub async fn kubernetes(
     options: KubeOptions,
     tx: Sender<Vec<Event>>,
     status: Status,
-    notices: Receiver<Notice>,
+    event_recorder: Receiver<KubeEvent>,
 ) -> Result<(), SourceError> {
     let config = config(&options).await?;
     let client = Client::try_from(config).map_err(|error| SourceError::Config {
@@ -67,11 +67,11 @@ pub async fn kubernetes(
     })?;
     let closed = tx.clone();
     let shared = Arc::new(Shared {
-        outbox: Outbox::new(tx, status.clone()),
+        event_sender: EventSender::new(tx, status.clone()),
         status,
         names: Names::default(),
         serves: options.serves,
-        proof: options.patience.proof,
+        confirm_after: options.guard_timeouts.confirm_after,
         unlisted: AtomicU8::new(0b111),
         away: AtomicU8::new(0b111),
     });
@@ -114,7 +114,7 @@ pub async fn kubernetes(
         },
         &shared,
     );
-    let published = publish(client, &options.node_name, notices);
+    let published = publish(client, &options.node_name, event_recorder);
     tokio::select! {
         () = closed.closed() => {}
         (Closed, Closed, Closed, ()) = async { tokio::join!(services, slices, node, published) } => {}
@@ -148,11 +148,11 @@ async fn config(options: &KubeOptions) -> Result<Config, SourceError> {
 
 /// What the three watches share.
 struct Shared {
-    outbox: Outbox,
+    event_sender: EventSender,
     status: Status,
     names: Names,
     serves: bool,
-    proof: Duration,
+    confirm_after: Duration,
     /// A bit for each kind that was not listed yet.
     unlisted: AtomicU8,
     /// A bit for each kind whose watch is broken.
@@ -173,7 +173,7 @@ struct Said {
     objects: HashMap<ObjectKey, Known>,
     /// While a listing runs.
     listing: Option<Listing>,
-    doubt: Doubt,
+    guard: RelistGuard,
     problems: Problems,
 }
 
@@ -203,11 +203,11 @@ where
     let mut said = Said {
         objects: HashMap::new(),
         listing: None,
-        doubt: Doubt::new(shared.proof),
+        guard: RelistGuard::new(shared.confirm_after),
         problems: Problems::new(shared.status.clone()),
     };
     loop {
-        let again = said.doubt.ask_again_in();
+        let again = said.guard.ask_again_in();
         let ask_again = async {
             match again {
                 Some(pause) if said.listing.is_none() => tokio::time::sleep(pause).await,
@@ -232,7 +232,7 @@ where
                 continue;
             }
         };
-        if !events.is_empty() && shared.outbox.send(events).await.is_err() {
+        if !events.is_empty() && shared.event_sender.send(events).await.is_err() {
             return Closed;
         }
     }
@@ -249,7 +249,7 @@ impl Shared {
         match event {
             Watched::Init => {
                 said.listing = Some(Listing {
-                    is_proven: said.doubt.is_over(),
+                    is_proven: said.guard.is_over(),
                     ..Listing::default()
                 });
                 self.status.restarted();
@@ -329,18 +329,18 @@ impl Shared {
         let had_some = !said.objects.is_empty()
             || self.serves && self.unlisted.load(Ordering::Relaxed) & kind.bit != 0;
         let is_empty = kind.always_some && listing.named.is_empty() && had_some;
-        let verdict = said.doubt.hears(is_empty || listing.goes_back);
+        let verdict = said.guard.check(is_empty || listing.goes_back);
         let name = kind.name;
         match verdict {
             Verdict::DoubtedNow if is_empty => warn!(
                 "the API server lists no {name} any more; what was served goes on being served, \
                  and the API server is believed if it says so for {} seconds",
-                self.proof.as_secs()
+                self.confirm_after.as_secs()
             ),
             Verdict::DoubtedNow => warn!(
                 "the API server lists {name} as they were before; what was served goes on being \
                  served, and the API server is believed if it says so for {} seconds",
-                self.proof.as_secs()
+                self.confirm_after.as_secs()
             ),
             Verdict::Proven => warn!("the API server stands by its list of {name}; it is believed"),
             Verdict::Believed | Verdict::DoubtedStill => {}
@@ -359,7 +359,7 @@ impl Shared {
         }
     }
 
-    /// A watch broke. Told once, and not at each attempt.
+    /// A watch broke. LogOnce once, and not at each attempt.
     fn lost<K>(&self, kind: &Kind<K>, error: &watcher::Error) {
         // The server's history does not go back that far: what there is is listed again.
         if matches!(error, watcher::Error::WatchError(status) if status.code == 410) {
@@ -372,7 +372,7 @@ impl Shared {
             warn!(
                 "cannot watch {}, and the API server is asked again; what was served goes on being served: {}",
                 kind.name,
-                with_causes(error)
+                error_chain(error)
             );
         }
         self.status.set_connected(false);

@@ -8,23 +8,23 @@
 #![forbid(unsafe_code)]
 
 pub mod convert;
-mod doubt;
 mod error;
+mod event_sender;
 mod fingerprint;
+mod kube_events;
 mod kubernetes;
 mod manifests;
-mod notices;
-mod outbox;
 mod problems;
+mod relist_guard;
 mod status;
 #[cfg(feature = "testing")]
 pub mod testing;
 
-pub use doubt::Patience;
 pub use error::SourceError;
+pub use kube_events::{EventRecorder, KubeEvent, event_recorder};
 pub use kubernetes::{KubeOptions, kubernetes};
 pub use manifests::{FolderOptions, manifests};
-pub use notices::{Notice, Notices, notices};
+pub use relist_guard::GuardTimeouts;
 pub use status::Status;
 
 /// How many events a batch holds at most.

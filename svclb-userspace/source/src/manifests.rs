@@ -18,9 +18,9 @@ use inotify::{Inotify, WatchMask};
 use svclb_core::model::Event;
 use tokio::sync::mpsc::Sender;
 
-use crate::doubt::Patience;
 use crate::error::SourceError;
-use crate::outbox::{Closed, Outbox};
+use crate::event_sender::{Closed, EventSender};
+use crate::relist_guard::GuardTimeouts;
 use crate::status::Status;
 #[cfg(feature = "testing")]
 pub(crate) use file::Reader;
@@ -40,7 +40,7 @@ pub struct FolderOptions {
     /// as one is that was away.
     pub serves: bool,
     /// How long something has to be gone.
-    pub patience: Patience,
+    pub guard_timeouts: GuardTimeouts,
 }
 
 /// Says what the manifests in a folder say, until nobody listens.
@@ -72,8 +72,8 @@ pub async fn manifests(
     let mut changes = inotify.into_event_stream(vec![0; 4096]).map_err(failed)?;
 
     let closed = tx.clone();
-    let outbox = Outbox::new(tx, status.clone());
-    let mut folder = Folder::new(options, outbox, status);
+    let event_sender = EventSender::new(tx, status.clone());
+    let mut folder = Folder::new(options, event_sender, status);
     loop {
         let scan = tokio::task::spawn_blocking(move || {
             let result = folder.scan();

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
-use svclb_core::told::Told;
+use svclb_core::log_once::LogOnce;
 
 use crate::status::Status;
 
@@ -13,7 +13,7 @@ pub(crate) struct Problems {
     standing: BTreeMap<String, BTreeSet<String>>,
     count: usize,
     status: Status,
-    told: Told,
+    log_once: LogOnce,
     since: Instant,
 }
 
@@ -23,7 +23,7 @@ impl Problems {
             standing: BTreeMap::new(),
             count: 0,
             status,
-            told: Told::default(),
+            log_once: LogOnce::default(),
             since: Instant::now(),
         }
     }
@@ -35,13 +35,13 @@ impl Problems {
         let now = self.since.elapsed();
         for line in new.difference(&old) {
             let line = format!("{place}: {line}");
-            if self.told.anew(&line, now) {
+            if self.log_once.first(&line, now) {
                 tracing::warn!("{line}");
             }
         }
         for line in old.difference(&new) {
             let line = format!("{place}: no longer: {line}");
-            if self.told.anew(&line, now) {
+            if self.log_once.first(&line, now) {
                 tracing::info!("{line}");
             }
         }

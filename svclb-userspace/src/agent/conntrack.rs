@@ -63,7 +63,7 @@ impl Conntrack {
     }
 
     /// Resolves when a sweep is done.
-    pub(super) async fn happens(&mut self) -> Sweep {
+    pub(super) async fn next_completion(&mut self) -> Sweep {
         let swept = match &mut self.working {
             Some(working) => working.await,
             None => std::future::pending().await,

@@ -13,10 +13,10 @@ use axum::response::IntoResponse;
 use axum::{Json, Router};
 use serde::Serialize;
 use socket2::{Domain, Socket, Type};
+use svclb_core::log_once::LogOnce;
 use svclb_core::model::ObjectName;
 use svclb_core::plan::HealthCheck;
-use svclb_core::told::Told;
-use svclb_source::{Notice, Notices};
+use svclb_source::{EventRecorder, KubeEvent};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tracing::{debug, info, warn};
@@ -36,7 +36,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 pub(crate) struct HealthChecks {
     addresses: Vec<IpAddr>,
     health: Health,
-    notices: Notices,
+    event_recorder: EventRecorder,
     /// Dropping a sender closes the listeners that watch it.
     open: HashMap<ObjectName, watch::Sender<HealthCheck>>,
 }
@@ -52,11 +52,15 @@ pub(crate) fn everywhere() -> Vec<IpAddr> {
 
 impl HealthChecks {
     /// Health checks that answer at these addresses of the node.
-    pub(crate) fn new(addresses: Vec<IpAddr>, health: Health, notices: Notices) -> Self {
+    pub(crate) fn new(
+        addresses: Vec<IpAddr>,
+        health: Health,
+        event_recorder: EventRecorder,
+    ) -> Self {
         Self {
             addresses,
             health,
-            notices,
+            event_recorder,
             open: HashMap::new(),
         }
     }
@@ -66,7 +70,7 @@ impl HealthChecks {
     pub(crate) fn update(
         &mut self,
         changes: BTreeMap<ObjectName, Option<HealthCheck>>,
-        told: &mut Told,
+        log_once: &mut LogOnce,
         now: Duration,
     ) {
         for (service, check) in &changes {
@@ -85,7 +89,7 @@ impl HealthChecks {
                     "Service {service} waits for the health check port {}, which the older Service {holder} has",
                     check.port
                 );
-                if told.anew(&line, now) {
+                if log_once.first(&line, now) {
                     warn!("{line}");
                 }
             } else if let Some(open) = self.open.get(&service) {
@@ -104,8 +108,8 @@ impl HealthChecks {
                 check: check.clone(),
                 health: self.health.clone(),
             };
-            let notices = self.notices.clone();
-            tokio::spawn(attend(SocketAddr::new(*ip, port), check, notices));
+            let event_recorder = self.event_recorder.clone();
+            tokio::spawn(attend(SocketAddr::new(*ip, port), check, event_recorder));
         }
         self.open.insert(service, sender);
     }
@@ -131,9 +135,9 @@ impl Checked {
 
 /// Answers at one address until the health check is no more; connections that wait for a
 /// request end with it.
-async fn attend(at: SocketAddr, checked: Checked, notices: Notices) {
+async fn attend(at: SocketAddr, checked: Checked, event_recorder: EventRecorder) {
     let listener = tokio::select! {
-        listener = open_in_the_end(at, &checked, &notices) => listener,
+        listener = open_in_the_end(at, &checked, &event_recorder) => listener,
         () = checked.clone().closed() => return,
     };
     let routes = Router::new().fallback(answer).with_state(checked.clone());
@@ -145,34 +149,38 @@ async fn attend(at: SocketAddr, checked: Checked, notices: Notices) {
 }
 
 /// Tries until the port can be opened: somebody else's port is no reason to stop.
-async fn open_in_the_end(at: SocketAddr, checked: &Checked, notices: &Notices) -> TcpListener {
+async fn open_in_the_end(
+    at: SocketAddr,
+    checked: &Checked,
+    event_recorder: &EventRecorder,
+) -> TcpListener {
     let service = checked.check.borrow().service.clone();
     let [mut delay, longest] = RETRY;
-    let mut told = false;
+    let mut warned = false;
     loop {
         match listen(at) {
             Ok(listener) => {
-                if told {
+                if warned {
                     info!("the health check of Service {service} answers at {at} now");
                 } else {
                     debug!("the health check of Service {service} answers at {at}");
                 }
                 return listener;
             }
-            Err(error) if !told && delay >= PATIENCE => {
+            Err(error) if !warned && delay >= PATIENCE => {
                 let line = format!(
                     "the health check of Service {service} cannot be opened at {at} and is tried \
                      again: {error}; `ss -ltnp` shows who has the port"
                 );
                 warn!("{line}");
                 // The words that kube-proxy has for it. Too many at once say the same.
-                let _told_before = notices.try_send(Notice {
+                let _queue_is_full = event_recorder.try_send(KubeEvent {
                     service: service.clone(),
                     reason: "FailedToStartServiceHealthcheck",
                     action: "Listen",
                     note: line,
                 });
-                told = true;
+                warned = true;
             }
             Err(_) => {}
         }

@@ -25,20 +25,20 @@ const NO_SNIFF: [(HeaderName, &str); 1] = [(header::X_CONTENT_TYPE_OPTIONS, "nos
 /// replaced, say) is tried again, and is no reason to stop.
 pub(crate) fn serve(addr: SocketAddr, routes: Router, flag: &'static str) {
     tokio::spawn(async move {
-        let mut told = false;
+        let mut warned = false;
         loop {
             match TcpListener::bind(addr).await {
                 Ok(listener) => {
-                    if told {
+                    if warned {
                         info!("{flag} {addr} answers now");
                     }
                     if let Err(error) = axum::serve(Limited::new(listener), routes.clone()).await {
                         warn!("{flag} {addr} stopped answering: {error}");
                     }
                 }
-                Err(error) if !told => {
+                Err(error) if !warned => {
                     warn!("{flag} {addr} cannot be opened and is tried again: {error}");
-                    told = true;
+                    warned = true;
                 }
                 Err(_) => {}
             }

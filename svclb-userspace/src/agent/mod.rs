@@ -4,7 +4,6 @@ mod connections;
 mod conntrack;
 mod devices;
 mod failing;
-mod follow;
 mod health;
 mod health_checks;
 mod http;
@@ -12,6 +11,7 @@ mod metrics;
 mod node_ports;
 mod packets;
 mod udp_backends;
+mod udp_socket_reaper;
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
@@ -23,7 +23,6 @@ use anyhow::Context;
 use conntrack::Conntrack;
 use devices::Devices;
 use failing::Failing;
-pub(crate) use follow::Follow;
 use health::Health;
 use health_checks::HealthChecks;
 use metrics::Metrics;
@@ -31,16 +30,17 @@ pub(crate) use node_ports::NodePortAddresses;
 pub(crate) use packets::DeviceChoice;
 use packets::Packets;
 use svclb_core::conntrack::Timeouts;
-use svclb_core::model::{Event, Node, Site};
-use svclb_core::planner::{Contest, Planner};
-use svclb_core::told::Told;
-use svclb_core::writer::{REST, Retired, Writer};
+use svclb_core::log_once::LogOnce;
+use svclb_core::model::{Event, Node, NodeConfig};
+use svclb_core::planner::{Conflict, Planner};
+use svclb_core::writer::{QUARANTINE, Retired, Writer};
 use svclb_dataplane::{Attachment, Dataplane, GracePeriod, KernelMaps, OpenError, XdpMode};
-use svclb_source::{FolderOptions, KubeOptions, Notice, Patience, Status, notices};
+use svclb_source::{FolderOptions, GuardTimeouts, KubeEvent, KubeOptions, Status, event_recorder};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tracing::{debug, error, info, warn};
+pub(crate) use udp_socket_reaper::UdpSocketReaper;
 
 /// How many Services are planned and written in one round: what else arrives is not kept waiting long.
 const ROUND: usize = 1024;
@@ -63,7 +63,7 @@ pub(crate) struct Config {
     pub(crate) node_name: Arc<str>,
     pub(crate) source: Source,
     pub(crate) dataplane: Dataplane,
-    pub(crate) follow: Follow,
+    pub(crate) udp_socket_reaper: UdpSocketReaper,
     pub(crate) pin_dir: PathBuf,
     pub(crate) metrics_addr: SocketAddr,
     pub(crate) healthz_addr: SocketAddr,
@@ -103,16 +103,16 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
     );
 
     let node_name = Arc::clone(&config.node_name);
-    let (notices, noticed) = notices();
+    let (event_recorder, kube_events) = event_recorder();
     let device_map = config.dataplane.devices()?;
     let mut agent = Agent::new(
         config.dataplane,
-        HealthChecks::new(health_checks::everywhere(), health.clone(), notices),
+        HealthChecks::new(health_checks::everywhere(), health.clone(), event_recorder),
         health,
         metrics,
-        config.follow,
+        config.udp_socket_reaper,
         config.times,
-        Surroundings {
+        NodeContext {
             node_name: config.node_name,
             devices: devices::watch().await?,
             node_port_addresses: config.node_port_addresses,
@@ -123,13 +123,13 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
         },
     )?;
     let (sender, mut events) = mpsc::channel(AHEAD);
-    let mut source = tokio::spawn(follow(
+    let mut source = tokio::spawn(watch_source(
         config.source,
         node_name,
         agent.writer.fill().frontends > 0,
         sender,
         status.clone(),
-        noticed,
+        kube_events,
     ));
     let mut tick = tokio::time::interval(Duration::from_secs(1));
     loop {
@@ -144,7 +144,7 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
                     agent.observe(batch);
                 }
             }
-            happened = agent.happens() => agent.take(happened),
+            completion = agent.next_completion() => agent.handle(completion),
             _ = tick.tick() => agent.tick(&status)?,
             ended = &mut source => {
                 return ended.context("the source stopped by a defect of its own")?;
@@ -156,13 +156,13 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn follow(
+async fn watch_source(
     source: Source,
     node_name: Arc<str>,
     serves: bool,
     sender: mpsc::Sender<Vec<Event>>,
     status: Status,
-    notices: mpsc::Receiver<Notice>,
+    event_recorder: mpsc::Receiver<KubeEvent>,
 ) -> anyhow::Result<()> {
     match source {
         Source::Manifests(dir) => {
@@ -170,7 +170,7 @@ async fn follow(
                 dir,
                 node_name,
                 serves,
-                patience: Patience::default(),
+                guard_timeouts: GuardTimeouts::default(),
             };
             svclb_source::manifests(options, sender, status).await?;
         }
@@ -183,9 +183,9 @@ async fn follow(
                 apiserver,
                 node_name,
                 serves,
-                patience: Patience::default(),
+                guard_timeouts: GuardTimeouts::default(),
             };
-            svclb_source::kubernetes(options, sender, status, notices).await?;
+            svclb_source::kubernetes(options, sender, status, event_recorder).await?;
         }
     }
     Ok(())
@@ -198,7 +198,7 @@ struct Passing {
 }
 
 /// What the agent knows of its node, and where it knows it from.
-struct Surroundings {
+struct NodeContext {
     node_name: Arc<str>,
     devices: watch::Receiver<Devices>,
     node_port_addresses: NodePortAddresses,
@@ -212,7 +212,7 @@ struct Surroundings {
 
 struct Agent {
     planner: Planner,
-    surroundings: Surroundings,
+    node_context: NodeContext,
     writer: Writer<KernelMaps>,
     dataplane: Dataplane,
     grace: GracePeriod,
@@ -220,8 +220,8 @@ struct Agent {
     /// Whether the last deletion of old slots succeeded.
     collects: bool,
     failing: Failing,
-    told: Told,
-    follow: Follow,
+    log_once: LogOnce,
+    udp_socket_reaper: UdpSocketReaper,
     conntrack: Conntrack,
     audit_interval: Duration,
     /// When the maps were last compared; `None` to do it now.
@@ -239,9 +239,9 @@ impl Agent {
         health_checks: HealthChecks,
         health: Health,
         metrics: Arc<Metrics>,
-        follow: Follow,
+        udp_socket_reaper: UdpSocketReaper,
         times: Times,
-        surroundings: Surroundings,
+        node_context: NodeContext,
     ) -> anyhow::Result<Self> {
         let maps = dataplane.maps()?;
         let conntrack = Conntrack::new(dataplane.flows()?, times.conntrack);
@@ -256,16 +256,16 @@ impl Agent {
             );
         }
         Ok(Self {
-            planner: Planner::new(&surroundings.node_name),
-            surroundings,
+            planner: Planner::new(&node_context.node_name),
+            node_context,
             writer,
             dataplane,
             grace,
             passing: None,
             collects: true,
             failing: Failing::default(),
-            told: Told::default(),
-            follow,
+            log_once: LogOnce::default(),
+            udp_socket_reaper,
             conntrack,
             audit_interval: times.audit_interval,
             audited: Some(Instant::now()),
@@ -285,7 +285,7 @@ impl Agent {
 
     /// Tells the planner where NodePorts answer, if the node or its devices changed.
     fn locate(&mut self) {
-        let known = &mut self.surroundings;
+        let known = &mut self.node_context;
         let node = self.planner.cluster().node();
         // The watcher ends with the agent.
         let moved = known.devices.has_changed().unwrap_or_default();
@@ -300,7 +300,7 @@ impl Agent {
         known.own.clone_from(&node.internal_ips);
         known.own.extend(&node_port_ips);
         known.located = Some(node);
-        self.planner.set_site(Site {
+        self.planner.set_node_config(NodeConfig {
             node_port_ips,
             external_ips: known.external_ips,
         });
@@ -312,7 +312,7 @@ impl Agent {
     /// Attaches the packet programs to the devices that there are; how many should have been
     /// attached.
     fn follow_devices(&mut self, again: bool) -> usize {
-        let known = &mut self.surroundings;
+        let known = &mut self.node_context;
         let devices = known.devices.borrow().clone();
         known
             .packets
@@ -321,7 +321,7 @@ impl Agent {
 
     /// Attaches the packet programs to pods' devices too, for Services with source ranges.
     fn meet_pods(&mut self) {
-        if self.surroundings.packets.take_pods() && self.ready {
+        if self.node_context.packets.take_pods() && self.ready {
             self.follow_devices(false);
         }
     }
@@ -347,15 +347,15 @@ impl Agent {
                     "written"
                 );
             }
-            for contest in &round.contests {
-                log_contest(contest, &mut self.told, self.started.elapsed());
+            for conflict in &round.conflicts {
+                log_conflict(conflict, &mut self.log_once, self.started.elapsed());
             }
             self.health_checks.update(
                 std::mem::take(&mut round.health_checks),
-                &mut self.told,
+                &mut self.log_once,
                 self.started.elapsed(),
             );
-            self.follow.changes.written(&round);
+            self.udp_socket_reaper.changes.written(&round);
             self.conntrack.changes.written(&round);
             self.failing.update(&round, report.failed);
         }
@@ -371,7 +371,7 @@ impl Agent {
             self.tell_ready(&attached);
         }
         self.begin_grace();
-        self.follow.start();
+        self.udp_socket_reaper.start();
         if self.ready {
             self.conntrack.start();
         }
@@ -391,10 +391,10 @@ impl Agent {
             self.meet_pods();
         }
         self.follow_devices(true);
-        self.dataplane.succeed()?;
+        self.dataplane.migrate()?;
         self.ready = true;
         self.metrics.ready(self.started.elapsed());
-        self.follow.ready();
+        self.udp_socket_reaper.ready();
         Ok(attached)
     }
 
@@ -425,7 +425,7 @@ impl Agent {
             return;
         }
         let retired = self.writer.retire();
-        self.follow.changes.grace(!retired.is_empty());
+        self.udp_socket_reaper.changes.grace(!retired.is_empty());
         self.conntrack.changes.grace(!retired.is_empty());
         if !retired.is_empty() {
             let grace = self.grace.clone();
@@ -437,27 +437,27 @@ impl Agent {
     }
 
     /// Resolves when something that runs on another thread is done.
-    async fn happens(&mut self) -> Happened {
+    async fn next_completion(&mut self) -> Completion {
         tokio::select! {
-            waited = grace_over(&mut self.passing) => Happened::GraceOver(waited),
-            worked = self.follow.happens() => Happened::Worked(worked),
-            swept = self.conntrack.happens() => Happened::Swept(swept),
-            Ok(()) = self.surroundings.devices.changed() => Happened::Moved,
+            waited = grace_over(&mut self.passing) => Completion::GraceOver(waited),
+            worked = self.udp_socket_reaper.next_completion() => Completion::Worked(worked),
+            swept = self.conntrack.next_completion() => Completion::Swept(swept),
+            Ok(()) = self.node_context.devices.changed() => Completion::Moved,
         }
     }
 
-    fn take(&mut self, happened: Happened) {
-        match happened {
-            Happened::GraceOver(waited) => self.collect(waited),
-            Happened::Swept(swept) => {
+    fn handle(&mut self, completion: Completion) {
+        match completion {
+            Completion::GraceOver(waited) => self.collect(waited),
+            Completion::Swept(swept) => {
                 if let Some(entries) = self.conntrack.take(swept, &self.planner) {
                     self.metrics.flows(entries);
                 }
             }
             // Noticed by `locate`.
-            Happened::Moved => self.surroundings.devices.mark_changed(),
-            Happened::Worked(worked) => {
-                let destroyed = self.follow.take(worked, &self.planner);
+            Completion::Moved => self.node_context.devices.mark_changed(),
+            Completion::Worked(worked) => {
+                let destroyed = self.udp_socket_reaper.handle(worked, &self.planner);
                 self.metrics.destroyed(destroyed);
             }
         }
@@ -474,7 +474,7 @@ impl Agent {
                 Err(anyhow::Error::from(error))
             }
         };
-        self.follow.changes.grace_over();
+        self.udp_socket_reaper.changes.grace_over();
         self.conntrack.changes.grace_over();
         match result {
             Ok(_) => self.collects = true,
@@ -516,7 +516,7 @@ impl Agent {
                 self.metrics.drifted(pins);
             }
             // Two agents would undo each other's writes.
-            Err(error @ OpenError::Claim(_)) => return Err(error.into()),
+            Err(error @ OpenError::PinLock(_)) => return Err(error.into()),
             Err(error) => warn!("what is not pinned cannot be pinned again: {error}"),
         }
         let mut anew = self.follow_devices(true);
@@ -546,7 +546,7 @@ impl Agent {
             self.audit()?;
         }
         if self.ready {
-            if let Err(error) = self.writer.free(self.started.elapsed(), REST) {
+            if let Err(error) = self.writer.free(self.started.elapsed(), QUARANTINE) {
                 warn!("ids cannot be freed now: {error}");
             }
             for name in self.failing.due() {
@@ -566,9 +566,9 @@ impl Agent {
 }
 
 /// What was waited for.
-enum Happened {
+enum Completion {
     GraceOver(std::io::Result<()>),
-    Worked(follow::Worked),
+    Worked(udp_socket_reaper::Worked),
     Swept(std::io::Result<svclb_dataplane::Swept>),
     /// The node's devices or addresses changed.
     Moved,
@@ -582,22 +582,22 @@ async fn grace_over(passing: &mut Option<Passing>) -> std::io::Result<()> {
     }
 }
 
-fn log_contest(contest: &Contest, told: &mut Told, now: Duration) {
-    let Contest {
+fn log_conflict(conflict: &Conflict, log_once: &mut LogOnce, now: Duration) {
+    let Conflict {
         frontend, waiting, ..
-    } = contest;
-    match &contest.holder {
+    } = conflict;
+    match &conflict.holder {
         Some(holder) => {
             let line = format!(
                 "Service {waiting} waits for {frontend}, which the older Service {holder} has"
             );
-            if told.anew(&line, now) {
+            if log_once.first(&line, now) {
                 warn!("{line}");
             }
         }
         None => {
             let line = format!("Service {waiting} no longer waits for {frontend}");
-            if told.anew(&line, now) {
+            if log_once.first(&line, now) {
                 info!("{line}");
             }
         }

@@ -14,7 +14,7 @@ use tracing_subscriber::EnvFilter;
 
 use super::args::{LogFormat, Run, Switch};
 use super::pin_dir;
-use crate::agent::{self, DeviceChoice, Follow, Source};
+use crate::agent::{self, DeviceChoice, Source, UdpSocketReaper};
 use crate::capabilities;
 
 pub(crate) fn run(args: Run) -> anyhow::Result<()> {
@@ -62,7 +62,7 @@ pub(crate) fn run(args: Run) -> anyhow::Result<()> {
              {first}-{last} to net.ipv4.ip_local_reserved_ports"
         );
     }
-    let follow = Follow::new(&dataplane)?;
+    let udp_socket_reaper = UdpSocketReaper::new(&dataplane)?;
     // All programs are loaded, and no thread is started yet.
     if let Err(error) = capabilities::give_up() {
         warn!("capabilities that are not needed any more cannot be given up: {error}");
@@ -77,7 +77,7 @@ pub(crate) fn run(args: Run) -> anyhow::Result<()> {
         node_name,
         source,
         dataplane,
-        follow,
+        udp_socket_reaper,
         pin_dir: options.pin_dir,
         metrics_addr: args.metrics_addr,
         healthz_addr: args.healthz_addr,

@@ -33,7 +33,7 @@ const UNSAFE: [(&str, &str); 16] = [
     ("svclb-ebpf/src/counters.rs", "a per-CPU word"),
     ("svclb-ebpf/src/affinity.rs", "an element changed in place"),
     ("svclb-ebpf/src/peers.rs", "the claimed slot of a socket"),
-    ("svclb-ebpf/src/rings.rs", "socket-local storage"),
+    ("svclb-ebpf/src/udp_translations.rs", "socket-local storage"),
     ("svclb-ebpf/src/reverse.rs", "socket-local storage"),
     (
         "fuzz/src/packet/frame.rs",

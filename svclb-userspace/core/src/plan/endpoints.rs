@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use svclb_common::{Addr16, BackendValue, Place, PortBe, SlotRange};
+use svclb_common::{Addr16, BackendValue, Locality, PortBe, SlotRange};
 
 use crate::model::{EndpointSlice, Family, Hints, Node, Service, ServicePort, TrafficPolicy};
 
@@ -129,11 +129,11 @@ impl<'a> Endpoints<'a> {
 
     fn placed(&self, backend: BackendValue, node: &Node) -> BackendValue {
         let found = self.0.get(&backend);
-        let is_here = found.is_some_and(|found| found.node == Some(&*node.name));
-        backend.at(if is_here {
-            Place::HERE
+        let is_local = found.is_some_and(|found| found.node == Some(&*node.name));
+        backend.at(if is_local {
+            Locality::LOCAL
         } else {
-            Place::ELSEWHERE
+            Locality::REMOTE
         })
     }
 
@@ -141,7 +141,7 @@ impl<'a> Endpoints<'a> {
     /// terminate but still serve (KEP-1669).
     fn choice(&self, policy: TrafficPolicy, node: &Node) -> BTreeSet<BackendValue> {
         let topology = self.topology(node);
-        let is_here = |found: &Found<'_>| found.node == Some(&*node.name);
+        let is_local = |found: &Found<'_>| found.node == Some(&*node.name);
         let pick = |allowed: &dyn Fn(&Found<'_>) -> bool| -> BTreeSet<BackendValue> {
             let all = self.0.iter();
             all.filter(|(_, found)| allowed(found))
@@ -149,14 +149,14 @@ impl<'a> Endpoints<'a> {
                 .collect()
         };
         let ready = match policy {
-            TrafficPolicy::Local => pick(&|found| found.ready && is_here(found)),
+            TrafficPolicy::Local => pick(&|found| found.ready && is_local(found)),
             TrafficPolicy::Cluster => pick(&|found| found.ready && topology.allows(found)),
         };
         if !ready.is_empty() {
             return ready;
         }
         match policy {
-            TrafficPolicy::Local => pick(&|found| !found.ready && is_here(found)),
+            TrafficPolicy::Local => pick(&|found| !found.ready && is_local(found)),
             TrafficPolicy::Cluster => pick(&|found| !found.ready),
         }
     }

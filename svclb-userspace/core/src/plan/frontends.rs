@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use svclb_common::{Addr16, FrontendKey, PortBe, Proto, Scope};
 
-use crate::model::{Family, Service, ServicePort, ServiceType, Site};
+use crate::model::{Family, NodeConfig, Service, ServicePort, ServiceType};
 
 /// What kind of address a frontend is. The order is the precedence where several claim one
 /// address and port: what Kubernetes allots is never taken away by what a user writes.
@@ -30,11 +30,11 @@ pub struct Frontend {
 }
 
 /// Every frontend that a Service claims, whatever its endpoints are.
-pub(crate) fn claimed(service: &Service, site: &Site) -> Vec<Frontend> {
+pub(crate) fn candidates(service: &Service, node_config: &NodeConfig) -> Vec<Frontend> {
     let mut all = Vec::new();
     for family in families(service) {
         for port in served_ports(service) {
-            all.extend(of_port(service, port, family, site));
+            all.extend(of_port(service, port, family, node_config));
         }
         all.extend(other_ports(service, family));
     }
@@ -61,7 +61,7 @@ pub(super) fn of_port(
     service: &Service,
     port: &ServicePort,
     family: Family,
-    site: &Site,
+    node_config: &NodeConfig,
 ) -> Vec<Frontend> {
     let frontend = |kind, addr, number, scope| Frontend {
         kind,
@@ -81,7 +81,7 @@ pub(super) fn of_port(
     if service.kind == ServiceType::LoadBalancer {
         all.extend(at(FrontendKind::LoadBalancer, &service.ingress_ips));
     }
-    if site.external_ips {
+    if node_config.external_ips {
         all.extend(at(FrontendKind::ExternalIp, &service.external_ips));
     }
     let has_node_port = matches!(
@@ -90,7 +90,7 @@ pub(super) fn of_port(
     );
     if has_node_port && port.node_port != 0 {
         let kind = FrontendKind::NodePort;
-        let ips = of_family(&site.node_port_ips, family);
+        let ips = of_family(&node_config.node_port_ips, family);
         all.extend(ips.map(|addr| frontend(kind, addr, port.node_port, Scope::ANY)));
         all.push(frontend(
             kind,

@@ -64,7 +64,7 @@ fn internal(service: &Service, slices: &[EndpointSlice]) -> Vec<String> {
         name: "here".into(),
         ..Node::default()
     };
-    let plans = plan(service, slices.iter(), &node, &Site::default());
+    let plans = plan(service, slices.iter(), &node, &NodeConfig::default());
     let plan = &plans[0];
     let range = plan.internal.first as usize..(plan.internal.first + plan.internal.count) as usize;
     plan.slots[range]
@@ -158,7 +158,7 @@ fn of_two_records_of_one_address_the_one_that_does_not_terminate_wins() {
             name: "here".into(),
             ..Node::default()
         };
-        let plans = plan(&service(), slices.iter(), &node, &Site::default());
+        let plans = plan(&service(), slices.iter(), &node, &NodeConfig::default());
         assert_eq!(plans[0].slots.len(), 1);
         assert_eq!(plans[0].internal.count, 1);
     }
@@ -175,8 +175,8 @@ fn headless_and_external_name_services_have_no_plan() {
         ..service()
     };
     let node = Node::default();
-    assert!(plan(&headless, [].iter(), &node, &Site::default()).is_empty());
-    assert!(plan(&alias, [].iter(), &node, &Site::default()).is_empty());
+    assert!(plan(&headless, [].iter(), &node, &NodeConfig::default()).is_empty());
+    assert!(plan(&alias, [].iter(), &node, &NodeConfig::default()).is_empty());
 }
 
 #[test]
@@ -187,7 +187,12 @@ fn each_family_has_its_own_plan_and_endpoints() {
         ..service()
     };
     let slices = [slice(1, &[("10.0.0.1", "here", READY)])];
-    let plans = plan(&dual, slices.iter(), &Node::default(), &Site::default());
+    let plans = plan(
+        &dual,
+        slices.iter(),
+        &Node::default(),
+        &NodeConfig::default(),
+    );
     assert_eq!(plans.len(), 2);
     assert_eq!((plans[0].internal.count, plans[1].internal.count), (1, 0));
 }
@@ -249,7 +254,7 @@ fn internal_and_external_policy_are_independent() {
         &[("10.0.0.1", "here", READY), ("10.0.0.2", "there", READY)],
     )];
     assert_eq!(internal(&service, &slices), ["10.0.0.1:1", "10.0.0.2:1"]);
-    let plan = &plan(&service, slices.iter(), &here(None), &Site::default())[0];
+    let plan = &plan(&service, slices.iter(), &here(None), &NodeConfig::default())[0];
     assert_eq!(plan.external, SlotRange { first: 0, count: 1 });
 }
 
@@ -266,7 +271,7 @@ fn with_external_policy_local_this_nodes_terminating_endpoints_serve_outside_cli
             ("10.0.0.2", "there", READY),
         ],
     )];
-    let plan = &plan(&service, slices.iter(), &here(None), &Site::default())[0];
+    let plan = &plan(&service, slices.iter(), &here(None), &NodeConfig::default())[0];
     assert_eq!(chosen(plan, plan.internal), ["10.0.0.2:1"]);
     assert_eq!(chosen(plan, plan.external), ["10.0.0.1:1"]);
 }
@@ -304,7 +309,12 @@ fn hinted(endpoints: &[(&str, &str, &[&str], &[&str])]) -> EndpointSlice {
 }
 
 fn in_zone(zone: Option<&str>, slices: &[EndpointSlice]) -> Vec<String> {
-    let plan = &plan(&service(), slices.iter(), &here(zone), &Site::default())[0];
+    let plan = &plan(
+        &service(),
+        slices.iter(),
+        &here(zone),
+        &NodeConfig::default(),
+    )[0];
     chosen(plan, plan.internal)
 }
 
@@ -387,7 +397,7 @@ fn topology_is_never_combined_with_local() {
         &service,
         slices.iter(),
         &here(Some("west")),
-        &Site::default(),
+        &NodeConfig::default(),
     )[0];
     assert_eq!(chosen(plan, plan.internal), ["10.0.0.1:1"]);
     assert_eq!(chosen(plan, plan.external), ["10.0.0.2:1"]);
@@ -408,7 +418,7 @@ fn local_and_topology_may_share_endpoints_and_each_is_one_range() {
         &service,
         slices.iter(),
         &here(Some("west")),
-        &Site::default(),
+        &NodeConfig::default(),
     )[0];
     assert_eq!(chosen(plan, plan.internal), ["10.0.0.1:1", "10.0.0.2:1"]);
     assert_eq!(chosen(plan, plan.external), ["10.0.0.2:1", "10.0.0.3:1"]);
@@ -417,7 +427,7 @@ fn local_and_topology_may_share_endpoints_and_each_is_one_range() {
 
 #[test]
 fn a_cluster_ip_refuses_the_ports_that_its_service_does_not_have() {
-    let plans = plan(&service(), [].iter(), &here(None), &Site::default());
+    let plans = plan(&service(), [].iter(), &here(None), &NodeConfig::default());
     let other = FrontendKey::other_ports(Addr16::from_ip([10, 96, 0, 1].into()), Scope::ANY);
     let planned = plans[0].frontends.iter();
     assert!(planned.map(|frontend| frontend.key).any(|key| key == other));
@@ -427,8 +437,8 @@ fn a_cluster_ip_refuses_the_ports_that_its_service_does_not_have() {
 fn a_service_of_sctp_ports_alone_has_no_frontend_at_all() {
     let mut sctp = service();
     sctp.ports[0].proto = Proto::SCTP;
-    assert!(plan(&sctp, [].iter(), &here(None), &Site::default()).is_empty());
-    assert!(claimed(&sctp, &Site::default()).is_empty());
+    assert!(plan(&sctp, [].iter(), &here(None), &NodeConfig::default()).is_empty());
+    assert!(candidates(&sctp, &NodeConfig::default()).is_empty());
 }
 
 #[test]
@@ -438,12 +448,12 @@ fn what_is_claimed_is_what_is_planned() {
         ..service()
     };
     for service in [service(), dual, balanced()] {
-        let planned = plan(&service, [].iter(), &here(None), &site());
+        let planned = plan(&service, [].iter(), &here(None), &node_config());
         let mut planned: Vec<_> = planned.into_iter().flat_map(|p| p.frontends).collect();
-        let mut claimed = claimed(&service, &site());
+        let mut candidates = candidates(&service, &node_config());
         planned.sort();
-        claimed.sort();
-        assert_eq!(planned, claimed);
+        candidates.sort();
+        assert_eq!(planned, candidates);
     }
 }
 
@@ -507,7 +517,12 @@ fn what_a_slice_does_not_say_of_an_endpoint_means_ready_serving_and_not_terminat
 #[test]
 fn without_a_usable_endpoint_a_frontend_stays_and_refuses() {
     for slices in [vec![], vec![slice(1, &[("10.0.0.1", "here", UNREADY)])]] {
-        let plan = &plan(&service(), slices.iter(), &here(None), &Site::default())[0];
+        let plan = &plan(
+            &service(),
+            slices.iter(),
+            &here(None),
+            &NodeConfig::default(),
+        )[0];
         assert_eq!((plan.internal.count, plan.external.count), (0, 0));
         assert!(!plan.frontends.is_empty());
     }
@@ -521,7 +536,7 @@ fn two_ports_may_share_a_number_with_different_protocols() {
         proto: Proto::UDP,
         ..both.ports[0].clone()
     });
-    let plans = plan(&both, [].iter(), &here(None), &Site::default());
+    let plans = plan(&both, [].iter(), &here(None), &NodeConfig::default());
     let keys: Vec<_> = plans.iter().map(|plan| plan.frontends[0].key).collect();
     assert_eq!(keys[0].port, keys[1].port);
     assert_ne!(keys[0], keys[1]);
@@ -536,14 +551,14 @@ fn affinity_is_of_each_service_port_and_switched_by_the_service() {
         port: 81,
         ..two.ports[0].clone()
     });
-    let plans = plan(&two, [].iter(), &here(None), &Site::default());
+    let plans = plan(&two, [].iter(), &here(None), &NodeConfig::default());
     assert_ne!(
         plans[0].record, plans[1].record,
         "an id of its own for each"
     );
     assert!(plans.iter().all(|p| p.affinity_seconds == 100 && p.members));
     two.affinity_seconds = None;
-    let plans = plan(&two, [].iter(), &here(None), &Site::default());
+    let plans = plan(&two, [].iter(), &here(None), &NodeConfig::default());
     assert!(plans.iter().all(|p| p.affinity_seconds == 0 && !p.members));
 }
 
@@ -552,8 +567,8 @@ fn ip(text: &str) -> IpAddr {
 }
 
 /// A node with an address of each family for NodePorts.
-fn site() -> Site {
-    Site {
+fn node_config() -> NodeConfig {
+    NodeConfig {
         node_port_ips: vec![ip("192.0.2.7"), ip("2001:db8::7")],
         external_ips: true,
     }
@@ -572,10 +587,10 @@ fn balanced() -> Service {
 }
 
 /// The frontends of a Service, but for the cluster IP's other ports.
-fn reached_at(service: &Service, site: &Site) -> Vec<(FrontendKind, String)> {
-    let mut claimed = claimed(service, site);
-    claimed.retain(|frontend| !frontend.key.is_other_ports());
-    claimed
+fn reached_at(service: &Service, node_config: &NodeConfig) -> Vec<(FrontendKind, String)> {
+    let mut candidates = candidates(service, node_config);
+    candidates.retain(|frontend| !frontend.key.is_other_ports());
+    candidates
         .iter()
         .map(|frontend| (frontend.kind, frontend.key.socket_addr().to_string()))
         .collect()
@@ -584,7 +599,7 @@ fn reached_at(service: &Service, site: &Site) -> Vec<(FrontendKind, String)> {
 #[test]
 fn a_load_balancer_is_reached_at_its_cluster_ip_ingress_ips_external_ips_and_node_port() {
     assert_eq!(
-        reached_at(&balanced(), &site()),
+        reached_at(&balanced(), &node_config()),
         [
             (FrontendKind::ClusterIp, "10.96.0.1:80".to_owned()),
             (FrontendKind::LoadBalancer, "203.0.113.1:80".to_owned()),
@@ -597,7 +612,7 @@ fn a_load_balancer_is_reached_at_its_cluster_ip_ingress_ips_external_ips_and_nod
 
 #[test]
 fn a_node_port_at_a_loopback_address_is_for_the_host_alone() {
-    for frontend in claimed(&balanced(), &site()) {
+    for frontend in candidates(&balanced(), &node_config()) {
         let is_loopback = frontend.key.addr.is_loopback();
         assert_eq!(is_loopback, frontend.key.scope == Scope::HOST);
     }
@@ -614,7 +629,7 @@ fn sources_of(ranges: &[&str], internal_ips: Vec<IpAddr>) -> (Vec<String>, Vec<F
         internal_ips,
         ..Node::default()
     };
-    let plans = plan(&service, slices.iter(), &node, &site());
+    let plans = plan(&service, slices.iter(), &node, &node_config());
     let plan = &plans[0];
     let limited = plan.frontends.iter().filter(|frontend| {
         let value = plan.value(frontend, ServiceId::new(1), Generation::new(1));
@@ -655,7 +670,7 @@ fn where_the_node_may_use_a_load_balancer_so_may_the_balancers_own_address() {
 fn a_load_balancer_without_node_ports_is_reached_at_its_ingress_ips() {
     let mut service = balanced();
     service.ports[0].node_port = 0;
-    let reached = reached_at(&service, &site());
+    let reached = reached_at(&service, &node_config());
     assert!(reached.contains(&(FrontendKind::LoadBalancer, "203.0.113.1:80".to_owned())));
     assert!(
         reached
@@ -671,7 +686,7 @@ fn a_service_of_type_cluster_ip_is_not_reached_at_node_ports_or_ingress_ips_that
         external_ips: Vec::new(),
         ..balanced()
     };
-    let reached = reached_at(&service, &site());
+    let reached = reached_at(&service, &node_config());
     assert_eq!(
         reached,
         [(FrontendKind::ClusterIp, "10.96.0.1:80".to_owned())]
@@ -685,10 +700,10 @@ fn external_ips_are_served_for_any_type_and_only_if_the_operator_allows_them() {
         ..balanced()
     };
     let external = (FrontendKind::ExternalIp, "198.51.100.1:80".to_owned());
-    assert!(reached_at(&service, &site()).contains(&external));
-    let refused = Site {
+    assert!(reached_at(&service, &node_config()).contains(&external));
+    let refused = NodeConfig {
         external_ips: false,
-        ..site()
+        ..node_config()
     };
     assert!(!reached_at(&service, &refused).contains(&external));
 }
@@ -700,7 +715,7 @@ fn a_node_port_answers_at_the_nodes_addresses_of_the_services_families() {
         ..balanced()
     };
     let node_ports = |service: &Service| {
-        let mut reached = reached_at(service, &site());
+        let mut reached = reached_at(service, &node_config());
         reached.retain(|(kind, _)| *kind == FrontendKind::NodePort);
         reached.into_iter().map(|(_, at)| at).collect::<Vec<_>>()
     };
@@ -727,7 +742,7 @@ fn offers(
     kind: FrontendKind,
 ) -> (Vec<String>, Vec<String>, bool) {
     let slices = [slice(1, endpoints)];
-    let plan = &plan(service, slices.iter(), &here(None), &site())[0];
+    let plan = &plan(service, slices.iter(), &here(None), &node_config())[0];
     let frontend = plan
         .frontends
         .iter()
@@ -805,7 +820,11 @@ fn an_endpoint_is_here_if_its_node_name_is_this_nodes() {
         1,
         &[("10.0.0.1", "here", READY), ("10.0.0.2", "there", READY)],
     )];
-    let plan = &plan(&service(), slices.iter(), &here(None), &site())[0];
-    let places: Vec<_> = plan.slots.iter().map(|slot| slot.place.is_here()).collect();
+    let plan = &plan(&service(), slices.iter(), &here(None), &node_config())[0];
+    let places: Vec<_> = plan
+        .slots
+        .iter()
+        .map(|slot| slot.locality.is_local())
+        .collect();
     assert_eq!(places, [true, false]);
 }

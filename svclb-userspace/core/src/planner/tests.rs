@@ -28,8 +28,11 @@ fn service(name: &str, created: i64) -> Service {
 }
 
 fn keys(service: &Service) -> Vec<FrontendKey> {
-    let claimed = claimed(service, &Site::default());
-    claimed.into_iter().map(|frontend| frontend.key).collect()
+    let candidates = candidates(service, &NodeConfig::default());
+    candidates
+        .into_iter()
+        .map(|frontend| frontend.key)
+        .collect()
 }
 
 fn planner(services: &[Service]) -> Planner {
@@ -68,7 +71,7 @@ fn the_older_service_has_the_address_and_the_other_takes_over_in_the_round_that_
     planner.observe(Event::Synced);
     let round = planner.next_round(1).unwrap();
     assert_eq!(holder(&round), ["z"]);
-    assert_eq!(round.contests.len(), 1);
+    assert_eq!(round.conflicts.len(), 1);
     assert_eq!(planner.waiting().count(), 1);
     planner.observe(Event::Delete(ObjectKey::Service(ObjectName::new(
         "default", "z",
@@ -199,7 +202,7 @@ fn an_address_goes_to_the_cluster_ip_then_the_balancer_then_the_external_ip_then
     let mut cluster = at("cluster", 4);
     cluster.cluster_ips = vec![ip];
     let mut planner = Planner::new("node1");
-    planner.set_site(Site {
+    planner.set_node_config(NodeConfig {
         node_port_ips: vec![ip],
         external_ips: true,
     });
@@ -213,12 +216,12 @@ fn an_address_goes_to_the_cluster_ip_then_the_balancer_then_the_external_ip_then
     for service in &services {
         planner.observe(Event::Apply(Object::Service(service.clone())));
         let _round = planner.next_round(100);
-        assert_eq!(planner.claims.holder(&key), Some(&service.name));
+        assert_eq!(planner.conflicts.holder(&key), Some(&service.name));
     }
     for pair in services.windows(2).rev() {
         planner.observe(Event::Delete(ObjectKey::Service(pair[1].name.clone())));
         let _round = planner.next_round(100);
-        assert_eq!(planner.claims.holder(&key), Some(&pair[0].name));
+        assert_eq!(planner.conflicts.holder(&key), Some(&pair[0].name));
     }
 }
 
@@ -230,7 +233,7 @@ fn node_ports_follow_the_nodes_addresses() {
     let mut planner = planner(&[service]);
     planner.observe(Event::Synced);
     let mut reached = |ips: &[IpAddr]| {
-        planner.set_site(Site {
+        planner.set_node_config(NodeConfig {
             node_port_ips: ips.to_vec(),
             external_ips: true,
         });

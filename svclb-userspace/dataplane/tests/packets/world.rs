@@ -12,8 +12,8 @@ use svclb_common::maps::Sizes;
 use svclb_common::{Addr16, Counter, DeviceFlags, DeviceValue, Proto};
 use svclb_core::conntrack::Timeouts;
 use svclb_core::model::{
-    Conditions, Endpoint, EndpointPort, EndpointSlice, Event, Family as IpFamily, Object,
-    ObjectName, Service, ServicePort, ServiceType, Site, TrafficPolicy,
+    Conditions, Endpoint, EndpointPort, EndpointSlice, Event, Family as IpFamily, NodeConfig,
+    Object, ObjectName, Service, ServicePort, ServiceType, TrafficPolicy,
 };
 use svclb_core::planner::Planner;
 use svclb_core::writer::Writer;
@@ -254,7 +254,7 @@ impl World {
         let devices = dataplane.devices().unwrap();
         devices.put(1, &DeviceValue::default()).unwrap();
         let mut planner = Planner::new("node1");
-        planner.set_site(Site {
+        planner.set_node_config(NodeConfig {
             node_port_ips: vec![Family::V4.node(), Family::V6.node()],
             external_ips: true,
         });

@@ -12,9 +12,9 @@ use svclb_core::model::{Event, ObjectKey};
 use super::FolderOptions;
 use super::file::{Known, Reader, STAYS, Stamp};
 use crate::BATCH;
-use crate::doubt::Doubt;
-use crate::outbox::{Closed, Outbox};
+use crate::event_sender::{Closed, EventSender};
 use crate::problems::Problems;
+use crate::relist_guard::RelistGuard;
 use crate::status::Status;
 
 struct FileState {
@@ -40,33 +40,33 @@ pub(super) struct Folder {
     /// Whether an empty folder has to stand by it: it was away, or something is served already
     /// at the start.
     was_away: bool,
-    doubt: Doubt,
+    guard: RelistGuard,
     reader: Reader,
     files: BTreeMap<Arc<str>, FileState>,
     said: HashMap<ObjectKey, Said>,
-    outbox: Outbox,
+    event_sender: EventSender,
     problems: Problems,
     status: Status,
 }
 
 impl Folder {
-    pub(super) fn new(options: FolderOptions, outbox: Outbox, status: Status) -> Self {
+    pub(super) fn new(options: FolderOptions, event_sender: EventSender, status: Status) -> Self {
         let FolderOptions {
             dir,
             node_name,
             serves,
-            patience,
+            guard_timeouts,
         } = options;
         Self {
             dir,
             gone_since: BTreeMap::new(),
-            gone_for: patience.gone,
+            gone_for: guard_timeouts.gone,
             was_away: serves,
-            doubt: Doubt::new(patience.proof),
+            guard: RelistGuard::new(guard_timeouts.confirm_after),
             reader: Reader::new(node_name),
             files: BTreeMap::new(),
             said: HashMap::new(),
-            outbox,
+            event_sender,
             problems: Problems::new(status.clone()),
             status,
         }
@@ -89,11 +89,11 @@ impl Folder {
         };
         self.status.set_connected(true);
         let is_doubtful = self.was_away && found.is_empty();
-        if !self.doubt.hears(is_doubtful).is_believed() {
+        if !self.guard.check(is_doubtful).is_believed() {
             let line = format!(
                 "the folder is empty; what was served before goes on being served, and the folder \
                  is believed if it stays empty for {} seconds",
-                self.doubt.proof().as_secs()
+                self.guard.confirm_after().as_secs()
             );
             self.problems.set(&place, [line]);
             return Ok(());
@@ -130,7 +130,7 @@ impl Folder {
         }
         if !self.status.synced() {
             self.status.set_synced();
-            self.outbox.send_blocking(vec![Event::Synced])?;
+            self.event_sender.send_blocking(vec![Event::Synced])?;
         }
         Ok(())
     }
@@ -259,7 +259,8 @@ impl Folder {
                     events.push(Event::Apply(object));
                 }
                 if events.len() >= BATCH {
-                    self.outbox.send_blocking(std::mem::take(&mut events))?;
+                    self.event_sender
+                        .send_blocking(std::mem::take(&mut events))?;
                 }
             }
             document.known.objects.shrink_to_fit();
@@ -293,7 +294,7 @@ impl Folder {
                 },
             );
         }
-        self.outbox.send_blocking(events)
+        self.event_sender.send_blocking(events)
     }
 }
 

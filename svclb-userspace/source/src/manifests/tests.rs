@@ -9,12 +9,12 @@ use tokio::sync::mpsc::{Receiver, channel};
 
 use super::FolderOptions;
 use super::folder::Folder;
-use crate::doubt::Patience;
-use crate::outbox::Outbox;
+use crate::event_sender::EventSender;
+use crate::relist_guard::GuardTimeouts;
 use crate::status::Status;
 
 /// For how long an empty folder is doubted here.
-const PROOF: Duration = Duration::from_millis(300);
+const CONFIRM_AFTER: Duration = Duration::from_millis(300);
 
 struct Scanned {
     dir: TempDir,
@@ -34,17 +34,17 @@ impl Scanned {
         let dir = TempDir::new().unwrap();
         let (sender, events) = channel(1000);
         let status = Status::default();
-        let outbox = Outbox::new(sender, status.clone());
+        let event_sender = EventSender::new(sender, status.clone());
         let options = FolderOptions {
             dir: dir.path().to_owned(),
             node_name: "node1".into(),
             serves: false,
-            patience: Patience {
+            guard_timeouts: GuardTimeouts {
                 gone: Duration::ZERO,
-                proof: PROOF,
+                confirm_after: CONFIRM_AFTER,
             },
         };
-        let folder = Folder::new(options, outbox, status.clone());
+        let folder = Folder::new(options, event_sender, status.clone());
         let mut scanned = Self {
             dir,
             folder,
@@ -303,7 +303,7 @@ fn a_folder_that_was_away_and_comes_back_empty_is_believed_only_after_a_while() 
         assert_eq!(folder.scan(), said(&[]));
         assert_eq!(folder.status.problems(), 1);
     }
-    std::thread::sleep(PROOF);
+    std::thread::sleep(CONFIRM_AFTER);
     assert_eq!(folder.scan(), said(&[("default/a", None)]));
     assert_eq!(folder.status.problems(), 0);
 }

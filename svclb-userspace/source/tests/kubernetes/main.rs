@@ -15,13 +15,13 @@ use double::Double;
 use real::Real;
 use serde_json::{Value, json};
 use svclb_core::model::{Event, Object, ObjectKey};
-use svclb_source::{KubeOptions, Notices, Patience, Status, kubernetes, notices};
+use svclb_source::{EventRecorder, GuardTimeouts, KubeOptions, Status, event_recorder, kubernetes};
 use tempfile::TempDir;
 use tokio::sync::mpsc::{Receiver, channel};
 use tokio::time::timeout;
 
 /// For how long a list that has nothing is doubted here.
-const PROOF: Duration = Duration::from_secs(3);
+const CONFIRM_AFTER: Duration = Duration::from_secs(3);
 
 /// What the source asks the API server for, of Services and EndpointSlices.
 const SELECTOR: &str = "!service.kubernetes.io/service-proxy-name,!service.kubernetes.io/headless";
@@ -77,7 +77,7 @@ struct Run<S> {
     server: S,
     events: Receiver<Vec<Event>>,
     status: Status,
-    notices: Notices,
+    event_recorder: EventRecorder,
     _dir: TempDir,
 }
 
@@ -115,18 +115,18 @@ impl Run<Server> {
             apiserver: Some(url),
             node_name: "node1".into(),
             serves,
-            patience: Patience {
-                proof: PROOF,
-                ..Patience::default()
+            guard_timeouts: GuardTimeouts {
+                confirm_after: CONFIRM_AFTER,
+                ..GuardTimeouts::default()
             },
         };
-        let (notices, noticed) = notices();
-        tokio::spawn(kubernetes(options, sender, status.clone(), noticed));
+        let (event_recorder, kube_events) = event_recorder();
+        tokio::spawn(kubernetes(options, sender, status.clone(), kube_events));
         Self {
             server,
             events,
             status,
-            notices,
+            event_recorder,
             _dir: dir,
         }
     }

@@ -6,10 +6,10 @@ use kube::runtime::watcher::DefaultBackoff;
 
 use serde_json::json;
 use svclb_core::model::ObjectName;
-use svclb_source::Notice;
+use svclb_source::KubeEvent;
 
 use super::double::{Double, Mood, Objects};
-use super::{PROOF, Run, SELECTOR, Server, service, slice};
+use super::{CONFIRM_AFTER, Run, SELECTOR, Server, service, slice};
 
 async fn run() -> Run<Double> {
     let double = Double::default();
@@ -18,7 +18,7 @@ async fn run() -> Run<Double> {
         server: double,
         events: run.events,
         status: run.status,
-        notices: run.notices,
+        event_recorder: run.event_recorder,
         _dir: run._dir,
     }
 }
@@ -66,7 +66,7 @@ async fn while_the_api_server_is_broken_what_was_said_stays_said() {
     run.server.with(|inner| inner.mood = Mood::Broken);
     run.server.drop_watches();
     run.silence(Duration::from_secs(3)).await;
-    assert!(!run.status.connected(), "nobody noticed");
+    assert!(!run.status.connected(), "nobody kube_events");
     run.server.with(|inner| inner.mood = Mood::Well);
     run.server.put("services", service("late", 70));
     run.expect(&["late 70"]).await;
@@ -106,7 +106,7 @@ async fn an_empty_list_takes_nothing_away_until_the_api_server_has_stood_by_it()
         double.remove("endpointslices", "web-1");
     })
     .await;
-    run.silence(PROOF - Duration::from_secs(1)).await;
+    run.silence(CONFIRM_AFTER - Duration::from_secs(1)).await;
     run.expect(&["no web", "no web-1"]).await;
 }
 
@@ -118,7 +118,7 @@ async fn an_api_server_that_was_empty_for_a_moment_changes_nothing() {
     listing_again(&run, |double| double.with(|inner| inner.objects.clear())).await;
     run.silence(Duration::from_secs(1)).await;
     run.server.with(|inner| inner.objects = objects);
-    run.silence(PROOF * 2).await;
+    run.silence(CONFIRM_AFTER * 2).await;
     run.server.put("services", service("web", 81));
     run.expect(&["web 81"]).await;
 }
@@ -149,14 +149,14 @@ async fn a_list_from_before_is_not_believed_and_what_is_new_in_it_is() {
     run.server.with(|inner| inner.objects = now);
     // By then `other` is gone, as a list says that is not from before.
     run.expect(&["no other"]).await;
-    run.silence(PROOF).await;
+    run.silence(CONFIRM_AFTER).await;
 }
 
 #[tokio::test]
 async fn an_api_server_that_was_restored_from_a_backup_is_believed_in_the_end() {
     let (mut run, before) = changed().await;
     listing_again(&run, |double| double.with(|inner| inner.objects = before)).await;
-    run.silence(PROOF - Duration::from_secs(1)).await;
+    run.silence(CONFIRM_AFTER - Duration::from_secs(1)).await;
     run.expect(&["web 80", "no late"]).await;
 }
 
@@ -164,7 +164,7 @@ async fn an_api_server_that_was_restored_from_a_backup_is_believed_in_the_end() 
 async fn where_something_is_served_an_empty_first_list_is_no_sync_until_it_is_proven() {
     let double = Double::default();
     let mut run = Run::follow_as_it_is(Server::Double(double.clone()), true).await;
-    run.silence(PROOF - Duration::from_secs(1)).await;
+    run.silence(CONFIRM_AFTER - Duration::from_secs(1)).await;
     assert!(!run.status.synced());
     run.expect(&["synced"]).await;
 
@@ -216,13 +216,13 @@ fn an_api_server_that_was_away_for_an_hour_is_missed_for_a_minute_at_most() {
 #[tokio::test]
 async fn notices_become_events_about_their_service() {
     let run = run().await;
-    let notice = Notice {
+    let kube_event = KubeEvent {
         service: ObjectName::new("shop", "web"),
         reason: "FailedToStartServiceHealthcheck",
         action: "Listen",
         note: "the port is taken".to_owned(),
     };
-    run.notices.send(notice).await.unwrap();
+    run.event_recorder.send(kube_event).await.unwrap();
     let told = async || {
         while run.server.with(|inner| inner.told.is_empty()) {
             tokio::time::sleep(Duration::from_millis(10)).await;

@@ -11,7 +11,7 @@ use nix::fcntl::{Flock, FlockArg};
 
 /// Somebody else has the pin directory, or it cannot be claimed.
 #[derive(Debug, thiserror::Error)]
-pub enum ClaimError {
+pub enum PinLockError {
     /// An agent runs.
     #[error("another svclb runs with the pin directory {path}; stop it first, or give another with --pin-dir", path = .0.display())]
     Taken(PathBuf),
@@ -27,30 +27,30 @@ pub enum ClaimError {
 
 /// A lock on a pin directory, which ends with the process, however that ends.
 #[derive(Debug)]
-pub(crate) struct Claim {
+pub(crate) struct PinLock {
     path: PathBuf,
     lock: Flock<File>,
 }
 
-impl Claim {
+impl PinLock {
     /// Claims a directory. An agent that is just ending gets a moment for it.
     ///
     /// # Errors
-    /// [`ClaimError`].
-    pub(crate) fn new(path: &Path) -> Result<Self, ClaimError> {
+    /// [`PinLockError`].
+    pub(crate) fn new(path: &Path) -> Result<Self, PinLockError> {
         const ATTEMPTS: u32 = 20;
         const PAUSE: Duration = Duration::from_millis(100);
         for _ in 1..ATTEMPTS {
             match Self::once(path) {
-                Err(ClaimError::Taken(_)) => std::thread::sleep(PAUSE),
+                Err(PinLockError::Taken(_)) => std::thread::sleep(PAUSE),
                 other => return other,
             }
         }
         Self::once(path)
     }
 
-    fn once(path: &Path) -> Result<Self, ClaimError> {
-        let failed = |source| ClaimError::Io {
+    fn once(path: &Path) -> Result<Self, PinLockError> {
+        let failed = |source| PinLockError::Io {
             path: path.to_owned(),
             source,
         };
@@ -60,7 +60,7 @@ impl Claim {
                 path: path.to_owned(),
                 lock,
             }),
-            Err((_, Errno::EWOULDBLOCK)) => Err(ClaimError::Taken(path.to_owned())),
+            Err((_, Errno::EWOULDBLOCK)) => Err(PinLockError::Taken(path.to_owned())),
             Err((_, errno)) => Err(failed(errno.into())),
         }
     }
@@ -68,8 +68,8 @@ impl Claim {
     /// Claims the directory again, where another was made in its place.
     ///
     /// # Errors
-    /// [`ClaimError`], if somebody else was there first.
-    pub(crate) fn renew(&mut self) -> Result<(), ClaimError> {
+    /// [`PinLockError`], if somebody else was there first.
+    pub(crate) fn renew(&mut self) -> Result<(), PinLockError> {
         let number = |metadata: std::fs::Metadata| (metadata.dev(), metadata.ino());
         let claimed = self.lock.metadata().map(number).ok();
         if std::fs::metadata(&self.path).map(number).ok() != claimed {

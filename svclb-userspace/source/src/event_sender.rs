@@ -12,12 +12,12 @@ pub(crate) struct Closed;
 
 /// Sends events in batches of at most [`BATCH`].
 #[derive(Debug)]
-pub(crate) struct Outbox {
+pub(crate) struct EventSender {
     tx: Sender<Vec<Event>>,
     status: Status,
 }
 
-impl Outbox {
+impl EventSender {
     pub(crate) fn new(tx: Sender<Vec<Event>>, status: Status) -> Self {
         Self { tx, status }
     }

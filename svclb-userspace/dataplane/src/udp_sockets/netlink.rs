@@ -12,8 +12,8 @@ use nix::sys::socket::{
 use nix::sys::time::{TimeVal, TimeValLike};
 use zerocopy::IntoBytes;
 
-use super::answer::{Answer, malformed};
 use super::header::Header;
+use super::nlmsg::{Answer, malformed};
 
 /// `NLM_F_REQUEST`, `NLM_F_ACK` and `NLM_F_DUMP` (include/uapi/linux/netlink.h).
 const REQUEST: u16 = 0x01;

@@ -155,7 +155,7 @@ mod tests {
             names::SERVICES,
             names::AFFINITY,
             names::PEERS,
-            names::PEER_RINGS,
+            names::UDP_TRANSLATIONS,
             names::PEER_OVERFLOW,
             names::FLOWS,
             names::FRAGMENTS,
@@ -173,7 +173,7 @@ mod tests {
     fn of_version_1_the_memory_of_sockets_is_kept_and_ids_are_not() {
         assert_eq!(
             shared(1),
-            [names::PEERS, names::PEER_RINGS, names::PEER_OVERFLOW]
+            [names::PEERS, names::UDP_TRANSLATIONS, names::PEER_OVERFLOW]
         );
         let told = sentence(Path::new("/pins"), 1, &shared(1));
         assert!(

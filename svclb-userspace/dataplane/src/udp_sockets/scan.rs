@@ -7,11 +7,11 @@ use std::path::PathBuf;
 
 use svclb_common::{Addr16, PortBe, Translation, TranslationRing};
 
+use super::for_each_netns::{VisitError, for_each_netns};
 use super::inet_diag;
 use super::namespace_id::NamespaceId;
 use super::netlink::Netlink;
 use super::socket_id::Identity;
-use super::visit::{VisitError, visit};
 use super::{UdpSocket, UdpSockets};
 
 /// The sockets could not be listed at all.
@@ -35,13 +35,16 @@ pub enum ScanError {
     Nowhere(#[source] io::Error),
     /// The kernel did not walk the map.
     #[error("the rings of the UDP sockets cannot be read: {0}")]
-    Rings(#[source] io::Error),
+    UdpTranslations(#[source] io::Error),
 }
 
 pub(super) fn scan(sockets: &UdpSockets) -> Result<Vec<UdpSocket>, ScanError> {
     // The sockets first: being listed gives them their cookies.
     let connected = connected(sockets)?;
-    let records = sockets.rings.read().map_err(ScanError::Rings)?;
+    let records = sockets
+        .udp_translations
+        .read()
+        .map_err(ScanError::UdpTranslations)?;
     let found: BTreeMap<_, _> = records
         .iter()
         .filter_map(|record| {
@@ -61,7 +64,7 @@ type ByCookie = HashMap<u64, (NamespaceId, Identity)>;
 fn connected(sockets: &UdpSockets) -> Result<ByCookie, ScanError> {
     let mut found = ByCookie::new();
     let mut listed = 0_usize;
-    let visited = visit(
+    let visited = for_each_netns(
         &sockets.places,
         |_| true,
         |id| {

@@ -11,7 +11,7 @@ use crate::plan::{Frontend, FrontendKind};
 /// the older Service, and of two of one age the one whose name comes first, so that every
 /// node agrees.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
-struct Claim {
+struct Contender {
     kind: FrontendKind,
     created: i64,
     service: ObjectName,
@@ -22,13 +22,13 @@ struct Claim {
 /// Almost every frontend has one claimant, who is held in place; a set is made only where
 /// two Services meet.
 #[derive(Default)]
-pub(crate) struct Claims {
-    holders: HashMap<FrontendKey, Claim>,
-    contested: BTreeMap<FrontendKey, BTreeSet<Claim>>,
+pub(crate) struct Conflicts {
+    holders: HashMap<FrontendKey, Contender>,
+    contested: BTreeMap<FrontendKey, BTreeSet<Contender>>,
     by_service: HashMap<ObjectName, (i64, Vec<Frontend>)>,
 }
 
-impl Claims {
+impl Conflicts {
     /// Replaces the claims of a Service, and returns the other Services that thereby won
     /// or lost a frontend.
     pub(crate) fn set(
@@ -49,7 +49,7 @@ impl Claims {
         if unchanged {
             return affected;
         }
-        let claim = |kind, created| Claim {
+        let claim = |kind, created| Contender {
             kind,
             created,
             service: service.clone(),
@@ -75,7 +75,7 @@ impl Claims {
         self.holders.get(key).map(|claim| &claim.service)
     }
 
-    fn add(&mut self, key: FrontendKey, claim: Claim, affected: &mut BTreeSet<ObjectName>) {
+    fn add(&mut self, key: FrontendKey, claim: Contender, affected: &mut BTreeSet<ObjectName>) {
         match self.holders.get_mut(&key) {
             None => {
                 self.holders.insert(key, claim);
@@ -92,7 +92,12 @@ impl Claims {
         }
     }
 
-    fn withdraw(&mut self, key: FrontendKey, claim: &Claim, affected: &mut BTreeSet<ObjectName>) {
+    fn withdraw(
+        &mut self,
+        key: FrontendKey,
+        claim: &Contender,
+        affected: &mut BTreeSet<ObjectName>,
+    ) {
         let Some(set) = self.contested.get_mut(&key) else {
             self.holders.remove(&key);
             return;

@@ -6,12 +6,12 @@ use std::io;
 use nix::errno::Errno;
 
 use super::UdpSocket;
+use super::for_each_netns::{VisitError, for_each_netns};
 use super::inet_diag;
 use super::namespace_id::NamespaceId;
-use super::namespaces::Places;
 use super::netlink::Netlink;
+use super::netns_paths::NetnsPaths;
 use super::socket_id::Identity;
-use super::visit::{VisitError, visit};
 
 /// What became of the sockets that were to be destroyed.
 #[derive(Default, Debug)]
@@ -26,7 +26,7 @@ pub struct Destroyed {
     pub failed: Vec<io::Error>,
 }
 
-pub(super) fn destroy(places: &Places, sockets: &[UdpSocket]) -> Destroyed {
+pub(super) fn destroy(places: &NetnsPaths, sockets: &[UdpSocket]) -> Destroyed {
     let mut result = Destroyed::default();
     if sockets.is_empty() {
         return result;
@@ -37,7 +37,7 @@ pub(super) fn destroy(places: &Places, sockets: &[UdpSocket]) -> Destroyed {
         list.push(socket.identity);
     }
     let mut visited = Vec::new();
-    let visited_all = visit(
+    let visited_all = for_each_netns(
         places,
         |id| by_namespace.contains_key(&id),
         |id| {

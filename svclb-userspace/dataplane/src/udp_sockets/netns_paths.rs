@@ -14,14 +14,14 @@ use super::namespace_id::NamespaceId;
 
 /// Where namespaces are looked for.
 #[derive(Debug)]
-pub(super) struct Places {
+pub(super) struct NetnsPaths {
     /// A proc filesystem.
     pub(super) processes: PathBuf,
     /// Directories of named namespaces, which may be without a process.
     pub(super) named: Vec<PathBuf>,
 }
 
-impl Default for Places {
+impl Default for NetnsPaths {
     fn default() -> Self {
         Self {
             processes: "/proc".into(),
@@ -31,7 +31,7 @@ impl Default for Places {
     }
 }
 
-impl Places {
+impl NetnsPaths {
     /// Hands out each namespace once; returns why some process's could not be looked at.
     pub(super) fn each(
         &self,
@@ -114,7 +114,7 @@ mod tests {
 
         let ours = NamespaceId::of(&fs::metadata("/proc/self/ns/net").unwrap());
         let found = |named: &[&Path]| {
-            let places = Places {
+            let places = NetnsPaths {
                 processes: processes.clone(),
                 named: named.iter().map(|&dir| dir.to_owned()).collect(),
             };

@@ -5,7 +5,7 @@ use std::{io, panic, thread};
 use nix::sched::{CloneFlags, setns};
 
 use super::namespace_id::NamespaceId;
-use super::namespaces::Places;
+use super::netns_paths::NetnsPaths;
 
 /// What a visit failed with, and where; `None` is the processes whose namespace cannot even
 /// be looked at.
@@ -21,8 +21,8 @@ pub(super) enum VisitError {
 
 /// Runs `work` inside every wanted namespace, one after the other, in a thread that ends
 /// with it: a namespace belongs to a thread, and the caller's must not change.
-pub(super) fn visit(
-    places: &Places,
+pub(super) fn for_each_netns(
+    places: &NetnsPaths,
     wanted: impl Fn(NamespaceId) -> bool + Send,
     mut work: impl FnMut(NamespaceId) -> io::Result<()> + Send,
 ) -> Result<Failures, VisitError> {

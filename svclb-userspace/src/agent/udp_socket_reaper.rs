@@ -3,7 +3,7 @@
 //! being connected elsewhere (before Linux 5.18), once its Service has an endpoint.
 //!
 //! What is looked for are sockets that must not be, and not what an event did: a scan sees
-//! endpoints that went, Services that went, ports that changed, and what happened while no
+//! endpoints that went, Services that went, ports that changed, and what completion while no
 //! agent ran, all alike. A socket that talks to a pod directly is never touched.
 
 use std::sync::Arc;
@@ -40,7 +40,7 @@ pub(super) enum Worked {
 }
 
 /// The follower.
-pub(crate) struct Follow {
+pub(crate) struct UdpSocketReaper {
     /// None where the kernel cannot destroy sockets.
     sockets: Option<Arc<UdpSockets>>,
     /// The first full sync is done: before, nobody knows what serves.
@@ -52,7 +52,7 @@ pub(crate) struct Follow {
     failing: bool,
 }
 
-impl Follow {
+impl UdpSocketReaper {
     /// Asks the kernel whether it can destroy sockets, and says so if it can't.
     pub(crate) fn new(dataplane: &Dataplane) -> anyhow::Result<Self> {
         let sockets = match dataplane.udp_sockets() {
@@ -101,7 +101,7 @@ impl Follow {
     }
 
     /// Resolves when what runs is done, or a scan that is due may start.
-    pub(super) async fn happens(&mut self) -> Worked {
+    pub(super) async fn next_completion(&mut self) -> Worked {
         let worked = match &mut self.working {
             Some(Working::Scan(scan)) => scan.await.map(Worked::Scanned),
             Some(Working::Destroy(destroy)) => destroy.await.map(Worked::Destroyed),
@@ -119,7 +119,7 @@ impl Follow {
 
     /// Takes in what came out, and destroys what must not be. How many sockets were
     /// destroyed.
-    pub(super) fn take(&mut self, worked: Worked, planner: &Planner) -> usize {
+    pub(super) fn handle(&mut self, worked: Worked, planner: &Planner) -> usize {
         match worked {
             Worked::Scanned(Ok(found)) => {
                 if std::mem::take(&mut self.failing) {

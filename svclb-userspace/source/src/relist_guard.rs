@@ -6,43 +6,46 @@ use std::time::{Duration, Instant};
 
 /// How long a source has to say something before it is believed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Patience {
+pub struct GuardTimeouts {
     /// That a file is gone. Editors and copies take a file away for a moment, and a folder that
     /// is deleted loses its files one by one.
     pub gone: Duration,
     /// That nothing is left, or that things are as they were before.
-    pub proof: Duration,
+    pub confirm_after: Duration,
 }
 
-impl Default for Patience {
+impl Default for GuardTimeouts {
     fn default() -> Self {
         Self {
             gone: Duration::from_millis(500),
-            proof: Duration::from_secs(60),
+            confirm_after: Duration::from_secs(60),
         }
     }
 }
 
 /// Whether a source is doubted.
 #[derive(Debug)]
-pub(crate) struct Doubt {
-    proof: Duration,
+pub(crate) struct RelistGuard {
+    confirm_after: Duration,
     since: Option<Instant>,
 }
 
-impl Doubt {
-    pub(crate) const fn new(proof: Duration) -> Self {
-        Self { proof, since: None }
+impl RelistGuard {
+    pub(crate) const fn new(confirm_after: Duration) -> Self {
+        Self {
+            confirm_after,
+            since: None,
+        }
     }
 
     /// For how long something has to be said.
-    pub(crate) const fn proof(&self) -> Duration {
-        self.proof
+    pub(crate) const fn confirm_after(&self) -> Duration {
+        self.confirm_after
     }
 
     /// Something was said: whether it is to be believed. Also whether it is the first of its
     /// kind, which is worth a line in the log.
-    pub(crate) fn hears(&mut self, is_doubtful: bool) -> Verdict {
+    pub(crate) fn check(&mut self, is_doubtful: bool) -> Verdict {
         if !is_doubtful {
             self.since = None;
             return Verdict::Believed;
@@ -52,7 +55,7 @@ impl Doubt {
                 self.since = Some(Instant::now());
                 Verdict::DoubtedNow
             }
-            Some(since) if since.elapsed() >= self.proof => {
+            Some(since) if since.elapsed() >= self.confirm_after => {
                 self.since = None;
                 Verdict::Proven
             }
@@ -63,12 +66,12 @@ impl Doubt {
     /// Whether the time is over, so that what is said next is believed.
     pub(crate) fn is_over(&self) -> bool {
         self.since
-            .is_some_and(|since| since.elapsed() >= self.proof)
+            .is_some_and(|since| since.elapsed() >= self.confirm_after)
     }
 
     /// When to ask again, while there is a doubt.
     pub(crate) fn ask_again_in(&self) -> Option<Duration> {
-        self.since.map(|_| self.proof / 6)
+        self.since.map(|_| self.confirm_after / 6)
     }
 }
 

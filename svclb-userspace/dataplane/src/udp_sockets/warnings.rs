@@ -1,22 +1,22 @@
-//! What fails in single namespaces, told once each while it lasts.
+//! What fails in single namespaces, named once each while it lasts.
 
 use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
 
+use super::for_each_netns::Failures;
 use super::namespace_id::NamespaceId;
-use super::visit::Failures;
 
-/// What was told already.
+/// Those that were warned about.
 #[derive(Default, Debug)]
 pub(super) struct Warnings(Mutex<BTreeSet<Option<NamespaceId>>>);
 
 impl Warnings {
     /// Tells what failed in this scan and did not in the one before.
     pub(super) fn tell(&self, failures: &Failures) {
-        let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut warned = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         for (namespace, error) in failures {
             match namespace {
-                _ if told.contains(namespace) => {}
+                _ if warned.contains(namespace) => {}
                 Some(id) => tracing::warn!(
                     "the UDP sockets of the network namespace {id} cannot be listed: {error}; those of a backend that is gone stay there"
                 ),
@@ -27,6 +27,6 @@ impl Warnings {
                 ),
             }
         }
-        *told = failures.iter().map(|(namespace, _)| *namespace).collect();
+        *warned = failures.iter().map(|(namespace, _)| *namespace).collect();
     }
 }

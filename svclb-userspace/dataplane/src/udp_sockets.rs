@@ -5,19 +5,19 @@
 //! its program an error, and so a reason to connect again. Which sockets those are is the
 //! caller's to say; here they are found, in every network namespace, and destroyed.
 
-mod answer;
 mod btf;
 mod destroy;
+mod for_each_netns;
 mod header;
 mod inet_diag;
 mod namespace_id;
-mod namespaces;
 mod netlink;
+mod netns_paths;
+mod nlmsg;
 mod probe;
-mod rings;
 mod scan;
 mod socket_id;
-mod visit;
+mod udp_translations;
 mod warnings;
 
 use std::net::SocketAddr;
@@ -32,11 +32,11 @@ use crate::sys;
 
 pub use destroy::Destroyed;
 use namespace_id::NamespaceId;
-use namespaces::Places;
+use netns_paths::NetnsPaths;
 pub use probe::can_destroy;
-use rings::Rings;
 pub use scan::ScanError;
 use socket_id::Identity;
+use udp_translations::UdpTranslations;
 use warnings::Warnings;
 
 /// A UDP socket that is connected to a backend, or to where it is refused, because it asked
@@ -83,15 +83,15 @@ pub enum UdpSocketsError {
     Iterator(#[source] io::Error),
 }
 
-/// The connected UDP sockets of this node, by what `PEER_RINGS` says of them.
+/// The connected UDP sockets of this node, by what `UDP_TRANSLATIONS` says of them.
 ///
 /// A namespace is found if a process is in it or if it has a name in `/run/netns`: nothing
 /// here knows the paths of a container network. So svclb must see the node's processes
 /// (`hostPID`, in Kubernetes).
 #[derive(Debug)]
 pub struct UdpSockets {
-    rings: Rings,
-    places: Places,
+    udp_translations: UdpTranslations,
+    places: NetnsPaths,
     warnings: Warnings,
 }
 
@@ -110,7 +110,7 @@ impl UdpSockets {
         let meta = Pinned::meta(pins)?.ok_or_else(|| PinnedError::Nothing(pin_dir.to_owned()))?;
         let failed = |source| PinnedError::Map {
             path: pin_dir.to_owned(),
-            name: names::PEER_RINGS,
+            name: names::UDP_TRANSLATIONS,
             source,
         };
         if meta.magic != MAGIC || meta.abi_version != ABI_VERSION {
@@ -120,10 +120,10 @@ impl UdpSockets {
                 ours: ABI_VERSION,
             })?;
         }
-        let map = sys::open_pin(&pins.map(names::PEER_RINGS)).map_err(failed)?;
+        let map = sys::open_pin(&pins.map(names::UDP_TRANSLATIONS)).map_err(failed)?;
         Ok(Self {
-            rings: Rings::open(&map).map_err(UdpSocketsError::Iterator)?,
-            places: Places::default(),
+            udp_translations: UdpTranslations::open(&map).map_err(UdpSocketsError::Iterator)?,
+            places: NetnsPaths::default(),
             warnings: Warnings::default(),
         })
     }

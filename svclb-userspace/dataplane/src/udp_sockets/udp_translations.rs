@@ -1,4 +1,4 @@
-//! Every ring in `PEER_RINGS`, by the cookie of its socket.
+//! Every ring in `UDP_TRANSLATIONS`, by the cookie of its socket.
 //!
 //! Socket storage has no keys to walk by, and sock_diag(7), which shows the storages of TCP
 //! sockets, leaves UDP sockets before it comes to them (`inet_sk_diag_fill` of
@@ -30,11 +30,11 @@ pub(super) struct Record {
 const RING_SIZE: i32 = size_of::<TranslationRing>() as i32;
 const _: () = assert!(size_of::<Record>() == 8 + size_of::<TranslationRing>());
 
-/// An iterator over `PEER_RINGS`; it holds the program and the map.
+/// An iterator over `UDP_TRANSLATIONS`; it holds the program and the map.
 #[derive(Debug)]
-pub(super) struct Rings(OwnedFd);
+pub(super) struct UdpTranslations(OwnedFd);
 
-impl Rings {
+impl UdpTranslations {
     pub(super) fn open(map: &OwnedFd) -> io::Result<Self> {
         let bytes = fs::read(KERNEL_BTF)?;
         let missing = || io::Error::other(format!("{KERNEL_BTF} lacks what is looked for"));

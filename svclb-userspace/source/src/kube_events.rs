@@ -9,7 +9,7 @@ use tracing::debug;
 
 /// Something that whoever wrote a Service should know.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Notice {
+pub struct KubeEvent {
     /// Which Service.
     pub service: ObjectName,
     /// Why, in a word of CamelCase: what alerts look for.
@@ -20,41 +20,45 @@ pub struct Notice {
     pub note: String,
 }
 
-/// Where notices go. A source without anybody to tell drops them.
-pub type Notices = Sender<Notice>;
+/// Where event_recorder go. A source without anybody to tell drops them.
+pub type EventRecorder = Sender<KubeEvent>;
 
 /// Both ends. So few are sent that those beyond what the channel holds are repetitions.
-pub fn notices() -> (Notices, Receiver<Notice>) {
+pub fn event_recorder() -> (EventRecorder, Receiver<KubeEvent>) {
     mpsc::channel(16)
 }
 
 /// Writes them into the cluster, until nobody sends any more. Nothing depends on it: one that is
 /// refused is told of in the log alone.
-pub(crate) async fn publish(client: Client, node_name: &str, mut notices: Receiver<Notice>) {
+pub(crate) async fn publish(
+    client: Client,
+    node_name: &str,
+    mut event_recorder: Receiver<KubeEvent>,
+) {
     let reporter = Reporter {
         controller: "svclb".to_owned(),
         instance: Some(node_name.to_owned()),
     };
     let recorder = Recorder::new(client, reporter);
-    while let Some(notice) = notices.recv().await {
+    while let Some(kube_event) = event_recorder.recv().await {
         let about = ObjectReference {
             api_version: Some("v1".to_owned()),
             kind: Some("Service".to_owned()),
-            namespace: Some(notice.service.namespace.to_string()),
-            name: Some(notice.service.name.to_string()),
+            namespace: Some(kube_event.service.namespace.to_string()),
+            name: Some(kube_event.service.name.to_string()),
             ..ObjectReference::default()
         };
         let event = Event {
             type_: EventType::Warning,
-            reason: notice.reason.to_owned(),
-            note: Some(notice.note),
-            action: notice.action.to_owned(),
+            reason: kube_event.reason.to_owned(),
+            note: Some(kube_event.note),
+            action: kube_event.action.to_owned(),
             secondary: None,
         };
         if let Err(error) = recorder.publish(&event, &about).await {
             debug!(
                 "no Event can be written about Service {}: {error}",
-                notice.service
+                kube_event.service
             );
         }
     }

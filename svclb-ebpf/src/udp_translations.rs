@@ -16,7 +16,7 @@ use svclb_common::{
 use crate::counters::count;
 use crate::family::Endpoint;
 use crate::kernel::{mptcp_socket, socket, socket_cookie};
-use crate::maps::{PEER_OVERFLOW, PEER_RINGS};
+use crate::maps::{PEER_OVERFLOW, UDP_TRANSLATIONS};
 
 const MASK: u32 = RING_LEN as u32 - 1;
 
@@ -28,7 +28,7 @@ fn storage(sk: *mut c_void, flags: u32) -> Option<*mut TranslationRing> {
     // f7c6cb1d9728.)
     let ring = unsafe {
         bpf_sk_storage_get(
-            (&raw const PEER_RINGS).cast_mut().cast(),
+            (&raw const UDP_TRANSLATIONS).cast_mut().cast(),
             sk,
             core::ptr::null_mut(),
             u64::from(flags),
