@@ -5,31 +5,16 @@ use std::io;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
-use crate::attach::PROGRAMS;
-use crate::links::release;
+use crate::attach::device::{device_pins, remove_filters};
+use crate::attach::links::release;
+use crate::error::CleanupError;
+use crate::maps::meta;
 use crate::migration::remove_maps;
-use crate::packets::{device_pins, remove_filters};
-use crate::pin_lock::{PinLock, PinLockError};
-use crate::pinned::Pinned;
+use crate::pin_lock::PinLock;
 use crate::pins::Pins;
-use crate::ports::PortRange;
+use crate::programs::PROGRAMS;
+use crate::source_ports::PortRange;
 use crate::sys;
-
-/// Why not everything was removed.
-#[derive(Debug, thiserror::Error)]
-pub enum CleanupError {
-    /// It would come back.
-    #[error(transparent)]
-    PinLock(#[from] PinLockError),
-    /// Something resists.
-    #[error("{path} cannot be removed: {source}; run `svclb cleanup` as root again", path = .path.display())]
-    Remove {
-        /// What.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-}
 
 /// Detaches the programs, unpins links and maps, and removes the pin directory if nothing
 /// else is in it. Returns what was removed; nothing pinned is nothing to do.
@@ -66,7 +51,7 @@ pub fn cleanup(pin_dir: &Path) -> Result<Vec<PathBuf>, CleanupError> {
 /// What is not in the maps alone: the packet programs, and the source ports.
 fn remove_from_devices(pins: &Pins, removed: &mut Vec<PathBuf>) -> Result<(), CleanupError> {
     // Without maps of ours nothing is ours.
-    let Ok(Some(meta)) = Pinned::meta(pins) else {
+    let Ok(Some(meta)) = meta::read(pins) else {
         return Ok(());
     };
     let failed = |path: PathBuf| |source| CleanupError::Remove { path, source };

@@ -6,45 +6,47 @@
 //! * [`UdpSockets`]: finds and destroys the UDP sockets of a backend that is gone;
 //! * [`cleanup()`]: takes everything away again.
 //!
-//! All `unsafe` of the agent is in `sys`, the wrappers over `bpf(2)`.
+//! The modules, each using those below it: `dataplane` and `cleanup`; `attach`, `migration`,
+//! `pinned` and `udp_sockets`; `load`; `maps`; `pins`, `programs` and `error`; `sys`, the wrappers
+//! over `bpf(2)` with all `unsafe` of the crate.
 
 mod attach;
 mod cleanup;
-mod device_map;
+mod dataplane;
+mod error;
 mod features;
-mod flows;
 #[cfg(feature = "kernel-log")]
 mod kernel_log;
-mod kernel_maps;
-mod links;
+mod load;
+mod maps;
 mod migration;
 mod mounts;
-mod open;
-mod packets;
+mod options;
 mod pin_lock;
 mod pinned;
 mod pins;
-mod planned;
-mod port_bits;
-mod ports;
+mod preflight;
+mod programs;
+mod source_ports;
 mod sys;
+mod test_run;
 mod udp_sockets;
 
-pub use attach::{AttachError, Attachment, PROGRAMS};
-pub use cleanup::{CleanupError, cleanup};
-pub use device_map::Devices;
-pub use features::{Features, features};
-pub use flows::{Flow, Flows, Swept};
-pub use kernel_maps::{GracePeriod, KernelMaps};
-pub use mounts::{MountError, find_bpffs, find_cgroup2};
-pub use open::{Dataplane, OpenError, Options};
-pub use packets::{
-    Attached, DeviceAttachment, DeviceError, Passing, TestRun, XdpMode, detach_filters,
+pub use attach::cgroup::Attachment;
+pub use attach::device::{Attached, DeviceAttachment, XdpMode, detach_filters};
+pub use cleanup::cleanup;
+pub use dataplane::Dataplane;
+pub use error::{
+    AttachError, CleanupError, DeviceError, MountError, OpenError, PinLockError, PinnedError,
 };
-pub use pin_lock::PinLockError;
-pub use pinned::{Affinity, Pinned, PinnedError};
-pub use ports::PortRange;
+pub use features::{Features, features};
+pub use maps::devices::Devices;
+pub use maps::flows::{Flow, Flows, Swept};
+pub use maps::kernel_maps::{GracePeriod, KernelMaps};
+pub use mounts::{find_bpffs, find_cgroup2};
+pub use options::Options;
+pub use pinned::{Affinity, Pinned};
+pub use programs::{PROGRAMS, SocketProgram};
+pub use source_ports::PortRange;
+pub use test_run::{Passing, TestRun};
 pub use udp_sockets::{Destroyed, ScanError, UdpSocket, UdpSockets, UdpSocketsError, can_destroy};
-
-/// The eBPF object; empty in a binary that was built without it.
-static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/svclb-ebpf"));

@@ -12,9 +12,9 @@ use std::path::{Path, PathBuf};
 use svclb_common::maps::{self as names, SINCE};
 use svclb_common::{ABI_VERSION, MAGIC};
 
-use crate::open::OpenError;
-use crate::pinned::Pinned;
-use crate::pins::Pins;
+use crate::error::OpenError;
+use crate::maps::meta;
+use crate::pins::{Pins, make_dir};
 use crate::sys;
 
 /// Those that a reader needs together: entries of one lead to entries of another.
@@ -34,7 +34,7 @@ pub(crate) fn begin(pins: Pins, warnings: &mut Vec<String>) -> Result<Pins, Open
     for left in [pins.superseded(), beside.maps()] {
         remove_maps(&left).map_err(failed(left.clone()))?;
     }
-    let Some(meta) = Pinned::meta(&pins)? else {
+    let Some(meta) = meta::read(&pins)? else {
         return Ok(pins);
     };
     let found = meta.abi_version;
@@ -50,7 +50,7 @@ pub(crate) fn begin(pins: Pins, warnings: &mut Vec<String>) -> Result<Pins, Open
             ours: ABI_VERSION,
         });
     }
-    crate::open::make_dir(&beside.maps())?;
+    make_dir(&beside.maps())?;
     let shared = shared(found);
     for name in &shared {
         let share = || -> io::Result<()> {

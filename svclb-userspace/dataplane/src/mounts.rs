@@ -1,23 +1,9 @@
 //! Where cgroup v2 and the bpffs are mounted.
 
+use std::fs;
 use std::path::PathBuf;
-use std::{fs, io};
 
-/// A filesystem that svclb needs is not mounted.
-#[derive(Debug, thiserror::Error)]
-pub enum MountError {
-    /// `/proc/mounts` cannot be read.
-    #[error("/proc/mounts cannot be read: {0}; mount /proc")]
-    Proc(#[source] io::Error),
-    /// No cgroup v2.
-    #[error(
-        "cgroup v2 is not mounted; mount it with `mount -t cgroup2 none /sys/fs/cgroup`, or name a cgroup with --cgroup"
-    )]
-    NoCgroup2,
-    /// No bpffs.
-    #[error("no bpffs is mounted; mount one with `mount -t bpf bpf /sys/fs/bpf`")]
-    NoBpffs,
-}
+use crate::error::MountError;
 
 /// The root of the cgroup v2 hierarchy.
 ///

@@ -1,7 +1,6 @@
 //! One agent to a pin directory: two would undo each other's writes.
 
 use std::fs::File;
-use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -9,21 +8,7 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 
-/// Somebody else has the pin directory, or it cannot be claimed.
-#[derive(Debug, thiserror::Error)]
-pub enum PinLockError {
-    /// An agent runs.
-    #[error("another svclb runs with the pin directory {path}; stop it first, or give another with --pin-dir", path = .0.display())]
-    Taken(PathBuf),
-    /// It cannot be opened or locked.
-    #[error("the pin directory {path} cannot be claimed: {source}; give another with --pin-dir", path = .path.display())]
-    Io {
-        /// The directory.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-}
+use crate::error::PinLockError;
 
 /// A lock on a pin directory, which ends with the process, however that ends.
 #[derive(Debug)]

@@ -1,39 +1,19 @@
 //! Reading what is pinned, with or without an agent.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use svclb_common::{
-    ABI_VERSION, AffinityKey, AffinityValue, Counter, MAGIC, Meta, PeerSlot, Translation,
-    maps as names,
-};
+use svclb_common::{AffinityKey, AffinityValue, Counter, PeerSlot, Translation, maps as names};
 use svclb_core::apply::Snapshot;
 
-use crate::attach::PROGRAMS;
-use crate::flows::{Flow, Flows};
+use crate::error::PinnedError;
+use crate::maps::flows::{Flow, Flows};
+use crate::maps::meta;
+use crate::maps::planned::Planned;
+use crate::maps::read::read_all;
 use crate::pins::Pins;
-use crate::planned::{Planned, read_all};
+use crate::programs::PROGRAMS;
 use crate::sys::{self, Map};
-
-/// The pins cannot be read.
-#[derive(Debug, thiserror::Error)]
-#[expect(missing_docs, reason = "the messages are the documentation")]
-pub enum PinnedError {
-    #[error("nothing of svclb is pinned in {path}; start `svclb run`, or give its --pin-dir", path = .0.display())]
-    Nothing(PathBuf),
-    #[error("the maps pinned in {path} have layout version {found} and this svclb reads {ours}; use the svclb that made them", path = .path.display())]
-    OtherAbi {
-        path: PathBuf,
-        found: u32,
-        ours: u32,
-    },
-    #[error("the map {name} pinned in {path} cannot be read: {source}; svclb must be root", path = .path.display())]
-    Map {
-        path: PathBuf,
-        name: &'static str,
-        source: io::Error,
-    },
-}
 
 /// The pinned maps, for reading.
 #[derive(Debug)]
@@ -56,14 +36,7 @@ impl Pinned {
     /// [`PinnedError`].
     pub fn open(pin_dir: &Path) -> Result<Self, PinnedError> {
         let pins = Pins::new(pin_dir);
-        let meta = Self::meta(&pins)?.ok_or_else(|| PinnedError::Nothing(pin_dir.to_owned()))?;
-        if meta.magic != MAGIC || meta.abi_version != ABI_VERSION {
-            return Err(PinnedError::OtherAbi {
-                path: pin_dir.to_owned(),
-                found: meta.abi_version,
-                ours: ABI_VERSION,
-            });
-        }
+        meta::check(&pins)?;
         let failed = |name| {
             move |source| PinnedError::Map {
                 path: pin_dir.to_owned(),
@@ -79,24 +52,6 @@ impl Pinned {
             flows: Flows::open(&pins).map_err(failed(names::FLOWS))?,
             pins,
         })
-    }
-
-    /// The layout version of the pins; `None` if there are none.
-    pub(crate) fn meta(pins: &Pins) -> Result<Option<Meta>, PinnedError> {
-        let failed = |source| PinnedError::Map {
-            path: pins.dir().to_owned(),
-            name: names::META,
-            source,
-        };
-        let map = match Map::open(&pins.map(names::META)) {
-            Ok(map) => map,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(failed(error)),
-        };
-        let mut buffer = vec![0; map.value_size.max(size_of::<Meta>())];
-        map.lookup(sys::bytes(&0_u32), &mut buffer)
-            .map_err(failed)?;
-        sys::value(&buffer).map(Some).map_err(failed)
     }
 
     /// The planned maps.

@@ -1,6 +1,10 @@
 //! The paths of the pins.
 
+use std::fs;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+
+use crate::error::OpenError;
 
 /// `<pin dir>/maps` and `<pin dir>/links`; and `maps-new` and `maps-old` while maps of another
 /// layout are replaced. (A bpffs takes no dots in names.)
@@ -54,4 +58,26 @@ impl Pins {
     pub(crate) fn link(&self, name: &str) -> PathBuf {
         self.links().join(name)
     }
+
+    /// Makes the directories that are not there.
+    ///
+    /// # Errors
+    /// [`OpenError::PinDir`].
+    pub(crate) fn make_dirs(&self) -> Result<(), OpenError> {
+        [self.dir().to_owned(), self.maps(), self.links()]
+            .iter()
+            .try_for_each(|path| make_dir(path))
+    }
+}
+
+/// A directory that only root may look into, if it is not there.
+pub(crate) fn make_dir(path: &Path) -> Result<(), OpenError> {
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .map_err(|source| OpenError::PinDir {
+            path: path.to_owned(),
+            source,
+        })
 }

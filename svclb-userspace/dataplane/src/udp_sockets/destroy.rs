@@ -5,13 +5,13 @@ use std::io;
 
 use nix::errno::Errno;
 
-use super::UdpSocket;
 use super::for_each_netns::{VisitError, for_each_netns};
 use super::inet_diag;
 use super::namespace_id::NamespaceId;
 use super::netlink::Netlink;
 use super::netns_paths::NetnsPaths;
 use super::socket_id::Identity;
+use super::udp_socket::UdpSocket;
 
 /// What became of the sockets that were to be destroyed.
 #[derive(Default, Debug)]

@@ -1,48 +1,29 @@
 //! Finding the connected sockets that were given a backend.
 
 use std::collections::{BTreeMap, HashMap};
-use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 
 use svclb_common::{Addr16, PortBe, Translation, TranslationRing};
 
+use super::error::ScanError;
 use super::for_each_netns::{VisitError, for_each_netns};
 use super::inet_diag;
 use super::namespace_id::NamespaceId;
 use super::netlink::Netlink;
+use super::netns_paths::NetnsPaths;
 use super::socket_id::Identity;
-use super::{UdpSocket, UdpSockets};
+use super::udp_socket::UdpSocket;
+use super::udp_translations::UdpTranslations;
+use super::warnings::Warnings;
 
-/// The sockets could not be listed at all.
-#[derive(Debug, thiserror::Error)]
-pub enum ScanError {
-    /// The list of processes cannot be read.
-    #[error("the processes in {path} cannot be listed: {source}; mount /proc", path = .path.display())]
-    Processes {
-        /// Where they were looked for.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// No thread could be started.
-    #[error("no thread can be started to enter network namespaces: {0}")]
-    Thread(#[source] io::Error),
-    /// Not one namespace could be entered and listed.
-    #[error(
-        "the UDP sockets of no network namespace can be listed: {0}; svclb must be root, and the kernel needs CONFIG_INET_UDP_DIAG"
-    )]
-    Nowhere(#[source] io::Error),
-    /// The kernel did not walk the map.
-    #[error("the rings of the UDP sockets cannot be read: {0}")]
-    UdpTranslations(#[source] io::Error),
-}
-
-pub(super) fn scan(sockets: &UdpSockets) -> Result<Vec<UdpSocket>, ScanError> {
+pub(super) fn scan(
+    udp_translations: &UdpTranslations,
+    places: &NetnsPaths,
+    warnings: &Warnings,
+) -> Result<Vec<UdpSocket>, ScanError> {
     // The sockets first: being listed gives them their cookies.
-    let connected = connected(sockets)?;
-    let records = sockets
-        .udp_translations
+    let connected = connected(places, warnings)?;
+    let records = udp_translations
         .read()
         .map_err(ScanError::UdpTranslations)?;
     let found: BTreeMap<_, _> = records
@@ -61,11 +42,11 @@ pub(super) fn scan(sockets: &UdpSockets) -> Result<Vec<UdpSocket>, ScanError> {
 type ByCookie = HashMap<u64, (NamespaceId, Identity)>;
 
 /// The UDP sockets that have a peer, in all namespaces.
-fn connected(sockets: &UdpSockets) -> Result<ByCookie, ScanError> {
+fn connected(places: &NetnsPaths, warnings: &Warnings) -> Result<ByCookie, ScanError> {
     let mut found = ByCookie::new();
     let mut listed = 0_usize;
     let visited = for_each_netns(
-        &sockets.places,
+        places,
         |_| true,
         |id| {
             let all = inet_diag::list(&mut Netlink::open()?)?;
@@ -80,7 +61,7 @@ fn connected(sockets: &UdpSockets) -> Result<ByCookie, ScanError> {
     let mut failures = visited.map_err(|error| match error {
         VisitError::Thread(source) => ScanError::Thread(source),
         VisitError::Processes(source) => ScanError::Processes {
-            path: sockets.places.processes.clone(),
+            path: places.processes.clone(),
             source,
         },
     })?;
@@ -89,7 +70,7 @@ fn connected(sockets: &UdpSockets) -> Result<ByCookie, ScanError> {
     {
         return Err(ScanError::Nowhere(error));
     }
-    sockets.warnings.tell(&failures);
+    warnings.tell(&failures);
     Ok(found)
 }
 

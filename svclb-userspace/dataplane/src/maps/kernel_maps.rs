@@ -7,9 +7,9 @@ use svclb_common::maps as names;
 use svclb_core::apply::{Failure, Maps, Snapshot};
 use svclb_core::op::Op;
 
+use super::planned::Planned;
+use super::ports::PortBits;
 use crate::pins::Pins;
-use crate::planned::Planned;
-use crate::port_bits::PortBits;
 use crate::sys::{self, BatchEnd, Map, WaitingMap};
 
 /// The most elements in one batch: the kernel copies them one by one and yields between.

@@ -11,9 +11,9 @@ use svclb_common::{
 use svclb_core::apply::Snapshot;
 use svclb_core::op::Op;
 
+use super::read::read_all;
 use crate::pins::Pins;
-use crate::planned::read_all;
-use crate::ports::PortRange;
+use crate::source_ports::PortRange;
 use crate::sys::{self, Map};
 
 type Words = Vec<u64>;

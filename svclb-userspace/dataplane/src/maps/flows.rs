@@ -7,8 +7,8 @@ use nix::time::{ClockId, clock_gettime};
 use svclb_common::{Addr16, FlowFlags, FlowKey, FlowValue, PortBe, Proto, maps as names};
 use svclb_core::conntrack::{Timeouts, is_pressed};
 
+use super::read::read_all;
 use crate::pins::Pins;
-use crate::planned::read_all;
 use crate::sys::{self, Map};
 
 /// A flow from outside, as its client's direction has it.

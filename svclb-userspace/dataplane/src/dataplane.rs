@@ -1,0 +1,229 @@
+//! [`Dataplane`]: the programs, and the maps that they share with the agent.
+
+use std::fs;
+use std::io;
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+
+use aya::Ebpf;
+use aya::programs::ProgramError;
+use svclb_common::maps as names;
+
+use crate::attach::cgroup::{self, Attachment};
+use crate::attach::device::{self, DeviceAttachment, XdpMode};
+use crate::attach::links::Links;
+use crate::error::{AttachError, DeviceError, OpenError};
+use crate::features::{Features, features};
+use crate::maps::devices::Devices;
+use crate::maps::flows::Flows;
+use crate::maps::kernel_maps::KernelMaps;
+use crate::maps::meta;
+use crate::maps::ports::PortBits;
+use crate::options::Options;
+use crate::pin_lock::PinLock;
+use crate::pins::{Pins, make_dir};
+use crate::programs::{PACKET_PROGRAMS, PROGRAMS};
+use crate::source_ports::PortRange;
+use crate::test_run::{self, TestRun};
+use crate::udp_sockets::{UdpSockets, UdpSocketsError};
+use crate::{load, migration, preflight, sys};
+
+/// The programs, loaded and verified, and the maps that they share with us.
+pub struct Dataplane {
+    ebpf: Ebpf,
+    pins: Pins,
+    pin_lock: PinLock,
+    links: Links,
+    /// By name: programs hold maps too, but who removes a pin makes a map nameless.
+    maps: Vec<(&'static str, sys::Map)>,
+    cgroup: PathBuf,
+    features: Features,
+    source_ports: PortRange,
+    external_cluster_ips: bool,
+    warnings: Vec<String>,
+}
+
+impl Dataplane {
+    /// Checks the machine, makes or adopts the pinned maps, and loads the programs.
+    /// Attaches nothing.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub fn open(options: &Options) -> Result<Self, OpenError> {
+        preflight::check(options)?;
+        let pins = Pins::new(&options.pin_dir);
+        make_dir(pins.dir())?;
+        let pin_lock = PinLock::new(pins.dir())?;
+        let mut warnings = Vec::new();
+        let pins = migration::begin(pins, &mut warnings)?;
+        pins.make_dirs()?;
+        let sizes = load::adopted_sizes(&pins, options.sizes, &mut warnings)?;
+        let features = features();
+        let mut ebpf = load::load_object(&pins, sizes, features, options)?;
+        let socket_programs = PROGRAMS.iter().map(|program| program.name);
+        let packet_programs = options.packets.then_some(PACKET_PROGRAMS);
+        for program in socket_programs.chain(packet_programs.into_iter().flatten()) {
+            load::load_program(&mut ebpf, program)?;
+        }
+        meta::write(&pins, options.source_ports).map_err(OpenError::maps)?;
+
+        #[cfg(feature = "kernel-log")]
+        crate::kernel_log::follow(&mut ebpf);
+        let hold = |name| Ok((name, sys::Map::open(&pins.map(name))?));
+        let held = names::all().map(hold).collect::<io::Result<_>>();
+        Ok(Self {
+            ebpf,
+            pin_lock,
+            links: Links::new(pins.clone()),
+            maps: held.map_err(OpenError::maps)?,
+            pins,
+            cgroup: options.cgroup.clone(),
+            features,
+            source_ports: options.source_ports,
+            external_cluster_ips: options.external_cluster_ips,
+            warnings,
+        })
+    }
+
+    /// Attaches every program, or replaces the one that an earlier agent attached.
+    ///
+    /// # Errors
+    /// [`AttachError`]; programs attached before it stay attached.
+    pub fn attach(&mut self) -> Result<Vec<Attachment>, AttachError> {
+        PROGRAMS
+            .iter()
+            .map(|program| {
+                let refused = |source: ProgramError| AttachError::Link {
+                    program: program.name,
+                    cgroup: self.cgroup.clone(),
+                    source: io::Error::other(source),
+                };
+                let missing = || refused(ProgramError::NotLoaded);
+                let loaded = self.ebpf.program(program.name).ok_or_else(missing)?;
+                let fd = loaded.fd().map_err(refused)?;
+                cgroup::attach(
+                    &self.pins,
+                    &mut self.links,
+                    &self.cgroup,
+                    program,
+                    fd.as_fd(),
+                )
+            })
+            .collect()
+    }
+
+    /// Pins again what somebody unpinned: maps and links, which both are held here. Returns
+    /// how many.
+    ///
+    /// # Errors
+    /// [`OpenError::PinDir`], [`OpenError::PinLock`] if another agent is there by now, or
+    /// [`OpenError::Maps`].
+    pub fn pin_again(&mut self) -> Result<usize, OpenError> {
+        self.pins.make_dirs()?;
+        self.pin_lock.renew()?;
+        let mut pinned = 0;
+        for (name, map) in &self.maps {
+            let path = self.pins.map(name);
+            match sys::Map::open(&path) {
+                Ok(there) if there.id == map.id => continue,
+                Ok(_) => fs::remove_file(&path).map_err(OpenError::maps)?,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(OpenError::Maps(error)),
+            }
+            sys::pin(map.as_fd(), &path).map_err(OpenError::maps)?;
+            pinned += 1;
+        }
+        Ok(pinned + self.links.pin_again().map_err(OpenError::maps)?)
+    }
+
+    /// Maps that were made beside those of another layout take their place. Everything that
+    /// exists is in them by then, and all programs that use them are attached.
+    ///
+    /// # Errors
+    /// [`OpenError::PinDir`].
+    pub fn migrate(&mut self) -> Result<(), OpenError> {
+        if self.pins.is_beside() {
+            self.pins = migration::end(&self.pins).map_err(|source| OpenError::PinDir {
+                path: self.pins.dir().to_owned(),
+                source,
+            })?;
+        }
+        Ok(())
+    }
+
+    /// The connected UDP sockets of this node.
+    ///
+    /// # Errors
+    /// [`UdpSocketsError`].
+    pub fn udp_sockets(&self) -> Result<UdpSockets, UdpSocketsError> {
+        UdpSockets::of(&self.pins)
+    }
+
+    /// The maps, for the writer.
+    ///
+    /// # Errors
+    /// [`OpenError::Maps`].
+    pub fn maps(&self) -> Result<KernelMaps, OpenError> {
+        PortBits::open(&self.pins, self.source_ports, self.external_cluster_ips)
+            .and_then(|ports| KernelMaps::open(&self.pins, ports))
+            .map_err(OpenError::maps)
+    }
+
+    /// The map of devices.
+    ///
+    /// # Errors
+    /// [`OpenError::Maps`].
+    pub fn devices(&self) -> Result<Devices, OpenError> {
+        Devices::open(&self.pins).map_err(OpenError::maps)
+    }
+
+    /// The flows from outside.
+    ///
+    /// # Errors
+    /// [`OpenError::Maps`].
+    pub fn flows(&self) -> Result<Flows, OpenError> {
+        Flows::open(&self.pins).map_err(OpenError::maps)
+    }
+
+    /// Attaches the packet programs to a device of the caller's network namespace, or puts them
+    /// in the place of those that an earlier agent attached.
+    ///
+    /// # Errors
+    /// [`DeviceError`]; what was attached before it stays.
+    pub fn attach_device(
+        &mut self,
+        name: &str,
+        index: u32,
+        mode: XdpMode,
+    ) -> Result<DeviceAttachment, DeviceError> {
+        device::attach(&mut self.ebpf, &mut self.links, name, index, mode)
+    }
+
+    /// Detaches the packet programs from all devices but these.
+    ///
+    /// # Errors
+    /// The first pin that cannot be removed.
+    pub fn keep_devices(&mut self, keep: &[u32]) -> io::Result<()> {
+        device::keep(&self.pins, &mut self.links, keep)
+    }
+
+    /// Runs a packet program (`svclb_xdp`, `svclb_ingress`, `svclb_egress`) on a frame that
+    /// never was on a wire, as if it came in by the loopback device: for tests and benchmarks.
+    /// Repeated runs get what the run before left.
+    ///
+    /// # Errors
+    /// What the system said.
+    pub fn test_run(&self, program: &str, frame: &[u8], repeat: u32) -> io::Result<TestRun> {
+        test_run::run(load::program_fd(&self.ebpf, program)?, frame, repeat)
+    }
+
+    /// What the kernel offers.
+    pub const fn features(&self) -> Features {
+        self.features
+    }
+
+    /// What the operator should know, a sentence each.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+}
