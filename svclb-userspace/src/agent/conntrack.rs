@@ -11,7 +11,7 @@ use svclb_dataplane::{Flows, Swept};
 use tokio::task::{JoinHandle, spawn_blocking};
 use tracing::{debug, warn};
 
-use super::udp_backends::{Changes, backend, frontend};
+use super::udp_changes::{Changes, backend, frontend};
 
 /// How often flows that are over are swept.
 const SWEEP: Duration = Duration::from_secs(5);
@@ -27,7 +27,7 @@ pub(super) struct Conntrack {
     working: Option<JoinHandle<Sweep>>,
     pub(super) changes: Changes,
     swept: Option<Instant>,
-    is_pressed: bool,
+    is_under_pressure: bool,
     failing: bool,
 }
 
@@ -39,7 +39,7 @@ impl Conntrack {
             working: None,
             changes: Changes::default(),
             swept: None,
-            is_pressed: false,
+            is_under_pressure: false,
             failing: false,
         }
     }
@@ -47,7 +47,7 @@ impl Conntrack {
     /// Starts a sweep if one is due. Call it at least every second, once everything is known
     /// that there is.
     pub(super) fn start(&mut self) {
-        let pause = if self.is_pressed {
+        let pause = if self.is_under_pressure {
             SWEEP_UNDER_PRESSURE
         } else {
             SWEEP
@@ -75,7 +75,7 @@ impl Conntrack {
 
     /// Takes in what a sweep left, and removes what must not be. How many entries are in the
     /// map, if that is known.
-    pub(super) fn take(&mut self, swept: Sweep, planner: &Planner) -> Option<usize> {
+    pub(super) fn handle(&mut self, swept: Sweep, planner: &Planner) -> Option<usize> {
         let result = swept.and_then(|mut swept| {
             swept
                 .datagrams
@@ -87,7 +87,7 @@ impl Conntrack {
                     stale, "flows from outside were removed"
                 );
             }
-            self.is_pressed = swept.is_pressed;
+            self.is_under_pressure = swept.is_pressed;
             Ok(swept.entries.saturating_sub(2 * stale))
         });
         match result {

@@ -17,7 +17,7 @@ use svclb_dataplane::{
 use tokio::task::{JoinHandle, spawn_blocking};
 use tracing::{debug, info, warn};
 
-use super::udp_backends::{Changes, backend, frontend};
+use super::udp_changes::{Changes, backend, frontend};
 
 /// At most so often the sockets of all namespaces are listed.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -32,11 +32,11 @@ enum Working {
 }
 
 /// What it came to.
-pub(super) enum Worked {
+pub(super) enum Done {
     Scanned(Result<Vec<UdpSocket>, ScanError>),
     Destroyed(Destroyed),
     /// Nothing; a scan may start.
-    Rested,
+    Nothing,
 }
 
 /// The follower.
@@ -101,40 +101,40 @@ impl UdpSocketReaper {
     }
 
     /// Resolves when what runs is done, or a scan that is due may start.
-    pub(super) async fn next_completion(&mut self) -> Worked {
+    pub(super) async fn next_completion(&mut self) -> Done {
         let worked = match &mut self.working {
-            Some(Working::Scan(scan)) => scan.await.map(Worked::Scanned),
-            Some(Working::Destroy(destroy)) => destroy.await.map(Worked::Destroyed),
+            Some(Working::Scan(scan)) => scan.await.map(Done::Scanned),
+            Some(Working::Destroy(destroy)) => destroy.await.map(Done::Destroyed),
             None if self.changes.is_due() && self.ready && self.sockets.is_some() => {
                 let since = self.looked.map_or(PAUSE, |looked| looked.elapsed());
                 tokio::time::sleep(PAUSE.saturating_sub(since)).await;
-                return Worked::Rested;
+                return Done::Nothing;
             }
             None => std::future::pending().await,
         };
         self.working = None;
         // A thread that panicked: what it was to do is found by the next look.
-        worked.unwrap_or(Worked::Rested)
+        worked.unwrap_or(Done::Nothing)
     }
 
     /// Takes in what came out, and destroys what must not be. How many sockets were
     /// destroyed.
-    pub(super) fn handle(&mut self, worked: Worked, planner: &Planner) -> usize {
+    pub(super) fn handle(&mut self, worked: Done, planner: &Planner) -> usize {
         match worked {
-            Worked::Scanned(Ok(found)) => {
+            Done::Scanned(Ok(found)) => {
                 if std::mem::take(&mut self.failing) {
                     info!("UDP sockets are followed again");
                 }
                 self.destroy(found, planner);
                 0
             }
-            Worked::Scanned(Err(error)) => {
+            Done::Scanned(Err(error)) => {
                 if !std::mem::replace(&mut self.failing, true) {
                     warn!("UDP sockets cannot be followed now: {error}");
                 }
                 0
             }
-            Worked::Destroyed(done) => {
+            Done::Destroyed(done) => {
                 if done.destroyed > 0 {
                     debug!(
                         sockets = done.destroyed,
@@ -151,7 +151,7 @@ impl UdpSocketReaper {
                 }
                 done.destroyed
             }
-            Worked::Rested => 0,
+            Done::Nothing => 0,
         }
     }
 

@@ -79,8 +79,10 @@ pub(crate) fn run(args: Run) -> anyhow::Result<()> {
         dataplane,
         udp_socket_reaper,
         pin_dir: options.pin_dir,
-        metrics_addr: args.metrics_addr,
-        healthz_addr: args.healthz_addr,
+        listen: agent::Listen {
+            metrics: args.metrics_addr,
+            healthz: args.healthz_addr,
+        },
         times: agent::Times {
             started,
             audit_interval: Duration::from_secs(args.audit_interval.max(1)),

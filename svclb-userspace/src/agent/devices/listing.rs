@@ -1,7 +1,5 @@
-//! This node's network devices and their addresses, by rtnetlink(7): the only module that
-//! speaks it.
+//! Lists and watches the network devices by rtnetlink(7): the only module that uses it.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
@@ -16,34 +14,12 @@ use rtnetlink::{Handle, MulticastGroup, RouteMessageBuilder, new_multicast_conne
 use tokio::sync::watch;
 use tracing::warn;
 
+use super::{Device, Devices};
+
 /// What changes within this time is looked at once.
 const SETTLE: Duration = Duration::from_millis(20);
 /// How long to wait after the kernel said no.
 const AGAIN: Duration = Duration::from_secs(5);
-
-/// The devices of the agent's network namespace, by their index.
-pub(crate) type Devices = BTreeMap<u32, Device>;
-
-/// A network device.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub(crate) struct Device {
-    pub(crate) name: String,
-    pub(crate) is_loopback: bool,
-    /// Its addresses that are good beyond its link (scope "global").
-    pub(crate) addresses: BTreeSet<IpAddr>,
-    /// Whether a default route leads to it.
-    pub(crate) is_default: bool,
-    /// Whether its frames begin with an Ethernet header.
-    pub(crate) is_ethernet: bool,
-    pub(crate) is_bridge: bool,
-    pub(crate) is_veth: bool,
-    /// Whether it is a port of a bridge, or of another device.
-    pub(crate) is_port: bool,
-    /// In bytes.
-    pub(crate) mtu: u32,
-    /// Its link address; zeros without one.
-    pub(crate) link: [u8; 6],
-}
 
 /// Reads the devices, and goes on to watch them.
 pub(crate) async fn watch() -> anyhow::Result<watch::Receiver<Devices>> {
@@ -123,8 +99,8 @@ fn device(link: &LinkMessage) -> (u32, Device) {
         match attribute {
             LinkAttribute::IfName(name) => device.name.clone_from(name),
             LinkAttribute::Mtu(mtu) => device.mtu = *mtu,
-            LinkAttribute::Address(link) => {
-                device.link = <[u8; 6]>::try_from(&**link).unwrap_or_default();
+            LinkAttribute::Address(address) => {
+                device.mac = <[u8; 6]>::try_from(&**address).unwrap_or_default();
             }
             LinkAttribute::Controller(index) => device.is_port = *index != 0,
             LinkAttribute::LinkInfo(facts) => {

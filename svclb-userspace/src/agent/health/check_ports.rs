@@ -21,8 +21,8 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tracing::{debug, info, warn};
 
-use super::connections::Limited;
-use super::health::Health;
+use super::Health;
+use crate::agent::connections::Limited;
 
 /// How many connections may wait to be accepted.
 const BACKLOG: i32 = 128;
@@ -33,7 +33,7 @@ const RETRY: [Duration; 2] = [Duration::from_millis(10), Duration::from_secs(30)
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// The listeners of all health checks.
-pub(crate) struct HealthChecks {
+pub(crate) struct CheckPorts {
     addresses: Vec<IpAddr>,
     health: Health,
     event_recorder: EventRecorder,
@@ -42,7 +42,7 @@ pub(crate) struct HealthChecks {
 }
 
 /// All addresses of the node, in the families that its kernel has.
-pub(crate) fn everywhere() -> Vec<IpAddr> {
+pub(crate) fn all_addresses() -> Vec<IpAddr> {
     let mut addresses = vec![Ipv4Addr::UNSPECIFIED.into()];
     if Path::new("/proc/net/if_inet6").exists() {
         addresses.push(Ipv6Addr::UNSPECIFIED.into());
@@ -50,7 +50,7 @@ pub(crate) fn everywhere() -> Vec<IpAddr> {
     addresses
 }
 
-impl HealthChecks {
+impl CheckPorts {
     /// Health checks that answer at these addresses of the node.
     pub(crate) fn new(
         addresses: Vec<IpAddr>,

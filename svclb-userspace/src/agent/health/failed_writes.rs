@@ -14,13 +14,13 @@ const RETRY: Duration = Duration::from_secs(5);
 
 /// The Service ports that are not what they should be.
 #[derive(Default)]
-pub(crate) struct Failing {
+pub(crate) struct FailedWrites {
     reasons: BTreeMap<ServiceRecord, String>,
     tried: Option<Instant>,
     full: bool,
 }
 
-impl Failing {
+impl FailedWrites {
     /// Takes a round's outcome in. A Service of the round that did not fail is well again.
     pub(crate) fn update(&mut self, round: &Round, failed: Vec<Failed>) {
         let before = self.reasons.len();

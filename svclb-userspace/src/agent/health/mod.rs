@@ -1,8 +1,13 @@
-//! What /healthz and /livez say.
+//! What /healthz and /livez report.
+
+mod check_ports;
+mod failed_writes;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+pub(crate) use check_ports::{CheckPorts, all_addresses};
+pub(crate) use failed_writes::FailedWrites;
 use jiff::Timestamp;
 use serde::Serialize;
 use svclb_core::model::Node;

@@ -1,0 +1,99 @@
+//! Compares maps, pins and programs with what they should be, and repairs what differs: a deleted
+//! element, a removed pin, a detached program, the writes of another program.
+
+use std::time::{Duration, Instant};
+
+use svclb_dataplane::{Attachment, OpenError};
+use tracing::warn;
+
+use super::run::Agent;
+
+/// When the next audit is due.
+pub(super) struct AuditSchedule {
+    interval: Duration,
+    /// When the last one was; `None` if one was asked for.
+    last: Option<Instant>,
+}
+
+impl AuditSchedule {
+    /// The first audit is an interval from now.
+    pub(super) fn new(interval: Duration) -> Self {
+        Self {
+            interval,
+            last: Some(Instant::now()),
+        }
+    }
+
+    /// Makes an audit due now.
+    pub(super) const fn request(&mut self) {
+        self.last = None;
+    }
+
+    fn is_due(&self) -> bool {
+        self.last.is_none_or(|last| last.elapsed() >= self.interval)
+    }
+}
+
+impl Agent {
+    /// Audits if that is due. Entries that wait for the end of a grace period would count as
+    /// drift, so it is put off until then.
+    pub(super) fn audit_if_due(&mut self) -> anyhow::Result<()> {
+        if !self.ready || !self.audit_schedule.is_due() || self.reconciler.is_in_grace_period() {
+            return Ok(());
+        }
+        self.audit_schedule.last = Some(Instant::now());
+        self.verify_maps();
+        self.verify_pins()?;
+        self.verify_programs();
+        Ok(())
+    }
+
+    fn verify_maps(&mut self) {
+        match self.reconciler.verify() {
+            Ok(0) => {}
+            Ok(services) => {
+                warn!(
+                    services,
+                    "the maps were not as svclb left them; what differs is written again"
+                );
+                self.metrics.drifted(services);
+            }
+            Err(error) => warn!("the maps cannot be compared with what was written: {error}"),
+        }
+    }
+
+    fn verify_pins(&mut self) -> anyhow::Result<()> {
+        match self.dataplane.pin_again() {
+            Ok(0) => {}
+            Ok(pins) => {
+                warn!(
+                    pins,
+                    "pins were removed; they are there again, and nothing was detached"
+                );
+                self.metrics.drifted(pins);
+            }
+            // Two agents would undo each other's writes.
+            Err(error @ OpenError::PinLock(_)) => return Err(error.into()),
+            Err(error) => warn!("what is not pinned cannot be pinned again: {error}"),
+        }
+        Ok(())
+    }
+
+    fn verify_programs(&mut self) {
+        let mut missing = self.node_context.sync_devices(&mut self.dataplane, true);
+        match self.dataplane.attach() {
+            Ok(attached) => {
+                let is_new = |how: &&Attachment| matches!(how, Attachment::New(_));
+                missing += attached.iter().filter(is_new).count();
+            }
+            Err(error) => warn!("the programs cannot be attached again: {error}"),
+        }
+        if missing > 0 {
+            warn!(
+                programs = missing,
+                "programs were detached; they are attached again"
+            );
+            self.metrics.drifted(missing);
+        }
+    }
+}

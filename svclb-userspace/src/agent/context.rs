@@ -1,0 +1,89 @@
+//! What the agent knows about its node: its devices and addresses, and what follows from them.
+
+use std::net::IpAddr;
+
+use svclb_core::model::{Node, NodeConfig};
+use svclb_core::planner::Planner;
+use svclb_dataplane::Dataplane;
+use tokio::sync::watch;
+use tracing::debug;
+
+use super::devices::{DevicePrograms, Devices};
+use super::node_ports::NodePortAddresses;
+
+/// The node's devices and addresses.
+pub(super) struct NodeContext {
+    devices: watch::Receiver<Devices>,
+    device_programs: DevicePrograms,
+    node_port_addresses: NodePortAddresses,
+    external_ips: bool,
+    /// The Node object that the current addresses were chosen with.
+    node: Option<Node>,
+    /// The node's own addresses: those of its Node object, and then those of NodePorts.
+    own: Vec<IpAddr>,
+}
+
+impl NodeContext {
+    pub(super) const fn new(
+        devices: watch::Receiver<Devices>,
+        device_programs: DevicePrograms,
+        node_port_addresses: NodePortAddresses,
+        external_ips: bool,
+    ) -> Self {
+        Self {
+            devices,
+            device_programs,
+            node_port_addresses,
+            external_ips,
+            node: None,
+            own: Vec::new(),
+        }
+    }
+
+    /// Gives the planner the addresses of NodePorts if the Node object or the devices changed.
+    /// Returns whether they did.
+    pub(super) fn update(&mut self, planner: &mut Planner) -> bool {
+        let node = planner.cluster().node();
+        // An error means that the watch task ended: there is nothing new.
+        let has_changed = self.devices.has_changed().unwrap_or_default();
+        if !has_changed && self.node.as_ref() == Some(node) {
+            return false;
+        }
+        let node = node.clone();
+        let node_port_ips = self
+            .node_port_addresses
+            .choose(&node, &self.devices.borrow_and_update());
+        debug!(?node_port_ips, "NodePorts are served at these addresses");
+        self.own.clone_from(&node.internal_ips);
+        self.own.extend(&node_port_ips);
+        self.node = Some(node);
+        planner.set_node_config(NodeConfig {
+            node_port_ips,
+            external_ips: self.external_ips,
+        });
+        true
+    }
+
+    /// Resolves when the devices or their addresses changed; [`update`](Self::update) takes the
+    /// change in.
+    pub(super) async fn devices_changed(&mut self) {
+        if self.devices.changed().await.is_ok() {
+            self.devices.mark_changed();
+        } else {
+            std::future::pending().await
+        }
+    }
+
+    /// Selects pods' devices too. Returns whether that is new.
+    pub(super) fn include_pod_devices(&mut self) -> bool {
+        self.device_programs.include_pods()
+    }
+
+    /// Attaches the packet programs to the devices that there are; with `verify` also to those
+    /// that should have them. Returns how many programs were missing there.
+    pub(super) fn sync_devices(&mut self, dataplane: &mut Dataplane, verify: bool) -> usize {
+        let devices = self.devices.borrow().clone();
+        self.device_programs
+            .sync(dataplane, &devices, &self.own, verify)
+    }
+}

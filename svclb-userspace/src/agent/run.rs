@@ -1,0 +1,368 @@
+//! The agent's loop.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use svclb_common::ServiceRecord;
+use svclb_core::conntrack::Timeouts;
+use svclb_core::model::Event;
+use svclb_dataplane::{Attachment, Dataplane, Swept, XdpMode};
+use svclb_source::{FolderOptions, GuardTimeouts, KubeEvent, KubeOptions, Status, event_recorder};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+use tracing::info;
+
+use super::audit::AuditSchedule;
+use super::conntrack::Conntrack;
+use super::context::NodeContext;
+use super::devices::{self, DeviceChoice, DevicePrograms};
+use super::health::{self, CheckPorts, Health};
+use super::http;
+use super::metrics::Metrics;
+use super::node_ports::NodePortAddresses;
+use super::reconcile::Reconciler;
+use super::udp_socket_reaper::{self, UdpSocketReaper};
+
+/// How many batches of events a source may be ahead of the planner.
+const AHEAD: usize = 16;
+
+/// Where Services come from.
+pub(crate) enum Source {
+    /// A folder of manifests.
+    Manifests(PathBuf),
+    /// A cluster's API server.
+    Kubernetes {
+        kubeconfig: Option<PathBuf>,
+        apiserver: Option<String>,
+    },
+}
+
+/// What the agent is started with.
+pub(crate) struct Config {
+    pub(crate) node_name: Arc<str>,
+    pub(crate) source: Source,
+    pub(crate) dataplane: Dataplane,
+    pub(crate) udp_socket_reaper: UdpSocketReaper,
+    pub(crate) pin_dir: PathBuf,
+    pub(crate) listen: Listen,
+    pub(crate) times: Times,
+    pub(crate) node_port_addresses: NodePortAddresses,
+    pub(crate) external_ips: bool,
+    pub(crate) device_choice: DeviceChoice,
+    pub(crate) xdp: XdpMode,
+}
+
+/// The addresses of the agent's HTTP listeners.
+pub(crate) struct Listen {
+    pub(crate) metrics: SocketAddr,
+    pub(crate) healthz: SocketAddr,
+}
+
+/// The start of the process, intervals and timeouts.
+pub(crate) struct Times {
+    pub(crate) started: Instant,
+    pub(crate) audit_interval: Duration,
+    pub(crate) conntrack: Timeouts,
+}
+
+/// Runs until a signal, or until the source fails.
+pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate()).context("no signal handler")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("no signal handler")?;
+    let mut hangup = signal(SignalKind::hangup()).context("no signal handler")?;
+    let status = Status::default();
+    // A folder need not have a Node object; a cluster has one for each of its nodes.
+    let needs_node = matches!(config.source, Source::Kubernetes { .. });
+    let health = Health::new(status.clone(), needs_node);
+    let metrics = Arc::new(Metrics::new(&config.pin_dir));
+    http::serve(
+        config.listen.healthz,
+        http::health_routes(health.clone()),
+        "--healthz-addr",
+    );
+    http::serve(
+        config.listen.metrics,
+        http::metrics_routes(Arc::clone(&metrics)),
+        "--metrics-addr",
+    );
+
+    let (event_recorder, kube_events) = event_recorder();
+    let device_programs = DevicePrograms::new(
+        config.device_choice,
+        config.xdp,
+        config.dataplane.devices()?,
+    );
+    let Times {
+        started,
+        audit_interval,
+        conntrack,
+    } = config.times;
+    let mut agent = Agent {
+        reconciler: Reconciler::new(&config.dataplane, &config.node_name, started)?,
+        conntrack: Conntrack::new(config.dataplane.flows()?, conntrack),
+        udp_socket_reaper: config.udp_socket_reaper,
+        node_context: NodeContext::new(
+            devices::watch().await?,
+            device_programs,
+            config.node_port_addresses,
+            config.external_ips,
+        ),
+        audit_schedule: AuditSchedule::new(audit_interval),
+        dataplane: config.dataplane,
+        check_ports: CheckPorts::new(health::all_addresses(), health.clone(), event_recorder),
+        health,
+        metrics,
+        started,
+        ready: false,
+    };
+    let (sender, mut events) = mpsc::channel(AHEAD);
+    let mut source = tokio::spawn(watch_source(
+        config.source,
+        config.node_name,
+        agent.reconciler.fill().frontends > 0,
+        sender,
+        status.clone(),
+        kube_events,
+    ));
+    let mut tick = tokio::time::interval(Duration::from_secs(1));
+    loop {
+        tokio::select! {
+            biased;
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            _ = hangup.recv() => agent.audit_schedule.request(),
+            Some(batch) = events.recv() => {
+                agent.reconciler.observe(batch);
+                while let Ok(batch) = events.try_recv() {
+                    agent.reconciler.observe(batch);
+                }
+            }
+            completion = agent.next_completion() => agent.handle(completion),
+            _ = tick.tick() => agent.tick(&status)?,
+            ended = &mut source => {
+                return ended.context("the source stopped by a defect of its own")?;
+            }
+        }
+        agent.catch_up()?;
+    }
+    info!("stopping: the data path goes on; `svclb cleanup` removes it");
+    Ok(())
+}
+
+async fn watch_source(
+    source: Source,
+    node_name: Arc<str>,
+    serves: bool,
+    sender: mpsc::Sender<Vec<Event>>,
+    status: Status,
+    kube_events: mpsc::Receiver<KubeEvent>,
+) -> anyhow::Result<()> {
+    match source {
+        Source::Manifests(dir) => {
+            let options = FolderOptions {
+                dir,
+                node_name,
+                serves,
+                guard_timeouts: GuardTimeouts::default(),
+            };
+            svclb_source::manifests(options, sender, status).await?;
+        }
+        Source::Kubernetes {
+            kubeconfig,
+            apiserver,
+        } => {
+            let options = KubeOptions {
+                kubeconfig,
+                apiserver,
+                node_name,
+                serves,
+                guard_timeouts: GuardTimeouts::default(),
+            };
+            svclb_source::kubernetes(options, sender, status, kube_events).await?;
+        }
+    }
+    Ok(())
+}
+
+/// What the loop works on.
+pub(super) struct Agent {
+    pub(super) reconciler: Reconciler,
+    pub(super) dataplane: Dataplane,
+    pub(super) node_context: NodeContext,
+    pub(super) audit_schedule: AuditSchedule,
+    udp_socket_reaper: UdpSocketReaper,
+    conntrack: Conntrack,
+    health: Health,
+    check_ports: CheckPorts,
+    pub(super) metrics: Arc<Metrics>,
+    started: Instant,
+    /// Whether the first full sync is in the maps.
+    pub(super) ready: bool,
+}
+
+/// Work on another thread or task that is done.
+enum Completion {
+    GracePeriod(std::io::Result<()>),
+    UdpSockets(udp_socket_reaper::Done),
+    Sweep(std::io::Result<Swept>),
+    /// The node's devices or their addresses changed.
+    Devices,
+}
+
+impl Agent {
+    /// Waits for the next [`Completion`].
+    async fn next_completion(&mut self) -> Completion {
+        tokio::select! {
+            ended = self.reconciler.grace_period_end() => Completion::GracePeriod(ended),
+            done = self.udp_socket_reaper.next_completion() => Completion::UdpSockets(done),
+            swept = self.conntrack.next_completion() => Completion::Sweep(swept),
+            () = self.node_context.devices_changed() => Completion::Devices,
+        }
+    }
+
+    fn handle(&mut self, completion: Completion) {
+        match completion {
+            Completion::GracePeriod(ended) => {
+                self.reconciler.collect(ended);
+                self.udp_socket_reaper.changes.grace_over();
+                self.conntrack.changes.grace_over();
+            }
+            Completion::Sweep(swept) => {
+                let planner = &self.reconciler.planner;
+                if let Some(entries) = self.conntrack.handle(swept, planner) {
+                    self.metrics.flows(entries);
+                }
+            }
+            // `catch_up` takes the change in.
+            Completion::Devices => {}
+            Completion::UdpSockets(done) => {
+                let planner = &self.reconciler.planner;
+                let destroyed = self.udp_socket_reaper.handle(done, planner);
+                self.metrics.destroyed(destroyed);
+            }
+        }
+    }
+
+    /// Writes everything that changed. The first time that the source is synced, this completes
+    /// the first full sync.
+    fn catch_up(&mut self) -> anyhow::Result<()> {
+        if self.node_context.update(&mut self.reconciler.planner) && self.ready {
+            self.node_context.sync_devices(&mut self.dataplane, false);
+        }
+        let mut wanted = BTreeSet::new();
+        while let Some(round) = self.reconciler.next_round() {
+            // Before the write: from then on the socket programs leave pods' connections to a
+            // Service with source ranges to the packet programs.
+            if round.plans.iter().any(|plan| !plan.sources.is_empty()) {
+                self.include_pod_devices();
+            }
+            let mut committed = self.reconciler.commit(round);
+            self.metrics.round(committed.took, committed.writes);
+            if self.ready {
+                Reconciler::log(&committed);
+            } else {
+                wanted.extend(committed.round.plans.iter().map(|plan| plan.record));
+            }
+            self.check_ports.update(
+                std::mem::take(&mut committed.round.health_checks),
+                &mut self.reconciler.log_once,
+                self.started.elapsed(),
+            );
+            self.udp_socket_reaper.changes.written(&committed.round);
+            self.conntrack.changes.written(&committed.round);
+        }
+        let is_first_sync = !self.ready && self.reconciler.planner.cluster().is_synced();
+        let attached = if is_first_sync {
+            Some(self.become_ready(&wanted)?)
+        } else {
+            None
+        };
+        self.health.synced(
+            self.ready,
+            self.reconciler.failed_writes.sentence(),
+            self.reconciler.planner.cluster().known_node(),
+        );
+        // Only now: a reader of the line `ready` may ask for the health at once.
+        if let Some(attached) = attached {
+            self.log_ready(&attached);
+        }
+        if let Some(begins) = self.reconciler.begin_grace_period() {
+            self.udp_socket_reaper.changes.grace(begins);
+            self.conntrack.changes.grace(begins);
+        }
+        self.udp_socket_reaper.start();
+        if self.ready {
+            self.conntrack.start();
+        }
+        Ok(())
+    }
+
+    /// Attaches the packet programs to pods' devices too.
+    fn include_pod_devices(&mut self) {
+        if self.node_context.include_pod_devices() && self.ready {
+            self.node_context.sync_devices(&mut self.dataplane, false);
+        }
+    }
+
+    /// Completes the first full sync, once everything that exists is in the maps: removes what is
+    /// not wanted, and attaches the programs.
+    fn become_ready(
+        &mut self,
+        wanted: &BTreeSet<ServiceRecord>,
+    ) -> anyhow::Result<Vec<Attachment>> {
+        self.reconciler.remove_others(wanted);
+        let attached = self.dataplane.attach()?;
+        if self.reconciler.fill().sources > 0 {
+            self.include_pod_devices();
+        }
+        self.node_context.sync_devices(&mut self.dataplane, true);
+        self.dataplane.migrate()?;
+        self.ready = true;
+        self.metrics.ready(self.started.elapsed());
+        self.udp_socket_reaper.ready();
+        Ok(attached)
+    }
+
+    fn log_ready(&self, attached: &[Attachment]) {
+        let replaced = attached
+            .iter()
+            .filter(|how| matches!(how, Attachment::Replaced(_)))
+            .count();
+        let cluster = self.reconciler.planner.cluster();
+        info!(
+            services = cluster.service_count(),
+            endpoints = cluster.endpoint_count(),
+            frontends = self.reconciler.fill().frontends,
+            programs = attached.len(),
+            replaced,
+            refusal = if self.dataplane.features().set_retval {
+                "errno"
+            } else {
+                "loopback"
+            },
+            milliseconds = self.started.elapsed().as_millis(),
+            "ready"
+        );
+    }
+
+    /// What is due every second.
+    fn tick(&mut self, status: &Status) -> anyhow::Result<()> {
+        self.audit_if_due()?;
+        if self.ready {
+            self.reconciler.tick();
+        }
+        let planner = &self.reconciler.planner;
+        self.metrics.state(
+            planner.cluster().service_count(),
+            self.reconciler.fill(),
+            self.reconciler.failed_writes.len(),
+            planner.waiting().count(),
+            status,
+        );
+        Ok(())
+    }
+}
