@@ -17,44 +17,37 @@
 #![feature(asm_experimental_arch)]
 
 mod affinity;
-mod call;
 mod counters;
-mod family;
-mod forward;
 mod kernel;
-mod log;
 mod maps;
 mod packet;
-mod peers;
-mod refuse;
-mod reverse;
 mod slots;
+mod socket;
 mod sources;
-mod udp_translations;
 
 use aya_ebpf::macros::{cgroup_sock, cgroup_sock_addr, classifier, xdp};
 use aya_ebpf::programs::{SockAddrContext, SockContext, TcContext, XdpContext};
-use call::{Connect, Send};
-use family::{V4, V6};
+use socket::family::{V4, V6};
+use socket::{Connect, Send, connect, reverse};
 
 #[cgroup_sock_addr(connect4)]
 fn svclb_connect4(ctx: SockAddrContext) -> i32 {
-    forward::forward::<V4, Connect>(&ctx)
+    connect::connect::<V4, Connect>(&ctx)
 }
 
 #[cgroup_sock_addr(connect6)]
 fn svclb_connect6(ctx: SockAddrContext) -> i32 {
-    forward::forward::<V6, Connect>(&ctx)
+    connect::connect::<V6, Connect>(&ctx)
 }
 
 #[cgroup_sock_addr(sendmsg4)]
 fn svclb_sendmsg4(ctx: SockAddrContext) -> i32 {
-    forward::forward::<V4, Send>(&ctx)
+    connect::connect::<V4, Send>(&ctx)
 }
 
 #[cgroup_sock_addr(sendmsg6)]
 fn svclb_sendmsg6(ctx: SockAddrContext) -> i32 {
-    forward::forward::<V6, Send>(&ctx)
+    connect::connect::<V6, Send>(&ctx)
 }
 
 #[cgroup_sock_addr(recvmsg4)]

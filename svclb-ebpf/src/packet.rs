@@ -4,27 +4,29 @@
 //! | file | what is there |
 //! |---|---|
 //! | `frame` | what differs between XDP and tc: reaching the bytes, sending them on |
-//! | `glance` | whether a frame can be anybody's, by its port alone |
+//! | `prefilter` | whether a frame can be anybody's, by its port alone |
 //! | `parse` | from bytes to addresses, ports and protocol |
 //! | `flows` | conntrack: the only file that writes `FLOWS` |
-//! | `open` | a new flow: which frontend, which backend, which source |
+//! | `new_flow` | a new flow: which frontend, which backend, which source |
 //! | `rewrite` | new addresses into the bytes, with the checksums |
-//! | `route` | where a packet leaves that the kernel is not to route |
-//! | `answer` | what is sent back instead: refusals, and errors of the way |
+//! | `fib` | the kernel's routing: where a packet leaves that the kernel is not to route |
+//! | `forward` | a packet to a backend on another node, or back from there |
+//! | `reject` | what is sent back instead: refusals, and errors of the way |
 //! | `icmp` | errors about packets that were translated |
 //! | `scratch` | what is too large for the stack |
 //! | `fragments` | the ports of the fragments that have none |
 
-mod answer;
+mod fib;
 mod flows;
+mod forward;
 mod fragments;
 pub(crate) mod frame;
-mod glance;
 mod icmp;
-mod open;
+mod new_flow;
 mod parse;
+mod prefilter;
+mod reject;
 mod rewrite;
-mod route;
 mod scratch;
 
 use svclb_common::{Counter, FlowFlags, FlowKey, FlowValue, Hook};
@@ -37,7 +39,7 @@ use scratch::Scratch;
 /// A packet came in by one of our devices.
 #[inline(always)]
 pub(crate) fn incoming<F: Frame>(frame: &F) -> i32 {
-    if glance::is_nobodys(frame, Hook::INGRESS) {
+    if prefilter::cannot_match(frame, Hook::INGRESS) {
         return F::PASS;
     }
     let Some(scratch) = scratch::scratch() else {
@@ -50,14 +52,14 @@ pub(crate) fn incoming<F: Frame>(frame: &F) -> i32 {
     }
     match find(scratch, Hook::INGRESS) {
         Some(flow) => translate(frame, scratch, flow),
-        None => open::open(frame, scratch),
+        None => new_flow::open(frame, scratch),
     }
 }
 
 /// A packet is about to leave by one of our devices.
 #[inline(always)]
 pub(crate) fn outgoing<F: Frame>(frame: &F) -> i32 {
-    if glance::is_nobodys(frame, Hook::EGRESS) {
+    if prefilter::cannot_match(frame, Hook::EGRESS) {
         return F::PASS;
     }
     let Some(scratch) = scratch::scratch() else {
@@ -85,7 +87,7 @@ fn find(scratch: &mut Scratch, hook: Hook) -> Option<&'static FlowValue> {
 #[inline(always)]
 fn translate<F: Frame>(frame: &F, scratch: &mut Scratch, flow: &FlowValue) -> i32 {
     if flow.flags.contains(FlowFlags::FORWARDED) {
-        return route::forward(frame, scratch, &flow.tuple);
+        return forward::forward(frame, scratch, &flow.tuple);
     }
     if rewrite::rewrite(frame, &scratch.packet, &flow.tuple).is_none() {
         return F::DROP;

@@ -3,9 +3,9 @@
 use aya_ebpf::programs::SockAddrContext;
 use svclb_common::{Addr16, DeviceValue, FrontendFlags, FrontendValue, Source};
 
-use crate::family::{Endpoint, Family};
 use crate::kernel::is_of_the_host;
 use crate::maps;
+use crate::socket::family::{Endpoint, Family};
 
 /// Whether a client of this address may.
 #[inline(always)]

@@ -7,11 +7,11 @@
 
 use svclb_common::{Addr16, Counter, FlowFlags, FlowKey, FlowValue, Hook, checksum};
 
+use super::fib;
 use super::flows;
 use super::frame::{ETHERNET, Frame};
 use super::parse::{self, Packet, Part};
 use super::rewrite::{addresses, hop, ports};
-use super::route;
 use super::scratch::Scratch;
 use crate::counters::count;
 
@@ -22,7 +22,7 @@ pub(super) fn translate<F: Frame>(frame: &F, scratch: &mut Scratch, hook: Hook) 
         packet,
         carried,
         key,
-        question,
+        fib_params,
         ..
     } = scratch;
     let Some(at) = read_carried(frame, packet, carried) else {
@@ -32,16 +32,16 @@ pub(super) fn translate<F: Frame>(frame: &F, scratch: &mut Scratch, hook: Hook) 
     let Some(flow) = flows::peek(key) else {
         return F::PASS;
     };
-    let way = if flow.flags.contains(FlowFlags::FORWARDED) {
-        let way = route::way(
+    let next_hop = if flow.flags.contains(FlowFlags::FORWARDED) {
+        let next_hop = fib::next_hop(
             frame,
-            question,
+            fib_params,
             packet.is_v4,
             flow.tuple.src,
             flow.tuple.dst,
         );
-        match way {
-            Some(way) if packet.hops > 1 => Some(way),
+        match next_hop {
+            Some(next_hop) if packet.hops > 1 => Some(next_hop),
             _ => return F::DROP,
         }
     } else {
@@ -51,11 +51,11 @@ pub(super) fn translate<F: Frame>(frame: &F, scratch: &mut Scratch, hook: Hook) 
         return F::DROP;
     }
     count(Counter::Translated);
-    let Some(way) = way else {
+    let Some(next_hop) = next_hop else {
         return F::PASS;
     };
     match hop(frame, packet.is_v4, packet.hops) {
-        Some(()) => frame.send(&way),
+        Some(()) => frame.send(&next_hop),
         None => F::DROP,
     }
 }

@@ -7,8 +7,8 @@ use aya_ebpf::macros::map;
 use aya_ebpf::maps::PerCpuArray;
 use svclb_common::{FlowKey, FlowValue};
 
+use super::fib::FibParams;
 use super::parse::Packet;
-use super::route::Question;
 
 #[repr(C)]
 pub(crate) struct Scratch {
@@ -19,10 +19,10 @@ pub(crate) struct Scratch {
     /// What is looked for.
     pub(super) key: FlowKey,
     /// The two directions of a new flow: the client's is found by `key`.
-    pub(super) forth: FlowValue,
-    pub(super) back_key: FlowKey,
-    pub(super) back: FlowValue,
-    pub(super) question: Question,
+    pub(super) forward: FlowValue,
+    pub(super) reverse_key: FlowKey,
+    pub(super) reverse: FlowValue,
+    pub(super) fib_params: FibParams,
 }
 
 #[map]

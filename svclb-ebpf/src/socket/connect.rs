@@ -6,16 +6,17 @@ use svclb_common::{
     SlotValue, Translation, pick, spread,
 };
 
-use crate::call::Call;
+use super::call::Call;
+use super::family::{Endpoint, Family, peer, protocol, set_peer};
+use super::{log, peers, refuse, reverse, udp_translations};
 use crate::counters::count;
-use crate::family::{Endpoint, Family, peer, protocol, set_peer};
 use crate::kernel::{ALLOW, is_of_the_host, netns_cookie, socket_cookie};
 use crate::slots::{random_slot, slot_at};
-use crate::{affinity, log, maps, peers, refuse, reverse, sources, udp_translations};
+use crate::{affinity, maps, sources};
 
 /// Rewrites the peer of a call if it is a Service address.
 #[inline(always)]
-pub(crate) fn forward<F: Family, C: Call>(ctx: &SockAddrContext) -> i32 {
+pub(crate) fn connect<F: Family, C: Call>(ctx: &SockAddrContext) -> i32 {
     let Some(proto) = Proto::of_socket(protocol(ctx)) else {
         return ALLOW;
     };

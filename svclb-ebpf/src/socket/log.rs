@@ -3,7 +3,7 @@
 use aya_ebpf::programs::SockAddrContext;
 use svclb_common::Translation;
 
-use crate::family::Endpoint;
+use super::family::Endpoint;
 
 /// A call to a Service goes to a backend.
 #[inline(always)]

@@ -3,7 +3,7 @@
 
 use svclb_common::{Counter, Proto, checksum};
 
-use super::frame::{ETHERNET, Frame, Way};
+use super::frame::{ETHERNET, Frame, NextHop};
 use super::parse::{Ipv4, Ipv6, Packet, Part};
 use crate::counters::count;
 
@@ -103,7 +103,7 @@ fn link_back<F: Frame>(frame: &F) -> Option<[u8; 12]> {
 
 #[inline(always)]
 fn send_back<F: Frame>(frame: &F, link: [u8; 12]) -> i32 {
-    frame.send(&Way {
+    frame.send(&NextHop {
         device: frame.device(),
         link: Some(link),
         by_redirect: true,

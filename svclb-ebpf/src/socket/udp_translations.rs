@@ -13,8 +13,8 @@ use svclb_common::{
     TranslationRing,
 };
 
+use super::family::Endpoint;
 use crate::counters::count;
-use crate::family::Endpoint;
 use crate::kernel::{mptcp_socket, socket, socket_cookie};
 use crate::maps::{PEER_OVERFLOW, UDP_TRANSLATIONS};
 

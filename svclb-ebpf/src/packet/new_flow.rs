@@ -5,11 +5,11 @@ use svclb_common::{
     FrontendKey, FrontendValue, Hook, PortBe, Scope, SlotRange, SlotValue, Tuple,
 };
 
-use super::answer;
+use super::fib;
 use super::flows::{self, Refused};
 use super::frame::{Frame, has_socket};
 use super::parse::{Packet, Part};
-use super::route;
+use super::reject;
 use super::scratch::Scratch;
 use crate::affinity;
 use crate::counters::count;
@@ -26,8 +26,8 @@ const CANDIDATES: u32 = 16;
 /// The ports that a client is given beside its own: below those that clients take of
 /// themselves, and those that other nodes take for their flows. The client may be one of these
 /// nodes, and a backend's answers tell its flows apart by the port alone.
-const ASIDE_FIRST: u32 = 1024;
-const ASIDE_PORTS: u32 = 30_000 - ASIDE_FIRST;
+const ALT_PORT_FIRST: u32 = 1024;
+const ALT_PORTS: u32 = 30_000 - ALT_PORT_FIRST;
 
 /// A packet that is of no flow: maybe it opens one.
 #[inline(always)]
@@ -49,7 +49,7 @@ pub(super) fn open<F: Frame>(frame: &F, scratch: &mut Scratch) -> i32 {
         return F::PASS;
     }
     let device = maps::device(frame.device());
-    if F::IS_XDP && !is_for(frame, device.as_ref()) {
+    if F::IS_XDP && !is_our_mac(frame, device.as_ref()) {
         return F::PASS;
     }
     let is_inside = device.is_some_and(|device| device.flags.contains(DeviceFlags::PODS));
@@ -74,21 +74,21 @@ pub(super) fn open<F: Frame>(frame: &F, scratch: &mut Scratch) -> i32 {
         if frontend.flags.contains(FrontendFlags::NODE_PORT) {
             return F::PASS;
         }
-        return answer::refuse(frame, packet);
+        return reject::refuse(frame, packet);
     }
     if range.count == 0 {
-        return answer::refuse(frame, packet);
+        return reject::refuse(frame, packet);
     }
     let Some(slot) = choose(&frontend, range, packet.tuple.src) else {
         count(Counter::SlotMissing);
-        return answer::refuse(frame, packet);
+        return reject::refuse(frame, packet);
     };
-    give(frame, scratch, &frontend, &slot, is_inside)
+    establish(frame, scratch, &frontend, &slot, is_inside)
 }
 
 /// Whether a frame is for this machine: in promiscuous mode XDP sees others' too.
 #[inline(always)]
-fn is_for<F: Frame>(frame: &F, device: Option<&DeviceValue>) -> bool {
+fn is_our_mac<F: Frame>(frame: &F, device: Option<&DeviceValue>) -> bool {
     let to = frame.load::<[u8; 6]>(0);
     device.is_some_and(|device| to == Some(device.link))
 }
@@ -108,7 +108,7 @@ fn choose(frontend: &FrontendValue, range: SlotRange, client: Addr16) -> Option<
 
 /// Gives a flow its backend, and sends its first packet there.
 #[inline(always)]
-fn give<F: Frame>(
+fn establish<F: Frame>(
     frame: &F,
     scratch: &mut Scratch,
     frontend: &FrontendValue,
@@ -116,7 +116,7 @@ fn give<F: Frame>(
     is_inside: bool,
 ) -> i32 {
     let Packet { tuple, is_v4, .. } = scratch.packet;
-    let value = &mut scratch.forth;
+    let value = &mut scratch.forward;
     value.flags = FlowFlags::NONE;
     value.reserved = 0;
     value.service = frontend.service;
@@ -137,10 +137,10 @@ fn give<F: Frame>(
         }
     };
     let keeps_source = own.is_none();
-    let (answers_at, flags) = match own {
+    let (reverse_hook, flags) = match own {
         None => (Hook::EGRESS, FlowFlags::NONE),
         Some(own) => {
-            scratch.forth.tuple.src = own;
+            scratch.forward.tuple.src = own;
             (Hook::INGRESS, FlowFlags::FORWARDED)
         }
     };
@@ -150,25 +150,25 @@ fn give<F: Frame>(
         // A client keeps its port too, unless it reached the same backend by another address
         // from it, or may be a node that sends from it (what a node masquerades has any port):
         // the answers could not be told apart.
-        if !keeps_source || attempt > 0 || may_be_a_nodes(tuple.src_port) {
+        if !keeps_source || attempt > 0 || in_snat_range(tuple.src_port) {
             let (first, count) = if keeps_source {
-                (ASIDE_FIRST, ASIDE_PORTS)
+                (ALT_PORT_FIRST, ALT_PORTS)
             } else {
                 (SOURCE_PORT_FIRST.load(), SOURCE_PORTS.load())
             };
-            take_port(scratch, answers_at, first, count);
+            take_port(scratch, reverse_hook, first, count);
         }
-        let answer = scratch.forth.tuple.reversed();
+        let answer = scratch.forward.tuple.reversed();
         if !keeps_source && has_socket(frame.ctx(), scratch.packet.proto(), &answer, is_v4) {
             continue;
         }
-        entered = enter(scratch, answers_at, flags);
+        entered = enter(scratch, reverse_hook, flags);
         if !matches!(entered, Err(Refused::Taken)) {
             break;
         }
     }
     let flow = match entered {
-        Ok(()) => scratch.forth,
+        Ok(()) => scratch.forward,
         Err(Refused::Opened) => match flows::peek(&scratch.key) {
             Some(flow) => *flow,
             None => return F::DROP,
@@ -188,22 +188,22 @@ fn give<F: Frame>(
 /// Gives the new flow a source port of a range, one that no other flow to its backend has if
 /// there is any among those that are looked at.
 #[inline(always)]
-fn take_port(scratch: &mut Scratch, answers_at: Hook, first: u32, count: u32) {
-    scratch.back_key = FlowKey::new(
-        scratch.forth.tuple.reversed(),
+fn take_port(scratch: &mut Scratch, reverse_hook: Hook, first: u32, count: u32) {
+    scratch.reverse_key = FlowKey::new(
+        scratch.forward.tuple.reversed(),
         scratch.packet.proto(),
-        answers_at,
+        reverse_hook,
     );
     for _ in 0..CANDIDATES {
         // By chance: to step from one to the next would make those that are taken stand in
         // rows.
         let offset = (u64::from(random()) * u64::from(count)) >> 32;
-        scratch.back_key.tuple.dst_port = PortBe::new(first.wrapping_add(offset as u32) as u16);
-        if flows::peek(&scratch.back_key).is_none() {
+        scratch.reverse_key.tuple.dst_port = PortBe::new(first.wrapping_add(offset as u32) as u16);
+        if flows::peek(&scratch.reverse_key).is_none() {
             break;
         }
     }
-    scratch.forth.tuple.src_port = scratch.back_key.tuple.dst_port;
+    scratch.forward.tuple.src_port = scratch.reverse_key.tuple.dst_port;
 }
 
 /// The address of this node that a backend elsewhere is to answer to, or what becomes of the
@@ -217,9 +217,9 @@ fn source<F: Frame>(
     is_inside: bool,
 ) -> Result<Option<Addr16>, i32> {
     let Packet { tuple, is_v4, .. } = scratch.packet;
-    let way = route::way(frame, &mut scratch.question, is_v4, tuple.src, backend);
-    if let Some(way) = way
-        && let Some(device) = maps::device(way.device)
+    let next_hop = fib::next_hop(frame, &mut scratch.fib_params, is_v4, tuple.src, backend);
+    if let Some(next_hop) = next_hop
+        && let Some(device) = maps::device(next_hop.device)
     {
         if !is_inside && !device.flags.contains(DeviceFlags::ATTACHED) {
             return Ok(None);
@@ -237,26 +237,26 @@ fn source<F: Frame>(
 
 /// Whether nodes send flows of ours from this port.
 #[inline(always)]
-fn may_be_a_nodes(port: PortBe) -> bool {
+fn in_snat_range(port: PortBe) -> bool {
     u32::from(port.get()).wrapping_sub(SOURCE_PORT_FIRST.load()) < SOURCE_PORTS.load()
 }
 
 /// Enters both directions, the answers' first: no packet is sent whose answer is unknown.
 #[inline(always)]
-fn enter(scratch: &mut Scratch, answers_at: Hook, flags: FlowFlags) -> Result<(), Refused> {
+fn enter(scratch: &mut Scratch, reverse_hook: Hook, flags: FlowFlags) -> Result<(), Refused> {
     let proto = scratch.packet.proto();
-    scratch.back_key = FlowKey::new(scratch.forth.tuple.reversed(), proto, answers_at);
-    scratch.back = scratch.forth;
-    scratch.back.tuple = scratch.packet.tuple.reversed();
-    scratch.back.flags = flags;
+    scratch.reverse_key = FlowKey::new(scratch.forward.tuple.reversed(), proto, reverse_hook);
+    scratch.reverse = scratch.forward;
+    scratch.reverse.tuple = scratch.packet.tuple.reversed();
+    scratch.reverse.flags = flags;
     // Whatever is there is over: nobody would be here otherwise.
     let is_known = flows::peek(&scratch.key).is_some();
-    flows::enter(&scratch.back_key, &scratch.back)?;
-    let other_at = match answers_at {
+    flows::enter(&scratch.reverse_key, &scratch.reverse)?;
+    let other_at = match reverse_hook {
         Hook::EGRESS => FlowFlags::OTHER_AT_EGRESS,
         _ => FlowFlags::NONE,
     };
-    scratch.forth.flags = flags
+    scratch.forward.flags = flags
         .union(FlowFlags::FROM_CLIENT)
         .union(if scratch.packet.is_udp() {
             FlowFlags::SEEN
@@ -265,12 +265,12 @@ fn enter(scratch: &mut Scratch, answers_at: Hook, flags: FlowFlags) -> Result<()
         })
         .union(other_at);
     let entered = if is_known {
-        flows::renew(&scratch.key, &scratch.forth)
+        flows::renew(&scratch.key, &scratch.forward)
     } else {
-        flows::open(&scratch.key, &scratch.forth)
+        flows::open(&scratch.key, &scratch.forward)
     };
     if let Err(refused) = entered {
-        flows::take_back(&scratch.back_key);
+        flows::take_back(&scratch.reverse_key);
         return Err(refused);
     }
     count(Counter::FlowsOpened);

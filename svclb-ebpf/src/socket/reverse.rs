@@ -2,9 +2,9 @@
 
 use aya_ebpf::programs::{SockAddrContext, SockContext};
 
-use crate::family::{Endpoint, Family, peer, set_peer};
+use super::family::{Endpoint, Family, peer, set_peer};
+use super::{peers, udp_translations};
 use crate::kernel::{ALLOW, socket_cookie};
-use crate::{peers, udp_translations};
 
 /// Shows the Service address in a call that reports a peer or a source.
 ///

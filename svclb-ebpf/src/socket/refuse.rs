@@ -3,12 +3,12 @@
 use aya_ebpf::programs::SockAddrContext;
 use svclb_common::{Addr16, BackendId, Counter, PortBe, Proto, Translation};
 
-use crate::call::Call;
+use super::call::Call;
+use super::family::{Endpoint, Family, set_peer};
+use super::{log, udp_translations};
 use crate::counters::count;
-use crate::family::{Endpoint, Family, set_peer};
 use crate::kernel::{ALLOW, DENY, set_retval};
 use crate::maps::HAS_SET_RETVAL;
-use crate::{log, udp_translations};
 
 const ECONNREFUSED: i32 = 111;
 
