@@ -1,7 +1,7 @@
 //! Kubernetes' objects to the few facts that load balancing needs: the one copy of these
 //! rules, for both sources.
 //!
-//! A value that can't be used is left out and said as a [`Problem`]; the rest of its
+//! A value that can't be used is left out and reported as a [`Problem`]; the rest of its
 //! object is kept.
 
 mod endpoints;
@@ -67,7 +67,7 @@ fn port(number: i32) -> Option<u16> {
     u16::try_from(number).ok().filter(|number| *number != 0)
 }
 
-/// `protocol`, which is TCP where nobody says.
+/// `protocol`, which is TCP by default.
 fn protocol(name: Option<&str>) -> Option<Proto> {
     match name {
         None | Some("" | "TCP") => Some(Proto::TCP),

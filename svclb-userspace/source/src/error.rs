@@ -10,10 +10,10 @@ pub enum SourceError {
     Folder {
         /// The folder.
         dir: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: std::io::Error,
     },
-    /// The task that reads the folder ended by a defect of its own.
+    /// The task that reads the folder ended by a defect.
     #[error("manifests: the reader stopped ({source}); start the agent again and report this")]
     Reader {
         /// How it ended.

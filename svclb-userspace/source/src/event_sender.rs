@@ -1,4 +1,4 @@
-//! What a source says, in batches.
+//! The events of a source, in batches.
 
 use svclb_core::model::Event;
 use tokio::sync::mpsc::Sender;
@@ -6,7 +6,7 @@ use tokio::sync::mpsc::Sender;
 use crate::BATCH;
 use crate::status::Status;
 
-/// The agent no longer listens.
+/// The receiver is closed: the agent stops.
 #[derive(Debug)]
 pub(crate) struct Closed;
 
@@ -25,7 +25,7 @@ impl EventSender {
     /// Sends from a thread that may block.
     pub(crate) fn send_blocking(&self, events: Vec<Event>) -> Result<(), Closed> {
         for batch in batches(events) {
-            self.status.said(batch.len());
+            self.status.sent(batch.len());
             self.tx.blocking_send(batch).or(Err(Closed))?;
         }
         Ok(())
@@ -34,7 +34,7 @@ impl EventSender {
     /// Sends from a task.
     pub(crate) async fn send(&self, events: Vec<Event>) -> Result<(), Closed> {
         for batch in batches(events) {
-            self.status.said(batch.len());
+            self.status.sent(batch.len());
             self.tx.send(batch).await.or(Err(Closed))?;
         }
         Ok(())

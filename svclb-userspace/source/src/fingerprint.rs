@@ -1,4 +1,4 @@
-//! What stands for an object that was said, instead of a copy of it.
+//! The fingerprint of an object, kept instead of a copy of it.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 

@@ -1,9 +1,8 @@
 //! A folder of manifests: YAML (several documents in a file) or JSON.
 //!
-//! The folder is watched by inotify, and looked at every ten seconds besides. What is
-//! looked at again is only what changed: files by their stamp, and in them documents by
-//! their text, so that one endpoint changed in a file of ten thousand Services costs one
-//! document's parsing.
+//! The folder is watched by inotify, and scanned every ten seconds besides. Only what changed
+//! is read again: files by their stamp, and in them documents by their text, so that one
+//! endpoint changed in a file of ten thousand Services costs one document's parsing.
 
 mod document;
 mod file;
@@ -20,34 +19,35 @@ use tokio::sync::mpsc::Sender;
 
 use crate::error::SourceError;
 use crate::event_sender::{Closed, EventSender};
-use crate::relist_guard::GuardTimeouts;
+use crate::kube::relist_guard::GuardTimeouts;
 use crate::status::Status;
 #[cfg(feature = "testing")]
 pub(crate) use file::Reader;
 use folder::Folder;
 
-/// How often the folder is looked at when inotify says nothing.
+/// How often the folder is scanned without an event of inotify.
 const POLL: Duration = Duration::from_secs(10);
 
-/// A folder of manifests, and who reads it.
+/// A folder of manifests, and the node on which it is read.
 #[derive(Clone, Debug)]
 pub struct FolderOptions {
     /// The folder.
     pub dir: PathBuf,
     /// `metadata.name` of this node's Node.
     pub node_name: Arc<str>,
-    /// Whether something is served already: then a folder that is empty at the start is doubted,
+    /// Whether something is served already: then a folder that is empty at the start is suspicious,
     /// as one is that was away.
     pub serves: bool,
     /// How long something has to be gone.
     pub guard_timeouts: GuardTimeouts,
 }
 
-/// Says what the manifests in a folder say, until nobody listens.
+/// Sends the objects of a folder's manifests and their changes to `tx` until its receiver is
+/// closed.
 ///
 /// # Errors
 /// [`SourceError`] where the folder cannot be read at the start. A folder that goes away
-/// later is a problem, and what was said stays said.
+/// later is a problem, and what was sent before stays.
 pub async fn manifests(
     options: FolderOptions,
     tx: Sender<Vec<Event>>,
@@ -92,7 +92,7 @@ pub async fn manifests(
         if before != watched {
             continue;
         }
-        let pause = folder.look_again_in().unwrap_or(POLL).min(POLL);
+        let pause = folder.scan_again_in().unwrap_or(POLL).min(POLL);
         tokio::select! {
             _ = closed.closed() => return Ok(()),
             _ = changes.next() => {}

@@ -1,4 +1,4 @@
-//! The problems that stand, each said once when it appears and once when it is gone.
+//! The problems that stand, each logged once when it appears and once when it is gone.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;

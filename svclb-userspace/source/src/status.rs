@@ -2,7 +2,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// How a source is doing, for metrics and health. A clone is another handle to the same.
+/// The state of a source, for metrics and health. A clone is another handle to the same.
 #[derive(Clone, Default, Debug)]
 pub struct Status(Arc<Inner>);
 
@@ -17,7 +17,7 @@ struct Inner {
 }
 
 impl Status {
-    /// Whether everything that exists has been said once.
+    /// Whether everything that exists was sent once.
     pub fn synced(&self) -> bool {
         self.0.synced.load(Relaxed)
     }
@@ -32,17 +32,17 @@ impl Status {
         self.0.problems.load(Relaxed)
     }
 
-    /// How often a watch was begun again with a listing.
+    /// How often a watch began with a listing, the first time included.
     pub fn restarts(&self) -> u64 {
         self.0.restarts.load(Relaxed)
     }
 
-    /// How many events were said.
+    /// How many events were sent.
     pub fn events(&self) -> u64 {
         self.0.events.load(Relaxed)
     }
 
-    /// When the last event was said, in milliseconds since the epoch; zero before the first.
+    /// When the last event was sent, in milliseconds since the epoch; zero before the first.
     pub fn last_event_millis(&self) -> u64 {
         self.0.last_event.load(Relaxed)
     }
@@ -64,7 +64,7 @@ impl Status {
         self.0.restarts.fetch_add(1, Relaxed);
     }
 
-    pub(crate) fn said(&self, events: usize) {
+    pub(crate) fn sent(&self, events: usize) {
         let now = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .map_or(0, |since| since.as_millis());

@@ -6,7 +6,7 @@ use svclb_core::model::Object;
 
 use crate::manifests::Reader;
 
-/// What a manifest says.
+/// What was read from a manifest.
 #[derive(Debug)]
 pub struct Manifest {
     /// The objects in it, in their order.
@@ -29,8 +29,8 @@ pub fn manifest(node_name: &str, text: &[u8], is_json: bool) -> io::Result<Manif
         is_broken: false,
     };
     for document in read {
-        manifest.objects.extend(document.fresh);
-        manifest.problems.extend(document.known.problems);
+        manifest.objects.extend(document.objects);
+        manifest.problems.extend(document.state.problems);
         manifest.is_broken |= document.broken;
     }
     Ok(manifest)

@@ -7,7 +7,7 @@ use svclb_core::model::{ObjectName, Service, ServicePort, ServiceType, TrafficPo
 
 use super::{Names, Problem, address, port, protocol};
 
-/// `sessionAffinityConfig.clientIP.timeoutSeconds` where nobody says.
+/// `sessionAffinityConfig.clientIP.timeoutSeconds` by default.
 const DEFAULT_AFFINITY: u32 = 10_800;
 
 /// A Service. Headless and ExternalName ones come out as well, with what they have: that
@@ -54,7 +54,7 @@ pub fn service(from: core::Service, names: &Names, problems: &mut Vec<Problem>) 
     );
     let source_ranges = source_ranges(&spec, problems);
     if source_ranges.is_empty() && names_sources(&spec) {
-        // Not served at all is safe; served to everybody is not.
+        // Not to serve the addresses is safe; to serve them to every client is not.
         ingress_ips.clear();
         problems.push(Problem::new(
             "spec.loadBalancerSourceRanges",
@@ -179,7 +179,7 @@ fn ports(
             ));
             continue;
         }
-        // What is not unique could not be told from the other, nor its endpoints.
+        // EndpointSlices refer to ports by name: of two with one name neither has its own endpoints.
         let is_same = |other: &&ServicePort| *other.name == *name && other.proto == proto;
         if let Some(other) = ports.iter().find(is_same) {
             problems.push(Problem::new(

@@ -30,9 +30,9 @@ impl Stamp {
     }
 }
 
-/// A document that was read before, without its text.
+/// What is kept of a document that was read, instead of its text.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Known {
+pub(crate) struct DocumentState {
     /// Of its text.
     pub(super) hash: u64,
     /// The objects in it, with the fingerprints of what was read.
@@ -41,11 +41,11 @@ pub(crate) struct Known {
     pub(crate) problems: Vec<String>,
 }
 
-/// A document that was read now.
-pub(crate) struct Read1 {
-    pub(crate) known: Known,
-    /// The objects, where the document was not known.
-    pub(crate) fresh: Vec<Object>,
+/// The outcome of reading a document.
+pub(crate) struct ReadDocument {
+    pub(crate) state: DocumentState,
+    /// The objects in it; none if its text is that of a document that was read before.
+    pub(crate) objects: Vec<Object>,
     /// The text is no YAML or JSON at all.
     pub(crate) broken: bool,
 }
@@ -69,7 +69,11 @@ impl Reader {
     }
 
     /// Reads the documents of a file in a folder, as [`read`](Self::read) does.
-    pub(super) fn read_file(&self, path: &Path, before: &[Known]) -> io::Result<Vec<Read1>> {
+    pub(super) fn read_file(
+        &self,
+        path: &Path,
+        before: &[DocumentState],
+    ) -> io::Result<Vec<ReadDocument>> {
         let json = path
             .extension()
             .is_some_and(|extension| extension == "json");
@@ -82,9 +86,10 @@ impl Reader {
         &self,
         mut file: impl BufRead,
         json: bool,
-        before: &[Known],
-    ) -> io::Result<Vec<Read1>> {
-        let before: HashMap<u64, &Known> = before.iter().map(|known| (known.hash, known)).collect();
+        before: &[DocumentState],
+    ) -> io::Result<Vec<ReadDocument>> {
+        let before: HashMap<u64, &DocumentState> =
+            before.iter().map(|state| (state.hash, state)).collect();
         let mut read = Vec::new();
         let mut texts = Vec::new();
         loop {
@@ -112,8 +117,8 @@ impl Reader {
         texts: &[String],
         first: usize,
         json: bool,
-        before: &HashMap<u64, &Known>,
-    ) -> Vec<Read1> {
+        before: &HashMap<u64, &DocumentState>,
+    ) -> Vec<ReadDocument> {
         let parse =
             |(offset, text): (usize, &String)| self.one(text, first + offset + 1, json, before);
         let cpus = std::thread::available_parallelism().map_or(1, usize::from);
@@ -127,7 +132,7 @@ impl Reader {
                 .enumerate()
                 .map(|(number, chunk)| {
                     let from = number * share;
-                    scope.spawn(move || -> Vec<Read1> {
+                    scope.spawn(move || -> Vec<ReadDocument> {
                         chunk
                             .iter()
                             .enumerate()
@@ -143,56 +148,62 @@ impl Reader {
         })
     }
 
-    fn one(&self, text: &str, number: usize, json: bool, before: &HashMap<u64, &Known>) -> Read1 {
+    fn one(
+        &self,
+        text: &str,
+        number: usize,
+        json: bool,
+        before: &HashMap<u64, &DocumentState>,
+    ) -> ReadDocument {
         let mut hasher = DefaultHasher::new();
         text.hash(&mut hasher);
         let hash = hasher.finish();
-        if let Some(known) = before.get(&hash) {
-            return Read1 {
-                known: (*known).clone(),
-                fresh: Vec::new(),
+        if let Some(state) = before.get(&hash) {
+            return ReadDocument {
+                state: (*state).clone(),
+                objects: Vec::new(),
                 broken: false,
             };
         }
-        let mut fresh = Vec::new();
-        let mut known = Known {
+        let mut objects = Vec::new();
+        let mut state = DocumentState {
             hash,
-            ..Known::default()
+            ..DocumentState::default()
         };
         let place = format!("document {number}");
         match document::parse(text, json) {
-            Ok(document) => self.convert(document, &place, &mut fresh, &mut known.problems),
+            Ok(document) => self.convert(document, &place, &mut objects, &mut state.problems),
             Err(error) => {
                 // Is it the text, or what it says?
                 match head(text, json) {
                     Some(head) => {
                         let object = describe(&head, &place);
-                        known
+                        state
                             .problems
                             .push(format!("{object}: {error}; it stays as it was"));
-                        known.objects.extend(key(&head).map(|key| (key, STAYS)));
+                        state.objects.extend(key(&head).map(|key| (key, STAYS)));
                     }
                     None => {
-                        known
+                        state
                             .problems
                             .push(format!("{place}: {error}; the file stays as it was"));
-                        return Read1 {
-                            known,
-                            fresh,
+                        return ReadDocument {
+                            state,
+                            objects,
                             broken: true,
                         };
                     }
                 }
             }
         }
-        known.objects.extend(
-            fresh
+        state.objects.extend(
+            objects
                 .iter()
                 .map(|object| (object.key(), fingerprint(object))),
         );
-        Read1 {
-            known,
-            fresh,
+        ReadDocument {
+            state,
+            objects,
             broken: false,
         }
     }

@@ -1,6 +1,6 @@
 //! The folder: which files changed, and what that changes.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fs;
 use std::path::PathBuf;
@@ -10,40 +10,37 @@ use std::time::{Duration, Instant};
 use svclb_core::model::{Event, ObjectKey};
 
 use super::FolderOptions;
-use super::file::{Known, Reader, STAYS, Stamp};
+use super::file::{DocumentState, ReadDocument, Reader, STAYS, Stamp};
 use crate::BATCH;
+use crate::cache::Cache;
 use crate::event_sender::{Closed, EventSender};
+use crate::kube::relist_guard::RelistGuard;
 use crate::problems::Problems;
-use crate::relist_guard::RelistGuard;
 use crate::status::Status;
 
 struct FileState {
     /// `None` to read the file again.
     stamp: Option<Stamp>,
-    documents: Vec<Known>,
+    documents: Vec<DocumentState>,
     /// Objects that a file earlier in the order has too.
     shadowed: BTreeSet<ObjectKey>,
-}
-
-struct Said {
-    fingerprint: u64,
-    file: Arc<str>,
 }
 
 /// A folder of manifests, as it was last seen.
 pub(super) struct Folder {
     dir: PathBuf,
-    /// How long a file has to be gone.
+    /// How long a file has to be gone before its objects are removed.
     gone_for: Duration,
     /// Since when files are gone that were read.
     gone_since: BTreeMap<Arc<str>, Instant>,
-    /// Whether an empty folder has to stand by it: it was away, or something is served already
-    /// at the start.
+    /// Whether an empty folder is suspicious: it was away, or something is served already at the
+    /// start.
     was_away: bool,
     guard: RelistGuard,
     reader: Reader,
     files: BTreeMap<Arc<str>, FileState>,
-    said: HashMap<ObjectKey, Said>,
+    /// The objects, with the name of the file that each is from.
+    cache: Cache<Arc<str>>,
     event_sender: EventSender,
     problems: Problems,
     status: Status,
@@ -65,20 +62,20 @@ impl Folder {
             guard: RelistGuard::new(guard_timeouts.confirm_after),
             reader: Reader::new(node_name),
             files: BTreeMap::new(),
-            said: HashMap::new(),
+            cache: Cache::default(),
             event_sender,
             problems: Problems::new(status.clone()),
             status,
         }
     }
 
-    /// Looks at the folder and says what changed.
+    /// Reads what changed in the folder, and sends the differences.
     pub(super) fn scan(&mut self) -> Result<(), Closed> {
         let place = self.dir.display().to_string();
         let found = match self.list() {
             Ok(found) => found,
             Err(error) => {
-                // What was said stays said.
+                // What was sent stays.
                 self.status.set_connected(false);
                 self.was_away = true;
                 self.gone_since.clear();
@@ -88,11 +85,11 @@ impl Folder {
             }
         };
         self.status.set_connected(true);
-        let is_doubtful = self.was_away && found.is_empty();
-        if !self.guard.check(is_doubtful).is_believed() {
+        let is_suspicious = self.was_away && found.is_empty();
+        if !self.guard.check(is_suspicious).is_accepted() {
             let line = format!(
-                "the folder is empty; what was served before goes on being served, and the folder \
-                 is believed if it stays empty for {} seconds",
+                "the folder is empty; what was served before goes on being served, and is removed \
+                 if the folder stays empty for {} seconds",
                 self.guard.confirm_after().as_secs()
             );
             self.problems.set(&place, [line]);
@@ -152,16 +149,22 @@ impl Folder {
         gone
     }
 
-    /// When to look again though nothing is told: files that are gone may be by then for long
+    /// When to scan again without an event of inotify: files may then have been gone for long
     /// enough, and a folder that was away may be back.
-    pub(super) fn look_again_in(&self) -> Option<Duration> {
+    pub(super) fn scan_again_in(&self) -> Option<Duration> {
         const AWAY: Duration = Duration::from_secs(1);
         let gone = (!self.gone_since.is_empty()).then_some(self.gone_for);
         gone.or_else(|| self.was_away.then_some(AWAY))
     }
 
-    /// The manifests and their stamps. Names that begin with a dot are a ConfigMap
-    /// volume's own, and nobody's manifests.
+    /// Whether an object is from a file.
+    fn is_from(&self, key: &ObjectKey, name: &Arc<str>) -> bool {
+        let cached = self.cache.get(key);
+        cached.is_some_and(|cached| cached.origin == *name)
+    }
+
+    /// The manifests and their stamps. Names that begin with a dot belong to
+    /// a ConfigMap volume itself, and are no manifests.
     fn list(&self) -> std::io::Result<BTreeMap<Arc<str>, Stamp>> {
         let mut found = BTreeMap::new();
         for entry in fs::read_dir(&self.dir)? {
@@ -180,9 +183,9 @@ impl Folder {
     }
 
     fn read(&mut self, name: &Arc<str>, stamp: Stamp) -> Result<(), Closed> {
-        let known_before = self.files.get(name);
-        let again = known_before.is_some_and(|file| file.stamp.is_none());
-        let before: &[Known] = match known_before {
+        let file_before = self.files.get(name);
+        let again = file_before.is_some_and(|file| file.stamp.is_none());
+        let before: &[DocumentState] = match file_before {
             Some(file) if !again => &file.documents,
             _ => &[],
         };
@@ -198,10 +201,10 @@ impl Folder {
             name,
             documents
                 .iter()
-                .flat_map(|document| document.known.problems.iter().cloned()),
+                .flat_map(|document| document.state.problems.iter().cloned()),
         );
-        let had_objects = known_before
-            .is_some_and(|file| file.documents.iter().any(|known| !known.objects.is_empty()));
+        let had_objects = file_before
+            .is_some_and(|file| file.documents.iter().any(|state| !state.objects.is_empty()));
         if documents.iter().any(|document| document.broken) && had_objects {
             if let Some(file) = self.files.get_mut(name) {
                 file.stamp = Some(stamp);
@@ -211,12 +214,12 @@ impl Folder {
         self.replace(name, Some(stamp), documents)
     }
 
-    /// Says the differences between a file as it was and as it is.
+    /// Sends the differences between a file as it was and as it is.
     fn replace(
         &mut self,
         name: &Arc<str>,
         stamp: Option<Stamp>,
-        documents: Vec<super::file::Read1>,
+        documents: Vec<ReadDocument>,
     ) -> Result<(), Closed> {
         let before = self
             .files
@@ -226,57 +229,48 @@ impl Folder {
         let mut shadowed = BTreeSet::new();
         let mut kept = BTreeSet::new();
         let mut events = Vec::new();
-        let mut known = Vec::with_capacity(documents.len());
+        let mut states = Vec::with_capacity(documents.len());
         for mut document in documents {
-            document.known.objects.retain(|(key, fingerprint)| {
-                *fingerprint != STAYS || self.said.get(key).is_some_and(|said| said.file == *name)
-            });
-            for (key, _) in &document.known.objects {
+            document
+                .state
+                .objects
+                .retain(|(key, fingerprint)| *fingerprint != STAYS || self.is_from(key, name));
+            for (key, _) in &document.state.objects {
                 kept.insert(key.clone());
             }
-            for object in document.fresh {
+            for object in document.objects {
                 let key = object.key();
-                match self.said.get(&key) {
-                    Some(said) if said.file < *name => {
+                match self.cache.get(&key).map(|cached| &cached.origin) {
+                    Some(file) if file < name => {
                         kept.remove(&key);
                         shadowed.insert(key);
                         continue;
                     }
-                    Some(said) if said.file != *name => {
-                        if let Some(file) = self.files.get_mut(&said.file) {
+                    Some(file) if file != name => {
+                        if let Some(file) = self.files.get_mut(file) {
                             file.shadowed.insert(key.clone());
                         }
                     }
                     _ => {}
                 }
-                let fingerprint = crate::fingerprint::fingerprint(&object);
-                let said = Said {
-                    fingerprint,
-                    file: Arc::clone(name),
-                };
-                let old = self.said.insert(key, said);
-                if old.is_none_or(|old| old.fingerprint != fingerprint) {
-                    events.push(Event::Apply(object));
-                }
+                events.extend(self.cache.record(object, Arc::clone(name)));
                 if events.len() >= BATCH {
                     self.event_sender
                         .send_blocking(std::mem::take(&mut events))?;
                 }
             }
-            document.known.objects.shrink_to_fit();
-            known.push(document.known);
+            document.state.objects.shrink_to_fit();
+            states.push(document.state);
         }
-        for (key, _) in before.into_iter().flat_map(|known| known.objects) {
-            let ours = self.said.get(&key).is_some_and(|said| said.file == *name);
-            if ours && !kept.contains(&key) {
-                self.said.remove(&key);
+        for (key, _) in before.into_iter().flat_map(|state| state.objects) {
+            if self.is_from(&key, name) && !kept.contains(&key) {
+                events.extend(self.cache.remove(&key));
                 // Another file may have it too: then it is read again, and not gone.
                 for file in self.files.values_mut() {
                     if file.shadowed.remove(&key) {
                         file.stamp = None;
                     }
                 }
-                events.push(Event::Delete(key));
             }
         }
         let lines = shadowed
@@ -289,7 +283,7 @@ impl Folder {
                 Arc::clone(name),
                 FileState {
                     stamp,
-                    documents: known,
+                    documents: states,
                     shadowed,
                 },
             );

@@ -10,10 +10,10 @@ use tokio::sync::mpsc::{Receiver, channel};
 use super::FolderOptions;
 use super::folder::Folder;
 use crate::event_sender::EventSender;
-use crate::relist_guard::GuardTimeouts;
+use crate::kube::relist_guard::GuardTimeouts;
 use crate::status::Status;
 
-/// For how long an empty folder is doubted here.
+/// For how long a folder has to stay empty here.
 const CONFIRM_AFTER: Duration = Duration::from_millis(300);
 
 struct Scanned {
@@ -64,37 +64,37 @@ impl Scanned {
         fs::rename(temporary, self.dir.path().join(name)).unwrap();
     }
 
-    /// What a scan says: for each object its port, or nothing if it is gone.
+    /// What a scan sends: for each object its port, or nothing if it is gone.
     fn scan(&mut self) -> BTreeMap<String, Option<u16>> {
         self.folder.scan().unwrap();
-        let mut said = BTreeMap::new();
+        let mut sent = BTreeMap::new();
         while let Ok(batch) = self.events.try_recv() {
             for event in batch {
                 match event {
                     Event::Apply(Object::Service(service)) => {
-                        said.insert(
+                        sent.insert(
                             service.name.to_string(),
                             service.ports.first().map(|p| p.port),
                         );
                     }
                     Event::Apply(Object::EndpointSlice(slice)) => {
-                        said.insert(slice.name.to_string(), slice.ports.first().map(|p| p.port));
+                        sent.insert(slice.name.to_string(), slice.ports.first().map(|p| p.port));
                     }
                     Event::Apply(Object::Node(node)) => {
-                        said.insert(node.name.to_string(), Some(0));
+                        sent.insert(node.name.to_string(), Some(0));
                     }
                     Event::Delete(ObjectKey::Service(name) | ObjectKey::EndpointSlice(name)) => {
-                        said.insert(name.to_string(), None);
+                        sent.insert(name.to_string(), None);
                     }
                     Event::Delete(ObjectKey::Node) | Event::Synced => {}
                 }
             }
         }
-        said
+        sent
     }
 }
 
-fn said(entries: &[(&str, Option<u16>)]) -> BTreeMap<String, Option<u16>> {
+fn events(entries: &[(&str, Option<u16>)]) -> BTreeMap<String, Option<u16>> {
     entries
         .iter()
         .map(|(name, port)| ((*name).to_owned(), *port))
@@ -118,7 +118,7 @@ fn several_documents_a_list_and_json_are_read() {
     ]);
     assert_eq!(
         folder.scan(),
-        said(&[
+        events(&[
             ("default/a", Some(1)),
             ("default/b", Some(2)),
             ("default/c", Some(3)),
@@ -152,7 +152,7 @@ fn a_kind_may_stand_anywhere_and_in_any_notation() {
         scanned.write("web.yaml", &text);
         assert_eq!(
             scanned.scan(),
-            said(&[("default/web", Some(port))]),
+            events(&[("default/web", Some(port))]),
             "{text}"
         );
         assert_eq!(scanned.status.problems(), 0, "{text}");
@@ -163,12 +163,12 @@ fn a_kind_may_stand_anywhere_and_in_any_notation() {
 fn json_with_more_behind_it_is_broken() {
     let text = r#"{"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web"}} }"#;
     let mut scanned = Scanned::new(&[("web.json", text)]);
-    assert_eq!(scanned.scan(), said(&[]));
+    assert_eq!(scanned.scan(), events(&[]));
     assert_eq!(scanned.status.problems(), 1);
 }
 
 #[test]
-fn only_what_changed_is_said_again() {
+fn only_what_changed_is_sent_again() {
     let mut folder = Scanned::new(&[(
         "a.yaml",
         &format!("{}---\n{}", service("a", 1), service("b", 2)),
@@ -178,8 +178,8 @@ fn only_what_changed_is_said_again() {
         "a.yaml",
         &format!("{}---\n{}", service("a", 1), service("b", 3)),
     );
-    assert_eq!(folder.scan(), said(&[("default/b", Some(3))]));
-    assert_eq!(folder.scan(), said(&[]));
+    assert_eq!(folder.scan(), events(&[("default/b", Some(3))]));
+    assert_eq!(folder.scan(), events(&[]));
 }
 
 #[test]
@@ -193,7 +193,7 @@ fn what_leaves_a_file_is_gone_and_what_moves_to_another_is_not() {
     folder.write("a.yaml", &service("a", 1));
     assert_eq!(folder.scan().get("default/b").copied().flatten(), Some(2));
     fs::remove_file(folder.dir.path().join("a.yaml")).unwrap();
-    assert_eq!(folder.scan(), said(&[("default/a", None)]));
+    assert_eq!(folder.scan(), events(&[("default/a", None)]));
 }
 
 #[test]
@@ -205,10 +205,10 @@ fn a_broken_file_keeps_what_was_good_and_is_a_problem_until_it_is_mended() {
         "apiVersion: v1\nkind: Service\nmetadata: {name: [\n",
     );
     folder.write("b.yaml", &service("b", 3));
-    assert_eq!(folder.scan(), said(&[("default/b", Some(3))]));
+    assert_eq!(folder.scan(), events(&[("default/b", Some(3))]));
     assert_eq!(folder.status.problems(), 1);
     folder.write("a.yaml", &service("a", 4));
-    assert_eq!(folder.scan(), said(&[("default/a", Some(4))]));
+    assert_eq!(folder.scan(), events(&[("default/a", Some(4))]));
     assert_eq!(folder.status.problems(), 0);
 }
 
@@ -221,7 +221,7 @@ fn an_object_of_wrong_types_stays_as_it_was_and_its_neighbours_change() {
     folder.scan();
     let wrong = service("a", 1).replace("port: 1", "port: eighty");
     folder.write("a.yaml", &format!("{wrong}---\n{}", service("b", 3)));
-    assert_eq!(folder.scan(), said(&[("default/b", Some(3))]));
+    assert_eq!(folder.scan(), events(&[("default/b", Some(3))]));
     assert_eq!(folder.status.problems(), 1);
 }
 
@@ -229,17 +229,17 @@ fn an_object_of_wrong_types_stays_as_it_was_and_its_neighbours_change() {
 fn an_unknown_kind_is_a_problem_and_the_rest_is_read() {
     let other = "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: x}\n";
     let mut folder = Scanned::new(&[("a.yaml", &format!("{other}---\n{}", service("a", 1)))]);
-    assert_eq!(folder.scan(), said(&[("default/a", Some(1))]));
+    assert_eq!(folder.scan(), events(&[("default/a", Some(1))]));
     assert_eq!(folder.status.problems(), 1);
 }
 
 #[test]
 fn of_two_files_with_one_object_the_first_counts_and_the_other_takes_over() {
     let mut folder = Scanned::new(&[("a.yaml", &service("a", 1)), ("b.yaml", &service("a", 2))]);
-    assert_eq!(folder.scan(), said(&[("default/a", Some(1))]));
+    assert_eq!(folder.scan(), events(&[("default/a", Some(1))]));
     assert_eq!(folder.status.problems(), 1);
     fs::remove_file(folder.dir.path().join("a.yaml")).unwrap();
-    assert_eq!(folder.scan(), said(&[("default/a", Some(2))]));
+    assert_eq!(folder.scan(), events(&[("default/a", Some(2))]));
     assert_eq!(folder.status.problems(), 0);
 }
 
@@ -253,10 +253,10 @@ fn a_config_map_volume_is_swapped_whole() {
     }
     symlink("..1", dir.join("..data")).unwrap();
     symlink("..data/a.yaml", dir.join("a.yaml")).unwrap();
-    assert_eq!(folder.scan(), said(&[("default/a", Some(1))]));
+    assert_eq!(folder.scan(), events(&[("default/a", Some(1))]));
     symlink("..2", dir.join("..data_tmp")).unwrap();
     fs::rename(dir.join("..data_tmp"), dir.join("..data")).unwrap();
-    assert_eq!(folder.scan(), said(&[("default/a", Some(2))]));
+    assert_eq!(folder.scan(), events(&[("default/a", Some(2))]));
 }
 
 #[test]
@@ -264,7 +264,7 @@ fn a_folder_that_goes_away_takes_nothing_with_it() {
     let mut folder = Scanned::new(&[("a.yaml", &service("a", 1))]);
     folder.scan();
     fs::remove_dir_all(folder.dir.path()).unwrap();
-    assert_eq!(folder.scan(), said(&[]));
+    assert_eq!(folder.scan(), events(&[]));
     assert_eq!(folder.status.problems(), 1);
 }
 
@@ -277,7 +277,7 @@ fn a_service_of_another_proxy_is_not_ours_whenever_it_is_labelled() {
         "name: a\n  labels: {service.kubernetes.io/service-proxy-name: x}",
     );
     folder.write("a.yaml", &labelled);
-    assert_eq!(folder.scan(), said(&[("default/a", None)]));
+    assert_eq!(folder.scan(), events(&[("default/a", None)]));
 }
 
 #[test]
@@ -291,32 +291,32 @@ fn a_service_without_an_address_is_a_problem() {
 }
 
 #[test]
-fn a_folder_that_was_away_and_comes_back_empty_is_believed_only_after_a_while() {
+fn a_folder_that_was_away_and_comes_back_empty_takes_effect_only_after_a_while() {
     let mut folder = Scanned::new(&[("a.yaml", &service("a", 1))]);
-    assert_eq!(folder.scan(), said(&[("default/a", Some(1))]));
+    assert_eq!(folder.scan(), events(&[("default/a", Some(1))]));
     let (dir, moved) = (folder.dir.path().to_owned(), TempDir::new().unwrap());
     fs::rename(&dir, moved.path().join("moved")).unwrap();
-    assert_eq!(folder.scan(), said(&[]));
+    assert_eq!(folder.scan(), events(&[]));
     assert!(!folder.status.connected());
     fs::create_dir(&dir).unwrap();
     for _ in 0..2 {
-        assert_eq!(folder.scan(), said(&[]));
+        assert_eq!(folder.scan(), events(&[]));
         assert_eq!(folder.status.problems(), 1);
     }
     std::thread::sleep(CONFIRM_AFTER);
-    assert_eq!(folder.scan(), said(&[("default/a", None)]));
+    assert_eq!(folder.scan(), events(&[("default/a", None)]));
     assert_eq!(folder.status.problems(), 0);
 }
 
 #[test]
-fn a_folder_that_was_away_and_comes_back_with_less_is_believed() {
+fn a_folder_that_was_away_and_comes_back_with_less_takes_effect() {
     let both = [("a.yaml", &*service("a", 1)), ("b.yaml", &service("b", 2))];
     let mut folder = Scanned::new(&both);
     folder.scan();
     let (dir, moved) = (folder.dir.path().to_owned(), TempDir::new().unwrap());
     fs::rename(&dir, moved.path().join("moved")).unwrap();
-    assert_eq!(folder.scan(), said(&[]));
+    assert_eq!(folder.scan(), events(&[]));
     fs::create_dir(&dir).unwrap();
     folder.write("b.yaml", &service("b", 2));
-    assert_eq!(folder.scan(), said(&[("default/a", None)]));
+    assert_eq!(folder.scan(), events(&[("default/a", None)]));
 }

@@ -8,8 +8,8 @@ use super::double::Double;
 use super::real::Real;
 use super::{Run, Server, service, slice};
 
-async fn what_exists_is_said_once_and_then_what_changes(server: Server) {
-    let mut run = Run::follow(server).await;
+async fn what_exists_is_sent_once_and_then_what_changes(server: Server) {
+    let mut run = Run::watch(server).await;
     run.expect(&["web 80", "web-1", "synced"]).await;
     assert!(run.status.synced() && run.status.connected());
     run.server.put("services", service("web", 81)).await;
@@ -21,7 +21,7 @@ async fn what_exists_is_said_once_and_then_what_changes(server: Server) {
 }
 
 async fn a_label_that_gives_a_service_to_another_proxy_takes_it_away(server: Server) {
-    let mut run = Run::follow(server).await;
+    let mut run = Run::watch(server).await;
     run.expect(&["web 80", "web-1", "synced"]).await;
     let mut labelled = service("web", 80);
     labelled["metadata"]["labels"] = json!({"service.kubernetes.io/service-proxy-name": "other"});
@@ -31,8 +31,8 @@ async fn a_label_that_gives_a_service_to_another_proxy_takes_it_away(server: Ser
     run.expect(&["web 80"]).await;
 }
 
-async fn after_a_restart_only_the_differences_are_said(server: Server) {
-    let mut run = Run::follow(server).await;
+async fn after_a_restart_only_the_differences_are_sent(server: Server) {
+    let mut run = Run::watch(server).await;
     run.expect(&["web 80", "web-1", "synced"]).await;
     run.server.restart().await;
     run.server.put("services", service("other", 90)).await;
@@ -66,7 +66,7 @@ macro_rules! against_both {
 }
 
 against_both!(
-    what_exists_is_said_once_and_then_what_changes,
+    what_exists_is_sent_once_and_then_what_changes,
     a_label_that_gives_a_service_to_another_proxy_takes_it_away,
-    after_a_restart_only_the_differences_are_said,
+    after_a_restart_only_the_differences_are_sent,
 );

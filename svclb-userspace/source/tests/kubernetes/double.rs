@@ -1,4 +1,4 @@
-//! An API server that lists and watches three kinds, and misbehaves when it is told to.
+//! An API server that lists and watches three kinds, and misbehaves on demand.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -21,9 +21,9 @@ use super::SELECTOR;
 pub(crate) enum Mood {
     #[default]
     Well,
-    /// Every request is answered with 500.
+    /// The response to every request is 500.
     Broken,
-    /// Every answer takes so long.
+    /// Every response takes so long.
     Slow(Duration),
 }
 
@@ -36,12 +36,12 @@ pub(crate) struct Inner {
     version: u64,
     pub(crate) objects: Objects,
     pub(crate) watches: BTreeMap<String, Vec<UnboundedSender<String>>>,
-    /// What a watch that begins at an earlier version is told: version, resource, line.
+    /// What a watch that begins at an earlier version gets first: version, resource, line.
     history: Vec<(u64, String, String)>,
     pub(crate) selectors: Vec<(String, String)>,
     pub(crate) listings: usize,
     /// Events that were written, with the namespace.
-    pub(crate) told: Vec<(String, Value)>,
+    pub(crate) written: Vec<(String, Value)>,
 }
 
 /// A handle to it.
@@ -53,8 +53,8 @@ impl Double {
         act(&mut self.0.lock().unwrap())
     }
 
-    /// Adds or replaces an object. One that the selector leaves out is as good as gone for
-    /// who watches.
+    /// Adds or replaces an object. To a watch, one that the selector leaves out is
+    /// deleted.
     pub(crate) fn put(&self, resource: &str, mut object: Value) {
         if is_left_out(&object) {
             self.remove(resource, object["metadata"]["name"].as_str().unwrap());
@@ -92,7 +92,7 @@ impl Double {
         });
     }
 
-    /// What happens while nobody watches.
+    /// What happens while no watch stands.
     pub(crate) fn quietly(&self, act: impl FnOnce(&Self)) {
         self.drop_watches();
         act(self);
@@ -108,7 +108,7 @@ impl Double {
             "code": 410, "reason": "Expired", "message": "too old resource version"});
         self.with(|inner| {
             for resource in ["services", "endpointslices", "nodes"] {
-                inner.say(
+                inner.send(
                     resource,
                     &json!({"type": "ERROR", "object": status}).to_string(),
                 );
@@ -121,11 +121,11 @@ impl Double {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let routes = Router::new()
-            .route("/api/v1/{resource}", get(answer))
-            .route("/apis/discovery.k8s.io/v1/{resource}", get(answer))
+            .route("/api/v1/{resource}", get(read))
+            .route("/apis/discovery.k8s.io/v1/{resource}", get(read))
             .route(
                 "/apis/events.k8s.io/v1/namespaces/{namespace}/events",
-                post(hear),
+                post(write_event),
             )
             .with_state(self.clone());
         tokio::spawn(async move { axum::serve(listener, routes).await });
@@ -138,10 +138,10 @@ impl Inner {
     fn record(&mut self, resource: &str, line: &str) {
         self.history
             .push((self.version, resource.to_owned(), format!("{line}\n")));
-        self.say(resource, line);
+        self.send(resource, line);
     }
 
-    fn say(&mut self, resource: &str, line: &str) {
+    fn send(&mut self, resource: &str, line: &str) {
         if let Some(watches) = self.watches.get_mut(resource) {
             watches.retain(|watch| watch.send(format!("{line}\n")).is_ok());
         }
@@ -157,17 +157,17 @@ fn is_left_out(object: &Value) -> bool {
         .any(|label| labels.is_some_and(|labels| labels.contains_key(label)))
 }
 
-async fn hear(
+async fn write_event(
     State(double): State<Double>,
     Path(namespace): Path<String>,
     event: Bytes,
 ) -> Response {
-    let told = serde_json::from_slice(&event).unwrap();
-    double.with(|inner| inner.told.push((namespace, told)));
+    let written = serde_json::from_slice(&event).unwrap();
+    double.with(|inner| inner.written.push((namespace, written)));
     ([("content-type", "application/json")], event).into_response()
 }
 
-async fn answer(
+async fn read(
     State(double): State<Double>,
     Path(resource): Path<String>,
     Query(query): Query<BTreeMap<String, String>>,

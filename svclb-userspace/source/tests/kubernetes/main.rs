@@ -20,7 +20,7 @@ use tempfile::TempDir;
 use tokio::sync::mpsc::{Receiver, channel};
 use tokio::time::timeout;
 
-/// For how long a list that has nothing is doubted here.
+/// For how long a suspicious list is held back here.
 const CONFIRM_AFTER: Duration = Duration::from_secs(3);
 
 /// What the source asks the API server for, of Services and EndpointSlices.
@@ -63,7 +63,7 @@ impl Server {
         }
     }
 
-    /// Everybody loses their watches, and has to make up for what they miss.
+    /// All watches break, and the changes until they stand again are missed.
     async fn restart(&mut self) {
         match self {
             Self::Double(double) => double.drop_watches(),
@@ -72,7 +72,7 @@ impl Server {
     }
 }
 
-/// A source, and the API server that it follows.
+/// A source, and the API server that it watches.
 struct Run<S> {
     server: S,
     events: Receiver<Vec<Event>>,
@@ -82,15 +82,15 @@ struct Run<S> {
 }
 
 impl Run<Server> {
-    /// Follows a server, which is given one Service and one slice first.
-    async fn follow(server: Server) -> Self {
+    /// Watches a server, which is given one Service and one slice first.
+    async fn watch(server: Server) -> Self {
         server.put("services", service("web", 80)).await;
         server.put("endpointslices", slice("web-1")).await;
-        Self::follow_as_it_is(server, false).await
+        Self::watch_as_it_is(server, false).await
     }
 
-    /// Follows a server as it is, where something is served already or not.
-    async fn follow_as_it_is(server: Server, serves: bool) -> Self {
+    /// Watches a server as it is, where something is served already or not.
+    async fn watch_as_it_is(server: Server, serves: bool) -> Self {
         let dir = TempDir::new().unwrap();
         let kubeconfig = dir.path().join("config");
         let (url, user) = match &server {
@@ -133,41 +133,41 @@ impl Run<Server> {
 }
 
 impl<S> Run<S> {
-    /// What is said next, in words.
+    /// The events of the next batch, in words.
     async fn next(&mut self) -> Vec<String> {
         let batch = self.events.recv().await.expect("the source ended");
         batch
             .into_iter()
             .map(in_words)
             // A real API server has a Service of its own.
-            .filter(|said| !said.contains("kubernetes"))
+            .filter(|event| !event.contains("kubernetes"))
             .collect()
     }
 
-    /// Exactly these are said, in any order.
+    /// Exactly these events come, in any order.
     async fn expect(&mut self, expected: &[&str]) {
-        let mut said = Vec::new();
-        while said.len() < expected.len() {
+        let mut sent = Vec::new();
+        while sent.len() < expected.len() {
             let more = timeout(Duration::from_secs(60), self.next()).await;
-            said.extend(more.unwrap_or_else(|_| panic!("only {said:?} was said in 60 s")));
+            sent.extend(more.unwrap_or_else(|_| panic!("only {sent:?} was sent in 60 s")));
         }
         let mut expected: Vec<_> = expected.iter().map(ToString::to_string).collect();
         expected.sort();
-        said.sort();
-        assert_eq!(said, expected);
+        sent.sort();
+        assert_eq!(sent, expected);
     }
 
-    /// Nothing more is said for some time.
+    /// No more events come for some time.
     async fn silence(&mut self, time: Duration) {
-        let said = timeout(time, async {
+        let sent = timeout(time, async {
             loop {
-                let said = self.next().await;
-                if !said.is_empty() {
-                    return said;
+                let sent = self.next().await;
+                if !sent.is_empty() {
+                    return sent;
                 }
             }
         });
-        assert_eq!(said.await.ok(), None);
+        assert_eq!(sent.await.ok(), None);
     }
 }
 

@@ -1,4 +1,4 @@
-//! What only a double can be told to do.
+//! Scenarios for which only the double can be made to misbehave.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use super::{CONFIRM_AFTER, Run, SELECTOR, Server, service, slice};
 
 async fn run() -> Run<Double> {
     let double = Double::default();
-    let run = Run::follow(Server::Double(double.clone())).await;
+    let run = Run::watch(Server::Double(double.clone())).await;
     Run {
         server: double,
         events: run.events,
@@ -38,7 +38,7 @@ async fn the_api_server_is_asked_for_what_is_ours() {
 }
 
 #[tokio::test]
-async fn after_410_gone_only_the_differences_are_said() {
+async fn after_410_gone_only_the_differences_are_sent() {
     let mut run = run().await;
     run.expect(&["web 80", "web-1", "synced"]).await;
     while run.server.with(|inner| inner.watches.len()) < 3 {
@@ -60,13 +60,16 @@ async fn after_410_gone_only_the_differences_are_said() {
 }
 
 #[tokio::test]
-async fn while_the_api_server_is_broken_what_was_said_stays_said() {
+async fn while_the_api_server_is_broken_what_was_sent_stays() {
     let mut run = run().await;
     run.expect(&["web 80", "web-1", "synced"]).await;
     run.server.with(|inner| inner.mood = Mood::Broken);
     run.server.drop_watches();
     run.silence(Duration::from_secs(3)).await;
-    assert!(!run.status.connected(), "nobody kube_events");
+    assert!(
+        !run.status.connected(),
+        "a broken watch counts as connected"
+    );
     run.server.with(|inner| inner.mood = Mood::Well);
     run.server.put("services", service("late", 70));
     run.expect(&["late 70"]).await;
@@ -74,7 +77,7 @@ async fn while_the_api_server_is_broken_what_was_said_stays_said() {
 }
 
 #[tokio::test]
-async fn a_slow_api_server_is_waited_for_and_what_was_said_stays_said() {
+async fn a_slow_api_server_is_waited_for_and_what_was_sent_stays() {
     const SLOW: Duration = Duration::from_secs(2);
     let mut run = run().await;
     run.expect(&["web 80", "web-1", "synced"]).await;
@@ -98,7 +101,7 @@ async fn listing_again(run: &Run<Double>, act: impl FnOnce(&Double)) {
 }
 
 #[tokio::test]
-async fn an_empty_list_takes_nothing_away_until_the_api_server_has_stood_by_it() {
+async fn an_empty_list_takes_nothing_away_until_it_is_confirmed() {
     let mut run = run().await;
     run.expect(&["web 80", "web-1", "synced"]).await;
     listing_again(&run, |double| {
@@ -123,7 +126,7 @@ async fn an_api_server_that_was_empty_for_a_moment_changes_nothing() {
     run.expect(&["web 81"]).await;
 }
 
-/// A source that was told of two changes, and what there was before them.
+/// A source that was sent two changes, and the objects before them.
 async fn changed() -> (Run<Double>, Objects) {
     let mut run = run().await;
     run.expect(&["web 80", "web-1", "synced"]).await;
@@ -135,9 +138,9 @@ async fn changed() -> (Run<Double>, Objects) {
 }
 
 #[tokio::test]
-async fn a_list_from_before_is_not_believed_and_what_is_new_in_it_is() {
+async fn a_list_from_before_is_held_back_and_what_is_new_in_it_is_sent() {
     let (mut run, before) = changed().await;
-    // A replica that is behind: it knows neither of the two, but has seen another one.
+    // A replica that is behind: it lacks both changes, and has another one.
     let now = run.server.with(|inner| inner.objects.clone());
     listing_again(&run, |double| {
         double.with(|inner| inner.objects = before);
@@ -153,7 +156,7 @@ async fn a_list_from_before_is_not_believed_and_what_is_new_in_it_is() {
 }
 
 #[tokio::test]
-async fn an_api_server_that_was_restored_from_a_backup_is_believed_in_the_end() {
+async fn the_list_of_an_api_server_restored_from_a_backup_takes_effect_in_the_end() {
     let (mut run, before) = changed().await;
     listing_again(&run, |double| double.with(|inner| inner.objects = before)).await;
     run.silence(CONFIRM_AFTER - Duration::from_secs(1)).await;
@@ -161,15 +164,15 @@ async fn an_api_server_that_was_restored_from_a_backup_is_believed_in_the_end() 
 }
 
 #[tokio::test]
-async fn where_something_is_served_an_empty_first_list_is_no_sync_until_it_is_proven() {
+async fn where_something_is_served_an_empty_first_list_is_no_sync_until_it_is_confirmed() {
     let double = Double::default();
-    let mut run = Run::follow_as_it_is(Server::Double(double.clone()), true).await;
+    let mut run = Run::watch_as_it_is(Server::Double(double.clone()), true).await;
     run.silence(CONFIRM_AFTER - Duration::from_secs(1)).await;
     assert!(!run.status.synced());
     run.expect(&["synced"]).await;
 
     let double = Double::default();
-    let mut run = Run::follow_as_it_is(Server::Double(double.clone()), true).await;
+    let mut run = Run::watch_as_it_is(Server::Double(double.clone()), true).await;
     run.silence(Duration::from_secs(1)).await;
     double.put("services", service("web", 80));
     double.put("endpointslices", slice("web-1"));
@@ -196,7 +199,7 @@ async fn an_event_cut_in_half_is_no_event() {
 }
 
 #[test]
-fn an_api_server_that_was_away_for_an_hour_is_missed_for_a_minute_at_most() {
+fn after_an_hour_without_an_api_server_a_retry_comes_within_a_minute() {
     let mut away = Duration::ZERO;
     let mut last = Duration::ZERO;
     for delay in DefaultBackoff::default() {
@@ -214,7 +217,7 @@ fn an_api_server_that_was_away_for_an_hour_is_missed_for_a_minute_at_most() {
 }
 
 #[tokio::test]
-async fn notices_become_events_about_their_service() {
+async fn kube_events_are_written_about_their_service() {
     let run = run().await;
     let kube_event = KubeEvent {
         service: ObjectName::new("shop", "web"),
@@ -223,24 +226,24 @@ async fn notices_become_events_about_their_service() {
         note: "the port is taken".to_owned(),
     };
     run.event_recorder.send(kube_event).await.unwrap();
-    let told = async || {
-        while run.server.with(|inner| inner.told.is_empty()) {
+    let written = async || {
+        while run.server.with(|inner| inner.written.is_empty()) {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(10), told())
+    tokio::time::timeout(Duration::from_secs(10), written())
         .await
         .unwrap();
-    let (namespace, event) = run.server.with(|inner| inner.told[0].clone());
+    let (namespace, event) = run.server.with(|inner| inner.written[0].clone());
     assert_eq!(namespace, "shop");
     assert_eq!(event["type"], "Warning");
     assert_eq!(event["reason"], "FailedToStartServiceHealthcheck");
     assert_eq!(event["note"], "the port is taken");
     assert_eq!(event["reportingController"], "svclb");
     assert_eq!(event["reportingInstance"], "node1");
-    let about = &event["regarding"];
+    let regarding = &event["regarding"];
     assert_eq!(
-        (&about["kind"], &about["name"]),
+        (&regarding["kind"], &regarding["name"]),
         (&json!("Service"), &json!("web"))
     );
 }

@@ -1,13 +1,14 @@
-//! What people who look at a Service are told of it: Events (`events.k8s.io/v1`).
+//! Kubernetes Events (`events.k8s.io/v1`) about Services, for people who look at them.
 
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::Client;
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
+use svclb_core::error_chain::error_chain;
 use svclb_core::model::ObjectName;
 use tokio::sync::mpsc::{self, Receiver, Sender};
 use tracing::debug;
 
-/// Something that whoever wrote a Service should know.
+/// A warning about a Service.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct KubeEvent {
     /// Which Service.
@@ -20,28 +21,24 @@ pub struct KubeEvent {
     pub note: String,
 }
 
-/// Where event_recorder go. A source without anybody to tell drops them.
+/// Where to send Events to. A source without a cluster drops them.
 pub type EventRecorder = Sender<KubeEvent>;
 
-/// Both ends. So few are sent that those beyond what the channel holds are repetitions.
+/// Both ends of a channel of Events. It holds 16; those that do not fit are repetitions.
 pub fn event_recorder() -> (EventRecorder, Receiver<KubeEvent>) {
     mpsc::channel(16)
 }
 
-/// Writes them into the cluster, until nobody sends any more. Nothing depends on it: one that is
-/// refused is told of in the log alone.
-pub(crate) async fn publish(
-    client: Client,
-    node_name: &str,
-    mut event_recorder: Receiver<KubeEvent>,
-) {
+/// Writes Events into the cluster until all senders are dropped. Nothing depends on them: one that
+/// the API server refuses is only logged.
+pub(super) async fn publish(client: Client, node_name: &str, mut kube_events: Receiver<KubeEvent>) {
     let reporter = Reporter {
         controller: "svclb".to_owned(),
         instance: Some(node_name.to_owned()),
     };
     let recorder = Recorder::new(client, reporter);
-    while let Some(kube_event) = event_recorder.recv().await {
-        let about = ObjectReference {
+    while let Some(kube_event) = kube_events.recv().await {
+        let regarding = ObjectReference {
             api_version: Some("v1".to_owned()),
             kind: Some("Service".to_owned()),
             namespace: Some(kube_event.service.namespace.to_string()),
@@ -55,10 +52,11 @@ pub(crate) async fn publish(
             action: kube_event.action.to_owned(),
             secondary: None,
         };
-        if let Err(error) = recorder.publish(&event, &about).await {
+        if let Err(error) = recorder.publish(&event, &regarding).await {
             debug!(
-                "no Event can be written about Service {}: {error}",
-                kube_event.service
+                "no Event can be written about Service {}: {}",
+                kube_event.service,
+                error_chain(&error)
             );
         }
     }

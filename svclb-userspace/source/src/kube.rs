@@ -1,0 +1,139 @@
+//! The Kubernetes API: watches on Services, EndpointSlices and this Node.
+//!
+//! kube's watcher lists, watches with bookmarks, and lists again after 410 Gone or a broken
+//! connection, with a growing delay. A later list is compared with the cache of what was sent,
+//! so that an API server that comes back after an hour changes only what changed. A later list
+//! that is empty, or that has objects older than the cached ones, takes effect only after the
+//! API server has confirmed it for a while: see [`RelistGuard`](relist_guard::RelistGuard).
+
+mod events;
+pub(crate) mod relist_guard;
+mod watch;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::{Node, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::runtime::watcher;
+use kube::{Api, Client, Config};
+use svclb_core::model::{Event, Object};
+use tokio::sync::mpsc::{Receiver, Sender};
+
+use crate::convert::{self, SELECTOR};
+use crate::error::SourceError;
+use crate::event_sender::{Closed, EventSender};
+use crate::status::Status;
+pub use events::{EventRecorder, KubeEvent, event_recorder};
+use relist_guard::GuardTimeouts;
+use watch::{Kind, Shared, watch};
+
+/// How to reach a cluster.
+#[derive(Clone, Debug)]
+pub struct KubeOptions {
+    /// A kubeconfig; without one, as a pod in the cluster.
+    pub kubeconfig: Option<PathBuf>,
+    /// The API server's real address, instead of the one that the configuration names.
+    pub apiserver: Option<String>,
+    /// `metadata.name` of this node's Node.
+    pub node_name: Arc<str>,
+    /// Whether something is served already: then an empty first list is suspicious, too.
+    pub serves: bool,
+    /// For how long the API server has to confirm a suspicious list.
+    pub guard_timeouts: GuardTimeouts,
+}
+
+/// Sends the cluster's objects and their changes to `tx` until its receiver is closed, and
+/// writes the [`KubeEvent`]s that it receives into the cluster.
+///
+/// # Errors
+/// [`SourceError`] for a configuration that cannot be used. An API server that is away is
+/// no error: the requests are repeated until it responds.
+pub async fn kubernetes(
+    options: KubeOptions,
+    tx: Sender<Vec<Event>>,
+    status: Status,
+    kube_events: Receiver<KubeEvent>,
+) -> Result<(), SourceError> {
+    let config = config(&options).await?;
+    let client = Client::try_from(config).map_err(|error| SourceError::Config {
+        reason: error.to_string(),
+    })?;
+    let closed = tx.clone();
+    let shared = Shared::new(
+        EventSender::new(tx, status.clone()),
+        status,
+        options.serves,
+        options.guard_timeouts.confirm_after,
+    );
+    let labelled = watcher::Config::default().labels(SELECTOR);
+    let own = watcher::Config::default().fields(&format!("metadata.name={}", options.node_name));
+    let services = watch(
+        Api::<Service>::all(client.clone()),
+        labelled.clone(),
+        Kind {
+            name: "Services",
+            bit: 1,
+            is_never_empty: true,
+            convert: |from, names, problems| {
+                convert::service(from, names, problems).map(Object::Service)
+            },
+        },
+        &shared,
+    );
+    let slices = watch(
+        Api::<EndpointSlice>::all(client.clone()),
+        labelled,
+        Kind {
+            name: "EndpointSlices",
+            bit: 2,
+            is_never_empty: true,
+            convert: |from, names, problems| {
+                convert::endpoint_slice(from, names, problems).map(Object::EndpointSlice)
+            },
+        },
+        &shared,
+    );
+    let node = watch(
+        Api::<Node>::all(client.clone()),
+        own,
+        Kind {
+            name: "this Node",
+            bit: 4,
+            is_never_empty: false,
+            convert: |from, names, problems| convert::node(from, names, problems).map(Object::Node),
+        },
+        &shared,
+    );
+    let published = events::publish(client, &options.node_name, kube_events);
+    tokio::select! {
+        () = closed.closed() => {}
+        (Closed, Closed, Closed, ()) = async { tokio::join!(services, slices, node, published) } => {}
+    }
+    Ok(())
+}
+
+async fn config(options: &KubeOptions) -> Result<Config, SourceError> {
+    let unusable = |error: &dyn ToString| SourceError::Config {
+        reason: error.to_string(),
+    };
+    let mut config = match &options.kubeconfig {
+        Some(path) => {
+            let kubeconfig = Kubeconfig::read_from(path).map_err(|error| unusable(&error))?;
+            Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
+                .await
+                .map_err(|error| unusable(&error))?
+        }
+        None => Config::incluster().map_err(|error| unusable(&error))?,
+    };
+    if let Some(url) = &options.apiserver {
+        config.cluster_url =
+            url.parse()
+                .map_err(|error: http::uri::InvalidUri| SourceError::Apiserver {
+                    url: url.clone(),
+                    reason: error.to_string(),
+                })?;
+    }
+    Ok(config)
+}

@@ -1,0 +1,267 @@
+//! The watch on one kind of objects.
+
+use std::collections::HashSet;
+use std::fmt::Debug;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Duration;
+
+use futures_util::TryStreamExt;
+use kube::runtime::WatchStreamExt;
+use kube::runtime::watcher::{self, Event as WatchEvent, watcher};
+use kube::{Api, Resource};
+use serde::de::DeserializeOwned;
+use svclb_core::error_chain::error_chain;
+use svclb_core::model::{Event, Object, ObjectKey};
+use tracing::{debug, info, warn};
+
+use super::relist_guard::{Decision, RelistGuard};
+use crate::cache::Cache;
+use crate::convert::{Names, Problem};
+use crate::event_sender::{Closed, EventSender};
+use crate::problems::Problems;
+use crate::status::Status;
+
+/// What the three watches share.
+pub(super) struct Shared {
+    event_sender: EventSender,
+    status: Status,
+    names: Names,
+    serves: bool,
+    confirm_after: Duration,
+    /// A bit for each kind that was not listed yet.
+    unlisted: AtomicU8,
+    /// A bit for each kind whose watch is broken.
+    broken: AtomicU8,
+}
+
+/// What differs between the kinds.
+pub(super) struct Kind<K> {
+    pub(super) name: &'static str,
+    pub(super) bit: u8,
+    /// A cluster always has some: those of the API server itself, `default/kubernetes`.
+    pub(super) is_never_empty: bool,
+    pub(super) convert: fn(K, &Names, &mut Vec<Problem>) -> Option<Object>,
+}
+
+/// The state of one watch.
+struct State {
+    cache: Cache<Option<u64>>,
+    /// While a listing runs.
+    listing: Option<Listing>,
+    guard: RelistGuard,
+    problems: Problems,
+}
+
+#[derive(Default)]
+struct Listing {
+    /// The objects that it has named so far.
+    listed: HashSet<ObjectKey>,
+    /// Whether it has an object that is older than the cached one.
+    goes_back: bool,
+    /// Whether it is accepted whatever it has.
+    is_confirmed: bool,
+}
+
+/// Lists and watches objects of one kind, and sends their changes, until the receiver is closed.
+pub(super) async fn watch<K>(
+    api: Api<K>,
+    config: watcher::Config,
+    kind: Kind<K>,
+    shared: &Shared,
+) -> Closed
+where
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
+{
+    let start = || Box::pin(watcher(api.clone(), config.clone()).default_backoff());
+    let mut stream = start();
+    let mut state = State {
+        cache: Cache::default(),
+        listing: None,
+        guard: RelistGuard::new(shared.confirm_after),
+        problems: Problems::new(shared.status.clone()),
+    };
+    loop {
+        let relist_in = state.guard.relist_in();
+        let relist = async {
+            match relist_in {
+                Some(pause) if state.listing.is_none() => tokio::time::sleep(pause).await,
+                _ => std::future::pending().await,
+            }
+        };
+        let next = tokio::select! {
+            next = stream.try_next() => next,
+            () = relist => {
+                stream = start();
+                continue;
+            }
+        };
+        let events = match next {
+            Ok(Some(event)) => {
+                shared.reached(&kind);
+                shared.handle(event, &kind, &mut state)
+            }
+            Ok(None) => return Closed,
+            Err(error) => {
+                shared.lost(&kind, &error);
+                continue;
+            }
+        };
+        if !events.is_empty() && shared.event_sender.send(events).await.is_err() {
+            return Closed;
+        }
+    }
+}
+
+impl Shared {
+    pub(super) fn new(
+        event_sender: EventSender,
+        status: Status,
+        serves: bool,
+        confirm_after: Duration,
+    ) -> Self {
+        Self {
+            event_sender,
+            status,
+            names: Names::default(),
+            serves,
+            confirm_after,
+            unlisted: AtomicU8::new(0b111),
+            broken: AtomicU8::new(0b111),
+        }
+    }
+
+    fn handle<K: Resource<DynamicType = ()>>(
+        &self,
+        event: WatchEvent<K>,
+        kind: &Kind<K>,
+        state: &mut State,
+    ) -> Vec<Event> {
+        let mut events = Vec::new();
+        match event {
+            WatchEvent::Init => {
+                state.listing = Some(Listing {
+                    is_confirmed: state.guard.is_over(),
+                    ..Listing::default()
+                });
+                self.status.restarted();
+            }
+            WatchEvent::Apply(object) | WatchEvent::InitApply(object) => {
+                events.extend(self.apply(object, kind, state));
+            }
+            WatchEvent::Delete(object) => {
+                let place = place::<K>(&object);
+                state.problems.set(&place, []);
+                if let Some(object) = (kind.convert)(object, &self.names, &mut Vec::new()) {
+                    events.extend(state.cache.remove(&object.key()));
+                }
+            }
+            WatchEvent::InitDone => {
+                let listing = state.listing.take().unwrap_or_default();
+                if !self.accepts(kind, state, &listing) {
+                    return events;
+                }
+                events = state.cache.retain(|key| listing.listed.contains(key));
+                let before = self.unlisted.fetch_and(!kind.bit, Ordering::Relaxed);
+                if before == kind.bit {
+                    self.status.set_synced();
+                    events.push(Event::Synced);
+                }
+            }
+        }
+        events
+    }
+
+    fn apply<K: Resource<DynamicType = ()>>(
+        &self,
+        object: K,
+        kind: &Kind<K>,
+        state: &mut State,
+    ) -> Option<Event> {
+        let place = place::<K>(&object);
+        let version = object.meta().resource_version.as_deref();
+        let version = version.and_then(|version| version.parse().ok());
+        let mut problems = Vec::new();
+        let converted = (kind.convert)(object, &self.names, &mut problems);
+        state
+            .problems
+            .set(&place, problems.iter().map(ToString::to_string));
+        let object = converted?;
+        let key = object.key();
+        if let Some(listing) = &mut state.listing {
+            let cached = state.cache.get(&key);
+            let is_older = cached.is_some_and(|cached| version < cached.origin);
+            listing.listed.insert(key);
+            if is_older && !listing.is_confirmed {
+                listing.goes_back = true;
+                return None;
+            }
+        }
+        state.cache.record(object, version)
+    }
+
+    /// Whether the objects that a listing lacks are to be removed.
+    fn accepts<K>(&self, kind: &Kind<K>, state: &mut State, listing: &Listing) -> bool {
+        let had_some = !state.cache.is_empty()
+            || self.serves && self.unlisted.load(Ordering::Relaxed) & kind.bit != 0;
+        let is_empty = kind.is_never_empty && listing.listed.is_empty() && had_some;
+        let decision = state.guard.check(is_empty || listing.goes_back);
+        let name = kind.name;
+        match decision {
+            Decision::FirstHeld if is_empty => warn!(
+                "the API server lists no {name} any more; what was served goes on being served, \
+                 and the list takes effect if it is the same for {} seconds",
+                self.confirm_after.as_secs()
+            ),
+            Decision::FirstHeld => warn!(
+                "the API server lists {name} as they were before; what was served goes on being \
+                 served, and the list takes effect if it is the same for {} seconds",
+                self.confirm_after.as_secs()
+            ),
+            Decision::Confirmed => {
+                warn!("the API server confirmed its list of {name}; it takes effect");
+            }
+            Decision::Accepted | Decision::Held => {}
+        }
+        decision.is_accepted()
+    }
+
+    /// A watch gave an event: it stands.
+    fn reached<K>(&self, kind: &Kind<K>) {
+        let before = self.broken.fetch_and(!kind.bit, Ordering::Relaxed);
+        if before & kind.bit != 0 {
+            info!("watching {}", kind.name);
+            if before == kind.bit {
+                self.status.set_connected(true);
+            }
+        }
+    }
+
+    /// A watch broke. Logged once, and not at each attempt.
+    fn lost<K>(&self, kind: &Kind<K>, error: &watcher::Error) {
+        // The server's history does not go back that far: what there is is listed again.
+        if matches!(error, watcher::Error::WatchError(status) if status.code == 410) {
+            debug!("{}: {error}; listing again", kind.name);
+            return;
+        }
+        let before = self.broken.fetch_or(kind.bit, Ordering::Relaxed);
+        let first = self.unlisted.load(Ordering::Relaxed) & kind.bit != 0;
+        if before & kind.bit == 0 || first && self.status.set_connected(false) {
+            warn!(
+                "cannot watch {}, and the request is repeated; what was served goes on being served: {}",
+                kind.name,
+                error_chain(error)
+            );
+        }
+        self.status.set_connected(false);
+    }
+}
+
+fn place<K: Resource<DynamicType = ()>>(object: &K) -> String {
+    let metadata = object.meta();
+    format!(
+        "{} {}/{}",
+        K::kind(&()),
+        metadata.namespace.as_deref().unwrap_or_default(),
+        metadata.name.as_deref().unwrap_or_default()
+    )
+}
