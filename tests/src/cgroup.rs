@@ -22,7 +22,7 @@ pub(crate) fn join(path: &Path, pid: u32) -> Result<()> {
 
 /// Kills what runs in a cgroup tree and removes it.
 pub(crate) fn remove_tree(root: &Path) -> Result<()> {
-    let deadline = Instant::now() + Duration::from_secs(5);
+    let deadline = Instant::now() + Duration::from_secs(20);
     loop {
         if !root.exists() {
             return Ok(());

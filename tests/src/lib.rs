@@ -54,7 +54,6 @@ pub mod churn;
 pub mod conformance;
 mod ip;
 mod lab;
-mod lacks;
 mod machine;
 pub mod manifests;
 mod masquerade;
@@ -63,6 +62,7 @@ mod netns;
 mod network;
 mod outside;
 pub mod peer;
+mod report;
 mod segment;
 mod sweep;
 mod tool;
@@ -72,7 +72,6 @@ mod wire;
 pub use agent::{Agent, AgentOptions, next_binary, svclb_binary};
 pub use apiserver::ApiServer;
 pub use lab::{Lab, Node, Pod, SERVICE_V4, SERVICE_V6, SOON, wait_until};
-pub use lacks::lacks;
 pub use machine::{Machine, prepare_machine};
 pub use memory::MemoryLimit;
 pub use network::PodNetwork;
@@ -81,5 +80,6 @@ pub use peer::{
     Answer, Connected, Failure, Kind, Peer, PeerSocket, Received, Tally, Target, Transport,
     peer_binary,
 };
+pub use report::{lacks, record_time};
 pub use tool::feed;
 pub use uplink::UplinkOptions;

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context as _, Result};
 use nix::mount::{MntFlags, umount2};
@@ -46,8 +47,12 @@ pub(crate) fn kept() -> Vec<String> {
         .collect()
 }
 
+/// One at a time: labs of one process that are made together find the same ones.
+static SWEEPING: Mutex<()> = Mutex::new(());
+
 /// Removes the labs of processes that are gone.
 pub(crate) fn sweep(machine: &Machine) -> Result<()> {
+    let _sweeping = SWEEPING.lock().unwrap_or_else(PoisonError::into_inner);
     let mut prefixes: Vec<String> = places(machine)
         .iter()
         .flat_map(|place| names_in(place))

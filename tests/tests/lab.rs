@@ -1,8 +1,9 @@
 //! What svclb promises, with real sockets on this machine's kernel, in labs.
 //!
 //! Needs root, `ip`, `ethtool`, `nft`, and (all but the module `itself`) the binary that `cargo xtask
-//! build` makes; only `conformance::document` needs none of them. The scenarios run one at a time, whatever `--test-threads` says: each
-//! takes [`scene::turn`], since they measure time and share few cores.
+//! build` makes; only `conformance::document` needs none of them. `--test-threads` says how many
+//! scenarios run side by side: each has a lab of its own and takes [`scene::turn`]. Those that measure
+//! time or read what all labs share take [`scene::alone`] and run alone.
 //!
 //! A scenario is skipped for one reason only: the kernel has not what it needs. It then
 //! prints a line that begins with `LACKS:`, and `cargo xtask test vm` fails if that is not known of
@@ -22,7 +23,6 @@ mod lab {
     mod examples;
     mod extremes;
     mod faults;
-    mod follow;
     mod health_checks;
     mod itself;
     mod lifecycle;
@@ -34,5 +34,6 @@ mod lab {
     mod scene;
     mod tcp;
     mod udp;
+    mod udp_reaper;
     mod upgrade;
 }

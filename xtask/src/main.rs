@@ -14,6 +14,7 @@ mod setup;
 mod soak;
 mod steps;
 mod test;
+mod times;
 mod vm;
 mod workspace;
 

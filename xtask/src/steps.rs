@@ -5,11 +5,22 @@ use std::time::Instant;
 use anyhow::{Result, bail};
 
 /// Runs steps and keeps their outcome.
-#[derive(Default)]
-pub(crate) struct Steps(Vec<(String, u64, bool)>);
+pub(crate) struct Steps {
+    done: Vec<(String, u64, bool)>,
+    begun: Instant,
+}
+
+impl Default for Steps {
+    fn default() -> Self {
+        Self {
+            done: Vec::new(),
+            begun: Instant::now(),
+        }
+    }
+}
 
 impl Steps {
-    /// Runs one; a failure is told at the end, and the other steps run all the same.
+    /// Runs one; a failure is reported at the end, and the other steps run all the same.
     pub(crate) fn step(&mut self, name: &str, run: impl FnOnce() -> Result<()>) {
         println!("\n=== {name}");
         let begun = Instant::now();
@@ -22,21 +33,22 @@ impl Steps {
         if let Err(error) = result {
             eprintln!("xtask: {name}: {error:#}");
         }
-        self.0.push((name.to_owned(), seconds, result.is_ok()));
+        self.done.push((name.to_owned(), seconds, result.is_ok()));
     }
 
     /// The summary; an error if any step failed.
     pub(crate) fn finish(self) -> Result<()> {
         println!("\n=== summary");
-        for (name, seconds, passed) in &self.0 {
+        for (name, seconds, passed) in &self.done {
             println!(
                 "{} {seconds:>5} s  {name}",
                 if *passed { "passed" } else { "FAILED" }
             );
         }
-        let failed = self.0.iter().filter(|(_, _, passed)| !passed).count();
+        println!("       {:>5} s  all of it", self.begun.elapsed().as_secs());
+        let failed = self.done.iter().filter(|(_, _, passed)| !passed).count();
         if failed > 0 {
-            bail!("{failed} of {} steps failed", self.0.len());
+            bail!("{failed} of {} steps failed", self.done.len());
         }
         Ok(())
     }

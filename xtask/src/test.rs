@@ -3,6 +3,7 @@
 use anyhow::{Result, bail};
 
 use crate::steps::Steps;
+use crate::times::Times;
 use crate::{build, check, process, setup, vm, workspace};
 
 #[derive(clap::Args)]
@@ -51,21 +52,14 @@ fn all() -> Result<()> {
         steps.step("verifier and maps, on this kernel", || {
             process::run(process::cargo().args(["test", "--package", "svclb-dataplane"]))
         });
+        steps.step("build of the next version", || build::next().map(drop));
         steps.step("scenarios in labs, on this kernel", || {
-            build::next()?;
-            let mut cargo = process::cargo();
-            cargo.args(["test", "--package", "svclb-tests", "--", "--test-threads=1"]);
-            process::run(cargo.env("SVCLB_BIN", workspace::agent()))
+            lab(&["test", "--package", "svclb-tests", "--"], "auto")
         });
         // What auto leaves to tc on the veths of a lab. The agents read the variable.
         steps.step("upstream's tests with native XDP, on this kernel", || {
-            let mut cargo = process::cargo();
-            let lab = ["test", "--package", "svclb-tests", "--test", "lab"];
-            cargo
-                .args(lab)
-                .args(["--", "--test-threads=1", "lab::conformance"]);
-            cargo.env("SVCLB_BIN", workspace::agent());
-            process::run(cargo.env("SVCLB_XDP", "native"))
+            let lab_tests = ["test", "--package", "svclb-tests", "--test", "lab", "--"];
+            lab(&[&lab_tests[..], &["lab::conformance"]].concat(), "native")
         });
     } else {
         steps.step("verifier, maps and labs", || {
@@ -76,6 +70,21 @@ fn all() -> Result<()> {
         });
     }
     steps.finish()
+}
+
+/// How many scenarios run side by side: most of the time of each is waiting. Those that need a
+/// machine of their own see to it themselves.
+const SIDE_BY_SIDE: &str = "--test-threads=4";
+
+/// Runs scenarios, whose agents are to take XDP in this way.
+fn lab(arguments: &[&str], xdp: &str) -> Result<()> {
+    Times::of(|times| {
+        let mut cargo = process::cargo();
+        cargo.args(arguments).arg(SIDE_BY_SIDE);
+        cargo.env("SVCLB_BIN", workspace::agent());
+        cargo.env("SVCLB_XDP", xdp).env("SVCLB_TIMES", times);
+        process::run(&mut cargo)
+    })
 }
 
 /// A bpffs, where the machine has none, for as long as the tests run.

@@ -7,19 +7,21 @@
 mod guest;
 mod kernel;
 mod lacks;
+mod selection;
 
+use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
-use rayon::ThreadPoolBuilder;
-use rayon::iter::{IntoParallelRefIterator as _, ParallelIterator as _};
 use serde_json::Value;
 
 use self::guest::Machine;
 use self::kernel::Kernel;
 use crate::steps::Steps;
+use crate::times::{self, Times};
 use crate::{build, process, setup, workspace};
 
 #[derive(clap::Args)]
@@ -30,6 +32,10 @@ pub(crate) struct Args {
     /// Which tests, as libtest takes them
     #[arg(last = true)]
     filter: Vec<String>,
+    /// Only what every change has to pass on another kernel than this machine's: the kernels and
+    /// scenarios of xtask/src/vm/selection.rs
+    #[arg(long, conflicts_with_all = ["kernels", "filter", "btf"])]
+    selected: bool,
     /// After how many minutes a kernel is given up
     #[arg(long, default_value_t = 75)]
     minutes: u64,
@@ -43,6 +49,9 @@ pub(crate) struct Args {
     /// How many processors a guest has. An emulated one is of less use to it than another guest is
     #[arg(long, default_value_t = 1)]
     cpus: u8,
+    /// How many scenarios run side by side in a guest: most of their time is waiting
+    #[arg(long, default_value_t = 3)]
+    threads: u8,
 }
 
 /// Whether a kernel has BTF.
@@ -65,15 +74,19 @@ impl Btf {
     }
 }
 
-/// A kernel on which all tests that match are to pass.
-struct Run<'a> {
-    version: &'a str,
-    kernel: &'a Kernel,
+/// A kernel on which scenarios are to pass.
+struct Run {
+    version: String,
+    kernel: Kernel,
     hides_btf: bool,
+    /// The names of the scenarios, for each guest.
+    shares: Vec<Vec<String>>,
 }
 
 /// What became of a guest.
 struct Outcome {
+    /// The run that it is of.
+    run: usize,
     /// What it printed, or why it could not be run to its end.
     output: Result<String>,
     seconds: u64,
@@ -82,73 +95,139 @@ struct Outcome {
 pub(crate) fn run(args: &Args) -> Result<()> {
     process::need_root("booting kernels", "test vm")?;
     setup::lab_tools()?;
-    build::run()?;
-    build::next()?;
-    let vng = guest::VirtmeNg::ready()?;
-    let tests = test_binary()?;
-    let guests = args.guests.unwrap_or_else(side_by_side).max(1);
-    let shares = shares(&tests, &args.filter, guests)?;
-    let kernels = args
-        .kernels
-        .iter()
-        .map(|version| Ok((version.as_str(), kernel::fetch(version)?)))
-        .collect::<Result<Vec<_>>>()?;
-    let runs_on = |hides_btf| {
-        kernels.iter().map(move |(version, kernel)| Run {
-            version,
-            kernel,
-            hides_btf,
-        })
-    };
-    let hides = args.btf.hides().iter().copied();
-    let runs: Vec<_> = hides.flat_map(runs_on).collect();
-    let kvm = match kernels.first() {
-        Some((_, kernel)) => vng.kvm_works(kernel)?,
-        None => false,
+    let mut steps = Steps::default();
+    let mut ready = None;
+    steps.step("builds, virtme-ng and kernels", || {
+        build::run()?;
+        build::next()?;
+        let vng = guest::VirtmeNg::ready()?;
+        let tests = test_binary()?;
+        let runs = runs(args, &tests)?;
+        let kvm = match runs.first() {
+            Some(run) => vng.kvm_works(&run.kernel)?,
+            None => false,
+        };
+        ready = Some((vng, tests, runs, kvm));
+        Ok(())
+    });
+    let Some((vng, tests, runs, kvm)) = ready else {
+        return steps.finish();
     };
     let machine = Machine {
         kvm,
         cpus: args.cpus,
     };
     let limit = Duration::from_secs(60 * (args.minutes + 5));
-    let of_share = |run: &Run, number, share: &Vec<String>| {
-        let label = format!("{}{}-{number}", run.version, run.mark());
-        let script = lab_script(&tests, share, args.minutes, run.hides_btf);
+    let of_share = |index: usize, number: usize| {
+        let run = &runs[index];
+        let label = format!("{}{}-{}", run.version, run.mark(), number + 1);
+        let script = lab_script(&tests, &run.shares[number], args, run.hides_btf);
         let begun = Instant::now();
-        let output = vng.run(run.kernel, machine, &label, &script, limit);
+        let output = vng.run(&run.kernel, machine, &label, &script, limit);
         let seconds = begun.elapsed().as_secs();
-        Outcome { output, seconds }
+        Outcome {
+            run: index,
+            output,
+            seconds,
+        }
     };
-    let jobs: Vec<_> = runs
-        .iter()
-        .flat_map(|run| shares.iter().zip(1..).map(move |share| (run, share)))
+    let all = runs.iter().enumerate();
+    let jobs: VecDeque<_> = all
+        .flat_map(|(index, run)| (0..run.shares.len()).map(move |number| (index, number)))
         .collect();
-    let side_by_side = ThreadPoolBuilder::new().num_threads(guests).build()?;
-    let outcomes: Vec<_> = side_by_side.install(|| {
-        jobs.par_iter()
-            .map(|(run, (share, number))| of_share(run, *number, share))
-            .collect()
+    let (jobs, outcomes) = (Mutex::new(jobs), Mutex::new(Vec::new()));
+    let next = || locked(&jobs).pop_front();
+    thread::scope(|scope| {
+        for _ in 0..args.guests() {
+            scope.spawn(|| {
+                while let Some((index, number)) = next() {
+                    let outcome = of_share(index, number);
+                    locked(&outcomes).push(outcome);
+                }
+            });
+        }
     });
-    let mut steps = Steps::default();
-    for (run, outcomes) in runs.iter().zip(outcomes.chunks(shares.len())) {
+    let outcomes = outcomes
+        .into_inner()
+        .unwrap_or_else(PoisonError::into_inner);
+    for (index, run) in runs.iter().enumerate() {
+        let mine: Vec<_> = outcomes.iter().filter(|one| one.run == index).collect();
         println!("\n=== {}", run.name());
         // The runner's own words, once more where they are not between others.
-        for line in outcomes.iter().flat_map(Outcome::results) {
+        for line in mine.iter().flat_map(|outcome| outcome.results()) {
             println!("{line}");
         }
-        let seconds = outcomes.iter().map(|outcome| outcome.seconds).sum();
-        let name = format!("lab tests on {}", run.name());
-        steps.note(&name, seconds, &run.judge(outcomes));
+        let mut times = Times::default();
+        for output in mine
+            .iter()
+            .filter_map(|outcome| outcome.output.as_ref().ok())
+        {
+            times.read(output);
+        }
+        times.show_slowest();
+        let seconds: Vec<_> = mine
+            .iter()
+            .map(|one| format!("{} s", one.seconds))
+            .collect();
+        println!("guests, from switching on to off: {}", seconds.join(", "));
+        let seconds = mine.iter().map(|outcome| outcome.seconds).sum();
+        let name = format!("lab tests on {}, in {} guests", run.name(), mine.len());
+        steps.note(&name, seconds, &run.judge(&mine));
     }
     steps.finish()
 }
 
-/// How many guests this machine has a processor for.
-fn side_by_side() -> usize {
-    thread::available_parallelism().map_or(1, |processors| processors.get().min(4))
+fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl Run<'_> {
+impl Args {
+    /// How many guests run side by side: as many as this machine has processors for.
+    fn guests(&self) -> usize {
+        let of_machine =
+            || thread::available_parallelism().map_or(1, |processors| processors.get().min(4));
+        self.guests.unwrap_or_else(of_machine).max(1)
+    }
+}
+
+/// What is run: the selection, or what the arguments name.
+fn runs(args: &Args, tests: &Path) -> Result<Vec<Run>> {
+    let names = names(tests, &args.filter)?;
+    if names.is_empty() {
+        bail!("no test of the lab matches");
+    }
+    let mut runs = Vec::new();
+    let mut add = |version: &str, hides_btf, names: &[String]| {
+        runs.push(Run {
+            version: version.to_owned(),
+            kernel: kernel::fetch(version)?,
+            hides_btf,
+            shares: shares(names, args.guests()),
+        });
+        anyhow::Ok(())
+    };
+    if args.selected {
+        for selection in &selection::SELECTED {
+            let chosen = selection.of(&names)?;
+            println!(
+                "vm: {}: {} of {} scenarios",
+                selection.name(),
+                chosen.len(),
+                names.len()
+            );
+            add(selection.kernel, selection.hides_btf, &chosen)?;
+        }
+        return Ok(runs);
+    }
+    for hides_btf in args.btf.hides() {
+        for version in &args.kernels {
+            add(version, *hides_btf, &names)?;
+        }
+    }
+    Ok(runs)
+}
+
+impl Run {
     fn name(&self) -> String {
         let without = if self.hides_btf { " without BTF" } else { "" };
         format!("Linux {}{without}", self.version)
@@ -159,7 +238,7 @@ impl Run<'_> {
         if self.hides_btf { "-no-btf" } else { "" }
     }
 
-    fn judge(&self, outcomes: &[Outcome]) -> Result<()> {
+    fn judge(&self, outcomes: &[&Outcome]) -> Result<()> {
         let mut said = String::new();
         for outcome in outcomes {
             match &outcome.output {
@@ -168,7 +247,7 @@ impl Run<'_> {
                 Err(error) => bail!("{error:#}"),
             }
         }
-        lacks::judge(&said, self.kernel, self.hides_btf)
+        lacks::judge(&said, &self.kernel, self.hides_btf)
     }
 }
 
@@ -180,24 +259,25 @@ impl Outcome {
     }
 }
 
-/// The tests that match, dealt out to so many guests.
-fn shares(tests: &Path, filter: &[String], guests: usize) -> Result<Vec<Vec<String>>> {
+/// The tests that match.
+fn names(tests: &Path, filter: &[String]) -> Result<Vec<String>> {
     let mut list = process::foreign(tests);
     list.args(["--list", "--format", "terse"]).args(filter);
-    let mut shares = vec![Vec::new(); guests];
     let text = process::output(&mut list)?;
     let names = text.lines().filter_map(|line| line.strip_suffix(": test"));
-    for (number, name) in names.enumerate() {
-        // One after the other: neighbours in the list take a similar time.
-        if let Some(share) = shares.get_mut(number % guests) {
-            share.push(name.to_owned());
-        }
-    }
-    shares.retain(|share| !share.is_empty());
-    if shares.is_empty() {
-        bail!("no test of the lab matches");
-    }
-    Ok(shares)
+    Ok(names.map(str::to_owned).collect())
+}
+
+/// How many scenarios are worth a guest of their own: it takes some twenty seconds to boot.
+const WORTH_A_GUEST: usize = 12;
+
+/// Scenarios, dealt out to so many guests at most. One after the other: neighbours in the list take
+/// a similar time.
+fn shares(names: &[String], guests: usize) -> Vec<Vec<String>> {
+    let guests = guests.min(names.len().div_ceil(WORTH_A_GUEST)).max(1);
+    (0..guests)
+        .map(|first| names.iter().skip(first).step_by(guests).cloned().collect())
+        .collect()
 }
 
 /// The lab's test binary; its companions are built with it.
@@ -226,7 +306,7 @@ const PASSED: &str = "svclb-lab: passed";
 /// What the guest runs. Programs that are started again and again lie in its memory, else each start
 /// reads them through 9p: a scenario takes a fifth less so. The kernel's messages are kept off the
 /// console: they would end up within the lines of the tests.
-fn lab_script(tests: &Path, names: &[String], minutes: u64, hides_btf: bool) -> String {
+fn lab_script(tests: &Path, names: &[String], args: &Args, hides_btf: bool) -> String {
     let hide = if hides_btf {
         "mkdir -p /run/no-btf; mount --bind /run/no-btf /sys/kernel/btf"
     } else {
@@ -236,20 +316,28 @@ fn lab_script(tests: &Path, names: &[String], minutes: u64, hides_btf: bool) -> 
         "set -u\n\
          export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin RUST_BACKTRACE=0\n\
          dmesg -n 1\n\
+         echo \"{step}booting Linux $(uname -r)\"\n\
          mkdir -p /run/svclb-bin && cp {agent} {next} {peer} $(command -v ip) /run/svclb-bin || exit 1\n\
          export PATH=/run/svclb-bin:$PATH\n\
          export SVCLB_BIN=/run/svclb-bin/svclb SVCLB_LAB_PEER=/run/svclb-bin/svclb-lab-peer\n\
-         echo \"vm: Linux $(uname -r)\"\n\
          for module in veth bridge 8021q mptcp udp_diag; do modprobe $module 2>/dev/null; done\n\
          mountpoint -q /sys/fs/bpf || mount -t bpf bpf /sys/fs/bpf\n\
          grep -q ' cgroup2 ' /proc/mounts || {{ mkdir -p /run/cgroup2; mount -t cgroup2 none /run/cgroup2; }}\n\
          echo +memory > $(findmnt -n -o TARGET -t cgroup2 | head -1)/cgroup.subtree_control\n\
          ip link set lo up\n\
          {hide}\n\
-         export SVCLB_LACKS=/run/svclb-lacks\n\
-         touch $SVCLB_LACKS\n\
-         timeout {minutes}m {tests} --test-threads=1 --exact {names} && echo '{PASSED}'\n\
+         export SVCLB_LACKS=/run/svclb-lacks SVCLB_TIMES=/run/svclb-times\n\
+         touch $SVCLB_LACKS $SVCLB_TIMES\n\
+         echo '{step}copying programs'\n\
+         timeout {minutes}m {tests} --test-threads={threads} --exact {names} && echo '{PASSED}'\n\
+         echo '{step}{count} scenarios'\n\
+         sed 's/^/{times}/' $SVCLB_TIMES\n\
          sed 's/^/{mark}/' $SVCLB_LACKS\n",
+        step = guest::STEP,
+        times = times::MARK,
+        minutes = args.minutes,
+        threads = args.threads,
+        count = names.len(),
         mark = lacks::MARK,
         agent = workspace::agent().display(),
         next = workspace::next_agent().display(),

@@ -6,7 +6,7 @@ use std::time::Duration;
 use svclb_tests::churn::{Heard, Options, World};
 use svclb_tests::{SOON, wait_until};
 
-use super::scene::turn;
+use super::scene::alone;
 
 fn world(clients_yield: bool) -> World {
     let options = Options {
@@ -34,7 +34,7 @@ const CLOSED: u64 = 10;
 
 #[test]
 fn while_endpoints_change_a_hundred_times_a_second_no_connect_fails() {
-    let _turn = turn();
+    let _turn = alone();
     let mut world = world(false);
     world.start_loads().unwrap();
     let mut heard = Heard::default();
@@ -54,7 +54,7 @@ fn while_endpoints_change_a_hundred_times_a_second_no_connect_fails() {
 
 #[test]
 fn an_agent_that_is_killed_at_any_moment_leaves_what_serves_and_finds_it_again() {
-    let _turn = turn();
+    let _turn = alone();
     let mut world = world(true);
     let patients = world.patients().unwrap();
     let held = patients.connect().unwrap();

@@ -9,7 +9,7 @@ use super::scene::{Scene, lasting, v4, v6, web, web_service};
 
 #[test]
 fn sigterm_ends_the_agent_within_a_second_and_traffic_goes_on() {
-    let mut scene = Scene::web();
+    let mut scene = Scene::web_alone();
     let open = scene.node.pod("patient").unwrap();
     let socket = open.socket(Transport::Tcp, false).unwrap();
     socket.connect(web(v4(10))).unwrap();

@@ -11,14 +11,13 @@ mod outward;
 mod rows;
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::MutexGuard;
 use std::thread;
 
 use serde_json::Value;
 use svclb_tests::manifests::Manifests;
 use svclb_tests::{Agent, AgentOptions, Lab, Node, Peer, Pod, Transport};
 
-use super::scene::{TARGET, agent_refuses_by_errno, turn, v4, v6, web};
+use super::scene::{TARGET, Turn, agent_refuses_by_errno, turn, v4, v6, web};
 use cases::{NODE1, NODE2};
 use oracle::{Endpoint, Place, Policy, Verdict, verdict};
 use rows::{Row, SOCKETS, meet};
@@ -42,7 +41,7 @@ struct Matrix {
     nodes: [Node; 2],
     services: Vec<Asked>,
     _lab: Lab,
-    _turn: MutexGuard<'static, ()>,
+    _turn: Turn,
 }
 
 /// A Service of the matrix.

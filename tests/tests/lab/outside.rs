@@ -3,7 +3,6 @@
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::process::Command;
-use std::sync::MutexGuard;
 use std::time::Duration;
 
 use svclb_tests::bpftool::detach_link;
@@ -13,7 +12,7 @@ use svclb_tests::{
     lacks, wait_until,
 };
 
-use super::scene::{TARGET, kernel, turn, v4, v6, web};
+use super::scene::{TARGET, Turn, kernel, turn, v4, v6, web};
 
 const NODE_PORT: u16 = 30_080;
 const BALANCED: [IpAddr; 2] = [
@@ -40,7 +39,7 @@ struct Scene {
     client: Pod,
     outside: Outside,
     _lab: Lab,
-    _turn: MutexGuard<'static, ()>,
+    _turn: Turn,
 }
 
 fn service() -> Service {

@@ -4,7 +4,6 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
-use std::sync::MutexGuard;
 
 use svclb_tests::manifests::Manifests;
 use svclb_tests::{
@@ -12,7 +11,7 @@ use svclb_tests::{
     wait_until,
 };
 
-use super::scene::{TARGET, follows, turn, v4, v6, web, web_service};
+use super::scene::{TARGET, Turn, follows, turn, v4, v6, web, web_service};
 
 /// `capabilities(7)`, by the numbers of include/uapi/linux/capability.h, of those that an agent
 /// keeps.
@@ -40,7 +39,7 @@ struct Scene {
     node_port: std::net::SocketAddr,
     _outside: Outside,
     _lab: Lab,
-    _turn: MutexGuard<'static, ()>,
+    _turn: Turn,
 }
 
 impl Scene {

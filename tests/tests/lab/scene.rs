@@ -2,21 +2,61 @@
 
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use svclb_tests::manifests::{Manifests, Service};
 use svclb_tests::{
-    Agent, AgentOptions, Failure, Kind, Lab, Node, Peer, Pod, Tally, Transport, lacks, wait_until,
+    Agent, AgentOptions, Failure, Kind, Lab, Node, Peer, Pod, Tally, Transport, lacks, record_time,
+    wait_until,
 };
 
-static TURN: Mutex<()> = Mutex::new(());
+/// The machine: read-locked by scenarios that run side by side, write-locked by one that runs alone.
+/// A waiting writer keeps further readers out, so that it is not starved.
+static MACHINE: RwLock<()> = RwLock::new(());
 
-/// Waits until no other scenario of this process runs.
-pub(crate) fn turn() -> MutexGuard<'static, ()> {
+/// The right to run. Its time, without that of waiting for it, is recorded when it is dropped.
+pub(crate) struct Turn {
+    _machine: Machine,
+    since: Instant,
+}
+
+/// What of the machine a scenario holds.
+#[expect(dead_code, reason = "held, and never read")]
+enum Machine {
+    Shared(RwLockReadGuard<'static, ()>),
+    Alone(RwLockWriteGuard<'static, ()>),
+}
+
+/// Starts a scenario that may run beside others: all that it uses is in its own lab. How many run at
+/// a time is libtest's `--test-threads`.
+pub(crate) fn turn() -> Turn {
     // A scenario that failed says so itself; the next one starts afresh.
-    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+    let machine = MACHINE.read().unwrap_or_else(PoisonError::into_inner);
+    Turn::new(Machine::Shared(machine))
+}
+
+/// Starts a scenario that runs alone: it measures time, keeps all processors busy, or reads or
+/// changes what all labs share.
+pub(crate) fn alone() -> Turn {
+    let machine = MACHINE.write().unwrap_or_else(PoisonError::into_inner);
+    Turn::new(Machine::Alone(machine))
+}
+
+impl Turn {
+    fn new(machine: Machine) -> Self {
+        Self {
+            _machine: machine,
+            since: Instant::now(),
+        }
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        record_time(self.since.elapsed());
+    }
 }
 
 /// The port at which all backends answer, over TCP and UDP.
@@ -58,23 +98,27 @@ pub(crate) struct Scene {
     pub(crate) client: Pod,
     pub(crate) node: Node,
     pub(crate) lab: Lab,
-    _turn: MutexGuard<'static, ()>,
+    _turn: Turn,
 }
 
 impl Scene {
     /// `web` with three backends.
     pub(crate) fn web() -> Self {
-        Self::new(|manifests, endpoints| {
-            manifests
-                .put("web.yaml", &web_service().with(endpoints))
-                .unwrap();
-        })
+        Self::new(put_web)
+    }
+
+    /// The same on a machine of its own, for what measures time.
+    pub(crate) fn web_alone() -> Self {
+        Self::started(alone(), put_web)
     }
 
     /// What `prepare` puts into the folder; it is given the addresses of the three
     /// backends in both families.
     pub(crate) fn new(prepare: impl FnOnce(&Manifests, &[IpAddr])) -> Self {
-        let turn = turn();
+        Self::started(turn(), prepare)
+    }
+
+    fn started(turn: Turn, prepare: impl FnOnce(&Manifests, &[IpAddr])) -> Self {
         let lab = Lab::new("scene").unwrap();
         let node = lab.node("node1").unwrap();
         let backends: Vec<Pod> = ["a", "b", "c"]
@@ -132,6 +176,11 @@ impl Scene {
             "{to} is answered by {last:?} and not by {backends:?}"
         );
     }
+}
+
+fn put_web(manifests: &Manifests, endpoints: &[IpAddr]) {
+    let objects = web_service().with(endpoints);
+    manifests.put("web.yaml", &objects).unwrap();
 }
 
 fn both(pod: &Pod) -> [IpAddr; 2] {

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 
 use super::kernel::Kernel;
-use crate::{process, setup, workspace};
+use crate::{process, setup, times, workspace};
 
 /// The release that was tried.
 const RELEASE: &str = "virtme-ng==1.42";
@@ -20,6 +20,9 @@ const RELEASE: &str = "virtme-ng==1.42";
 /// A guest that says nothing for so long has hung: the slowest scenario takes two minutes under
 /// emulation.
 const SILENCE: Duration = Duration::from_secs(600);
+
+/// Begins a line that says what of the guest's script is over; shown with how long it took.
+pub(super) const STEP: &str = "svclb-step: ";
 
 /// How long a kernel gets to boot under KVM before emulation is taken. It needs seconds.
 const KVM_TRIAL: Duration = Duration::from_secs(40);
@@ -163,14 +166,21 @@ impl Guest {
 
     /// Everything that it prints, until it ends; shown behind a label, if it is given one.
     fn read(&mut self, limit: Duration, label: Option<&str>) -> Result<String> {
-        let end = Instant::now() + limit;
+        let mut since = Instant::now();
+        let end = since + limit;
         let mut output = String::new();
         loop {
             let left = end.saturating_duration_since(Instant::now());
             match self.lines.recv_timeout(left.min(SILENCE)) {
                 Ok(line) => {
                     let line = line.context("what the guest prints can't be read")?;
-                    if let Some(label) = label {
+                    if let Some(step) = line.strip_prefix(STEP) {
+                        let label = label.unwrap_or_default();
+                        println!("{label}| {step}: {:.1} s", since.elapsed().as_secs_f64());
+                        since = Instant::now();
+                    } else if let Some(label) = label
+                        && !line.starts_with(times::MARK)
+                    {
                         println!("{label}| {line}");
                     }
                     output.push_str(&line);

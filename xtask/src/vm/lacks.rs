@@ -61,7 +61,7 @@ const KNOWN: [(&str, Missing, &[&str]); 6] = [
         "BTF",
         Missing::WithoutBtf,
         &[
-            "lab::follow::",
+            "lab::udp_reaper::",
             "lab::privileges::with_the_capabilities_of_the_overlay",
             "lab::privileges::without_those_for_namespaces",
         ],
@@ -129,8 +129,8 @@ mod tests {
         let mptcp = "lab::tcp::an_mptcp_socket_is_a_tcp_client: mptcp sockets";
         assert!(judged("5.10.0-46-amd64", false, mptcp));
         assert!(!judged("6.12.1-amd64", false, mptcp));
-        assert!(judged("6.12.1-amd64", true, "lab::follow::x: BTF"));
-        assert!(!judged("6.12.1-amd64", false, "lab::follow::x: BTF"));
+        assert!(judged("6.12.1-amd64", true, "lab::udp_reaper::x: BTF"));
+        assert!(!judged("6.12.1-amd64", false, "lab::udp_reaper::x: BTF"));
         let lite = "lab::udp::a_udp_lite_socket_counts_as_udp: udp-lite sockets";
         assert!(judged("7.0.3+deb14-amd64", false, lite));
     }

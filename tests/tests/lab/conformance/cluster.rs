@@ -3,13 +3,12 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Index;
-use std::sync::MutexGuard;
 
 use serde_json::Value;
 use svclb_tests::manifests::{Endpoint, Manifests, Service};
 use svclb_tests::{Agent, AgentOptions, Kind, Lab, Node, Peer, Pod, Transport};
 
-use super::super::scene::{TARGET, turn, v4, v6, web, web_service};
+use super::super::scene::{TARGET, Turn, turn, v4, v6, web, web_service};
 use super::ask::{KINDS, answered_by};
 
 const BACKENDS: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
@@ -19,7 +18,7 @@ pub(super) struct Cluster {
     members: Vec<Member>,
     pub(super) manifests: Manifests,
     _lab: Lab,
-    _turn: MutexGuard<'static, ()>,
+    _turn: Turn,
 }
 
 /// A node: `node1` has the backend `a`, `node2` has `b`, and so on.

@@ -2,7 +2,6 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::RangeInclusive;
-use std::sync::MutexGuard;
 
 use serde_json::Value;
 use svclb_tests::manifests::{Endpoint, Manifests, Service};
@@ -11,7 +10,7 @@ use svclb_tests::{
     UplinkOptions, wait_until,
 };
 
-use super::super::scene::{TARGET, turn, web, web_service};
+use super::super::scene::{TARGET, Turn, turn, web, web_service};
 use super::ask::{KINDS, all_answer};
 
 /// The node port of port 80.
@@ -36,7 +35,7 @@ pub(super) struct Front {
     pub(super) client: Pod,
     pub(super) outside: Outside,
     _lab: Lab,
-    _turn: MutexGuard<'static, ()>,
+    _turn: Turn,
 }
 
 impl Front {

@@ -3,7 +3,6 @@
 
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::sync::MutexGuard;
 use std::thread;
 
 use serde_json::Value;
@@ -18,7 +17,7 @@ use super::oracle::{Endpoint, Place, Policy, Verdict, outward_verdict};
 use super::rows::{Row, SOCKETS, meet};
 use super::{judge, told};
 use crate::lab::outside::ways;
-use crate::lab::scene::{TARGET, agent_refuses_by_errno, kernel, turn, v4, v6, web};
+use crate::lab::scene::{TARGET, Turn, agent_refuses_by_errno, alone, kernel, v4, v6, web};
 
 const PLACES: [Place; 2] = [NODE1, NODE2];
 
@@ -75,7 +74,7 @@ struct World {
     services: Vec<Asked>,
     _outside: Outside,
     _lab: Lab,
-    _turn: MutexGuard<'static, ()>,
+    _turn: Turn,
 }
 
 /// A Service of the matrix.
@@ -147,7 +146,8 @@ struct At {
 
 impl World {
     fn new(xdp: &str, cases: &[Vec<Endpoint>]) -> Self {
-        let turn = turn();
+        // It reads a counter of the machine.
+        let turn = alone();
         let lab = Lab::new("outward").unwrap();
         let outside = lab.outside(PodNetwork::Vxlan).unwrap();
         let options = UplinkOptions {

@@ -1,0 +1,142 @@
+//! What every change has to pass on other kernels than the machine's own: which scenarios, and why
+//! those.
+//!
+//! The machine that runs `.ci/run` plays all scenarios on its own kernel (6.18 where this was
+//! written). Another kernel adds something where the agent or a program takes another path there, or
+//! where the kernel treats what they do in another way. `cargo xtask test vm` plays everything on
+//! every kernel.
+
+use anyhow::{Result, bail};
+
+/// A kernel, and what is played on it.
+pub(super) struct Selection {
+    pub(super) kernel: &'static str,
+    pub(super) hides_btf: bool,
+    scenarios: Scenarios,
+}
+
+/// Scenarios, by the beginnings of their names, each with the reason.
+enum Scenarios {
+    AllBut(&'static [(&'static str, &'static str)]),
+    Only(&'static [(&'static str, &'static str)]),
+}
+
+/// The oldest kernel, on which most is different, and that of Debian's stable release.
+pub(super) const SELECTED: [Selection; 3] = [
+    Selection {
+        kernel: "5.10",
+        hides_btf: false,
+        scenarios: Scenarios::AllBut(&[
+            ("lab::change::", "reads files; the plan is the same"),
+            ("lab::examples::", "reads files; the plan is the same"),
+            ("lab::extremes::", "what the planner makes of odd objects"),
+            ("lab::health_checks::", "listeners of the agent's own"),
+            ("lab::conformance::document::", "compares a document"),
+            ("lab::conformance::labels::", "which objects are read"),
+            ("lab::conformance::slices::", "which objects are read"),
+            ("lab::conformance::type_changes::", "which objects are read"),
+            (
+                "lab::conformance::policies::traffic_distribution::",
+                "what the planner makes of hints",
+            ),
+        ]),
+    },
+    Selection {
+        kernel: "6.12",
+        hides_btf: false,
+        scenarios: Scenarios::Only(&[
+            (
+                "lab::tcp::",
+                "MPTCP (5.19), the verifier of socket programs",
+            ),
+            ("lab::udp::", "UDP-Lite, socket storage"),
+            ("lab::refusal::", "bpf_set_retval (5.18)"),
+            ("lab::udp_reaper::", "BTF, iterators, sock_diag"),
+            (
+                "lab::outside::",
+                "tcx (6.6), XDP on veths (5.13), fib_lookup (6.3)",
+            ),
+            ("lab::outward::", "SO_NETNS_COOKIE (5.14)"),
+            ("lab::matrix::outward::", "all of these at once"),
+            (
+                "lab::privileges::",
+                "which capabilities the kernel asks for",
+            ),
+            ("lab::audit::", "tcx and cgroup links that are detached"),
+            (
+                "lab::upgrade::",
+                "programs that are replaced in their links",
+            ),
+            (
+                "lab::faults::",
+                "what the kernel says when something is short",
+            ),
+        ]),
+    },
+    Selection {
+        kernel: "6.12",
+        hides_btf: true,
+        scenarios: Scenarios::Only(&[
+            ("lab::udp_reaper::", "has to say that it cannot"),
+            ("lab::privileges::", "the same with few capabilities"),
+            ("lab::tcp::", "the agent's start and programs without BTF"),
+            ("lab::udp::", "the agent's start and programs without BTF"),
+            ("lab::conformance::process::", "restarts without BTF"),
+        ]),
+    },
+];
+
+impl Selection {
+    pub(super) fn name(&self) -> String {
+        let without = if self.hides_btf { " without BTF" } else { "" };
+        format!("Linux {}{without}", self.kernel)
+    }
+
+    /// Those of all scenarios that are selected.
+    ///
+    /// # Errors
+    /// If a row is the beginning of none: it was renamed.
+    pub(super) fn of(&self, all: &[String]) -> Result<Vec<String>> {
+        let (rows, only) = match self.scenarios {
+            Scenarios::Only(rows) => (rows, true),
+            Scenarios::AllBut(rows) => (rows, false),
+        };
+        for (begin, _) in rows {
+            if !all.iter().any(|name| name.starts_with(begin)) {
+                bail!("xtask/src/vm/selection.rs: no scenario begins with {begin}");
+            }
+        }
+        let listed = |name: &&String| rows.iter().any(|(begin, _)| name.starts_with(begin));
+        Ok(all
+            .iter()
+            .filter(|name| listed(name) == only)
+            .cloned()
+            .collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(names: &[&str]) -> Vec<String> {
+        names.iter().map(|&name| name.to_owned()).collect()
+    }
+
+    #[test]
+    fn rows_are_beginnings_of_names_and_one_that_is_none_is_an_error() {
+        let rows = &[("lab::a::", "")];
+        let all = names(&["lab::a::x", "lab::ab::y"]);
+        let of = |scenarios, all: &[String]| {
+            let selection = Selection {
+                kernel: "5.10",
+                hides_btf: false,
+                scenarios,
+            };
+            selection.of(all)
+        };
+        assert_eq!(of(Scenarios::Only(rows), &all).unwrap(), all[..1]);
+        assert_eq!(of(Scenarios::AllBut(rows), &all).unwrap(), all[1..]);
+        assert!(of(Scenarios::Only(rows), &all[1..]).is_err());
+    }
+}
