@@ -103,7 +103,7 @@ impl Pinned {
     /// # Errors
     /// What the system said.
     pub fn counters(&self) -> io::Result<Vec<(Counter, u64)>> {
-        let mut buffer = vec![0; 8 * possible_cpus()];
+        let mut buffer = vec![0; self.counters.value_size];
         Counter::ALL
             .into_iter()
             .map(|counter| {
@@ -138,12 +138,4 @@ impl Pinned {
             .filter(|name| self.pins.link(name).exists())
             .collect()
     }
-}
-
-/// How many CPUs a per-CPU map has values for.
-fn possible_cpus() -> usize {
-    std::fs::read_to_string("/sys/devices/system/cpu/possible")
-        .ok()
-        .and_then(|text| text.trim().rsplit(['-', ',']).next()?.parse::<usize>().ok())
-        .map_or(1, |highest| highest + 1)
 }

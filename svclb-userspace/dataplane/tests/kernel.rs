@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::net::Ipv6Addr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::{fs, io, process};
@@ -11,7 +12,7 @@ use svclb_common::maps::Sizes;
 use svclb_common::{
     ABI_VERSION, Addr16, BackendId, BackendValue, FrontendKey, FrontendValue, Generation, Label,
     Meta, PortBe, Proto, Scope, ServiceFamily, ServiceId, ServiceRecord, SlotIndex, SlotKey,
-    SlotValue,
+    SlotValue, SourceKey, SourceRange,
 };
 use svclb_core::apply::Maps;
 use svclb_core::op::Op;
@@ -159,6 +160,33 @@ fn what_is_written_is_read_back_by_the_next_agent() {
         snapshot.slots,
         (0..900).map(|p| slot(1, p)).collect::<Vec<_>>()
     );
+}
+
+/// Source ranges of one Service, each of one address.
+fn source_ranges(count: u32) -> Vec<SourceKey> {
+    let range = |number: u32| SourceRange {
+        addr: Addr16::from_ip(Ipv6Addr::from(u128::from(number) + (0xfd00 << 112)).into()),
+        bits: 128,
+    };
+    let key = |number| SourceKey::new(ServiceId::new(1), Generation::new(1), range(number));
+    (0..count).map(key).collect()
+}
+
+#[test]
+fn every_source_range_is_read_back_once_however_many_there_are() {
+    let place = Place::new();
+    let mut maps = place.open().maps().unwrap();
+    for count in [1, 4096, 4097, 6000] {
+        let ranges = source_ranges(count);
+        let ops: Vec<_> = ranges.iter().copied().map(Op::PutSource).collect();
+        maps.perform(&ops).unwrap();
+        let read = maps.snapshot().unwrap().sources;
+        assert!(
+            read == ranges.into_iter().collect(),
+            "{count} ranges were written and {} read",
+            read.len()
+        );
+    }
 }
 
 #[test]

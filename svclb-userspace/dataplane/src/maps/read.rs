@@ -4,23 +4,47 @@ use std::io;
 
 use zerocopy::FromBytes;
 
-use crate::sys::{self, Map};
+use crate::sys::{self, BatchRead, Map, is_unsupported};
 
-/// How many elements are read at once; a hash bucket longer than this is refused.
+/// How many elements are read at once, at first.
 const BATCH: usize = 4096;
 
-/// Every element of a hash map or an array, in no order.
+/// Every element of a hash map, an array or a trie, in no order. Elements that are written or
+/// removed meanwhile may be missing, or in a trie be there twice.
+///
+/// # Errors
+/// What the system said; EINTR where the map changes faster than it can be read.
 pub(crate) fn read_all<K: FromBytes, V: FromBytes>(map: &Map) -> io::Result<Vec<(K, V)>> {
-    let mut keys = vec![0; BATCH * map.key_size];
-    let mut values = vec![0; BATCH * map.value_size];
+    /// How often a batch is read again that changed meanwhile (EINTR).
+    const ATTEMPTS: u32 = 10;
+    let mut batch = BATCH;
+    let mut keys = vec![0; batch * map.key_size];
+    let mut values = vec![0; batch * map.value_size];
     let mut all = Vec::new();
-    let mut position = None;
+    let mut cursor = map.cursor();
+    let mut attempts = 1;
     loop {
-        let (count, more) = match map.lookup_batch(&mut position, &mut keys, &mut values, BATCH) {
-            Ok(read) => read,
-            Err(_) if position.is_none() => return read_singly(map),
-            Err(error) => return Err(error),
-        };
+        let BatchRead { count, more } =
+            match map.lookup_batch(&mut cursor, &mut keys, &mut values, batch) {
+                Ok(read) => read,
+                Err(error) if is_unsupported(&error) => return read_singly(map),
+                // A bucket of a hash map is longer than the batch.
+                Err(error)
+                    if error.raw_os_error() == Some(libc::ENOSPC)
+                        && batch < map.max_entries as usize =>
+                {
+                    batch *= 2;
+                    keys.resize(batch * map.key_size, 0);
+                    values.resize(batch * map.value_size, 0);
+                    continue;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted && attempts < ATTEMPTS => {
+                    attempts += 1;
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+        attempts = 1;
         let elements = keys
             .chunks_exact(map.key_size)
             .zip(values.chunks_exact(map.value_size))
@@ -31,7 +55,20 @@ pub(crate) fn read_all<K: FromBytes, V: FromBytes>(map: &Map) -> io::Result<Vec<
         if !more {
             return Ok(all);
         }
+        check_end(map, all.len())?;
     }
+}
+
+/// A trie is read from its beginning again where the key at which a batch begins was removed
+/// (`trie_get_next_key`), so that reading might never end.
+fn check_end(map: &Map, read: usize) -> io::Result<()> {
+    if read > 2 * map.max_entries as usize {
+        return Err(io::Error::new(
+            io::ErrorKind::Interrupted,
+            "the map changes faster than it can be read",
+        ));
+    }
+    Ok(())
 }
 
 /// Where the kernel has no batches for the map.
@@ -46,6 +83,7 @@ fn read_singly<K: FromBytes, V: FromBytes>(map: &Map) -> io::Result<Vec<(K, V)>>
         if map.lookup(&key, &mut value)? {
             all.push((sys::value(&key)?, sys::value(&value)?));
         }
+        check_end(map, all.len())?;
         more = map.next_key(Some(&key), &mut next)?;
     }
     Ok(all)

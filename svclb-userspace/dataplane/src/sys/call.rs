@@ -10,6 +10,8 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+use zerocopy::{FromBytes, IntoBytes};
+
 const OBJ_PIN: libc::c_int = 6;
 const OBJ_GET: libc::c_int = 7;
 const OBJ_GET_INFO_BY_FD: libc::c_int = 15;
@@ -93,12 +95,16 @@ struct InfoRequest {
     info: u64,
 }
 
-pub(super) fn get_info<T>(object: BorrowedFd<'_>, info: &mut T) -> io::Result<()> {
+/// Reads the kernel's description of an object, as much of it as `T` holds.
+pub(super) fn get_info<T: FromBytes + IntoBytes>(
+    object: BorrowedFd<'_>,
+    info: &mut T,
+) -> io::Result<()> {
     let mut attr = InfoRequest {
         fd: number(object),
         len: u32::try_from(size_of::<T>()).unwrap_or(u32::MAX),
         info: address_mut(info),
     };
-    // SAFETY: the buffer has the length that it is said to have; `T` is plain integers.
+    // SAFETY: the buffer is as long as its length says, and any bytes are a `T`.
     unsafe { bpf(OBJ_GET_INFO_BY_FD, &mut attr).map(drop) }
 }

@@ -3,6 +3,8 @@
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 
+use zerocopy::{FromBytes, IntoBytes};
+
 use super::call::{bpf, bpf_fd, get_info, number};
 
 pub(super) const LINK_CREATE: libc::c_int = 28;
@@ -10,7 +12,7 @@ const LINK_UPDATE: libc::c_int = 29;
 const LINK_DETACH: libc::c_int = 34;
 
 #[repr(C)]
-#[derive(Default)]
+#[derive(Default, FromBytes, IntoBytes)]
 struct CgroupLinkInfo {
     link_type: u32,
     id: u32,

@@ -46,6 +46,8 @@ pub(super) struct Kind {
 
 /// Loads a program of these instructions.
 pub(super) fn load(instructions: &[u64], kind: &Kind) -> io::Result<OwnedFd> {
+    /// A signal interrupts the verifier (`bpf_check` returns EAGAIN).
+    const ATTEMPTS: u32 = 10;
     let license = b"GPL\0";
     let mut attr = ProgLoad {
         prog_type: kind.program,
@@ -56,8 +58,16 @@ pub(super) fn load(instructions: &[u64], kind: &Kind) -> io::Result<OwnedFd> {
         license: address(license.as_slice()),
         ..ProgLoad::default()
     };
-    // SAFETY: the instructions and the licence live through the call.
-    unsafe { bpf_fd(PROG_LOAD, &mut attr) }
+    let mut attempts = 1;
+    loop {
+        // SAFETY: the instructions and the licence live through the call.
+        match unsafe { bpf_fd(PROG_LOAD, &mut attr) } {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock && attempts < ATTEMPTS => {
+                attempts += 1;
+            }
+            loaded => return loaded,
+        }
+    }
 }
 
 /// Whether the kernel accepts a cgroup socket-address program of these instructions.
