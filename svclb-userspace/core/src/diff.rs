@@ -4,7 +4,7 @@
 //! without looking anything up again, and small enough that the changes of ten thousand
 //! Services fit in memory (slots are spelled out only while they are written).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 use svclb_common::{
     BackendId, BackendValue, FrontendKey, FrontendValue, Generation, ServiceId, ServiceRecord,
@@ -47,6 +47,23 @@ pub struct Change {
 }
 
 impl Change {
+    /// One that drops frontends and does nothing else.
+    pub(crate) const fn dropping(
+        id: ServiceId,
+        record: ServiceRecord,
+        drop: Vec<FrontendKey>,
+    ) -> Self {
+        Self {
+            record,
+            id,
+            take_service: false,
+            take_backends: Vec::new(),
+            fill: None,
+            flip: Vec::new(),
+            drop,
+        }
+    }
+
     /// Whether there is nothing to write.
     pub fn is_empty(&self) -> bool {
         !self.take_service
@@ -108,17 +125,29 @@ pub struct IdsExhausted(pub &'static str);
 
 /// Computes changes, and hands out the ids that they need.
 pub(crate) struct Differ<'a> {
-    pub(crate) image: &'a Image,
-    pub(crate) service_ids: &'a mut Ids,
-    pub(crate) backend_ids: &'a mut Ids,
+    image: &'a Image,
+    service_ids: &'a mut Ids,
+    backend_ids: &'a mut Ids,
     /// Ids handed out in this round for backends that are not in the image yet.
-    pub(crate) pending: &'a mut std::collections::HashMap<BackendValue, BackendId>,
-    pub(crate) pending_ids: &'a mut BTreeSet<u32>,
-    /// Frontends that another Service port takes in this round: they are replaced, not dropped.
-    pub(crate) taken_over: &'a BTreeSet<FrontendKey>,
+    pending: HashMap<BackendValue, BackendId>,
+    pending_ids: BTreeSet<u32>,
 }
 
-impl Differ<'_> {
+impl<'a> Differ<'a> {
+    pub(crate) fn new(
+        image: &'a Image,
+        service_ids: &'a mut Ids,
+        backend_ids: &'a mut Ids,
+    ) -> Self {
+        Self {
+            image,
+            service_ids,
+            backend_ids,
+            pending: HashMap::new(),
+            pending_ids: BTreeSet::new(),
+        }
+    }
+
     /// What a Service port needs.
     pub(crate) fn upsert(&mut self, plan: &PortPlan) -> Result<Change, IdsExhausted> {
         let (id, take_service) = match self.image.service_id(&plan.record) {
@@ -187,20 +216,7 @@ impl Differ<'_> {
     /// What it takes to remove a Service port; `None` if it is not there.
     pub(crate) fn remove(&self, record: &ServiceRecord) -> Option<Change> {
         let id = self.image.service_id(record)?;
-        let change = self.remove_id(id, *record);
-        (!change.drop.is_empty()).then_some(change)
-    }
-
-    pub(crate) fn remove_id(&self, id: ServiceId, record: ServiceRecord) -> Change {
-        Change {
-            record,
-            id,
-            take_service: false,
-            take_backends: Vec::new(),
-            fill: None,
-            flip: Vec::new(),
-            drop: self.surplus(id, &[]),
-        }
+        Some(Change::dropping(id, *record, self.surplus(id, &[])))
     }
 
     fn pending_backend(
@@ -214,7 +230,7 @@ impl Differ<'_> {
             take.push((*id, value));
             return Ok(*id);
         }
-        let (image, pending_ids) = (self.image, &*self.pending_ids);
+        let (image, pending_ids) = (self.image, &self.pending_ids);
         let id = self
             .backend_ids
             .next(|id| image.has_backend(id) || pending_ids.contains(&id))
@@ -240,14 +256,14 @@ impl Differ<'_> {
             })
     }
 
-    /// The frontends that lead to the service and should lead nowhere.
+    /// The frontends that lead to the service and should not.
     fn surplus(&self, id: ServiceId, wanted: &[Frontend]) -> Vec<FrontendKey> {
         let wanted: BTreeSet<_> = wanted.iter().map(|frontend| &frontend.key).collect();
         self.image
             .service(id)
             .into_iter()
             .flat_map(|service| &service.frontends)
-            .filter(|key| !wanted.contains(key) && !self.taken_over.contains(key))
+            .filter(|key| !wanted.contains(key))
             .copied()
             .collect()
     }

@@ -16,7 +16,8 @@ use svclb_common::{
 };
 
 use crate::apply::{Failure, Maps, Snapshot};
-use crate::op::{Op, Phase};
+use crate::image::Fill;
+use crate::op::Op;
 
 /// One entry of the journal.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -113,14 +114,38 @@ impl Contents {
         }
     }
 
-    fn len_of(&self, phase: Phase) -> usize {
-        match phase {
-            Phase::TakeServices | Phase::FreeServices => self.rest.services.len(),
-            Phase::TakeBackends | Phase::FreeBackends => self.rest.backends.len(),
-            Phase::FillSlots | Phase::DropSlots => self.slots.len(),
-            Phase::FillSources | Phase::DropSources => self.rest.sources.len(),
-            Phase::FlipFrontends | Phase::DropFrontends => self.rest.frontends.len(),
-        }
+    /// Whether an operation can be performed on maps of this capacity.
+    fn has_room(&self, op: &Op, capacity: &Fill) -> bool {
+        let rest = &self.rest;
+        let (is_new, len, capacity) = match op {
+            Op::PutService(id, _) => (
+                !rest.services.contains_key(id),
+                rest.services.len(),
+                capacity.services,
+            ),
+            Op::PutBackend(id, _) => (
+                !rest.backends.contains_key(id),
+                rest.backends.len(),
+                capacity.backends,
+            ),
+            Op::PutSlot(key, _) => (
+                !self.slots.contains_key(key),
+                self.slots.len(),
+                capacity.slots,
+            ),
+            Op::PutSource(key) => (
+                !rest.sources.contains(key),
+                rest.sources.len(),
+                capacity.sources,
+            ),
+            Op::PutFrontend(key, _) => (
+                !rest.frontends.contains_key(key),
+                rest.frontends.len(),
+                capacity.frontends,
+            ),
+            _ => return true,
+        };
+        !is_new || len < capacity
     }
 }
 
@@ -131,10 +156,14 @@ pub struct FakeMaps {
     pub contents: Contents,
     /// Everything that was done to them.
     pub journal: Vec<Entry>,
-    /// How many operations are still performed before all fail; `None` for no end.
+    /// How many operations are still performed before all fail; `None` for no limit.
     pub stop_after: Option<usize>,
-    /// The capacity of `SLOTS`; `None` for no end.
-    pub slot_capacity: Option<usize>,
+    /// The operations that fail, by their number from now on; those after them succeed.
+    pub failing: BTreeSet<usize>,
+    /// How many operations were tried since `failing` was set.
+    pub tried: usize,
+    /// How many entries each map may hold; `None` for no limit.
+    pub capacity: Option<Fill>,
 }
 
 impl FakeMaps {
@@ -146,15 +175,24 @@ impl FakeMaps {
         }
     }
 
-    fn refuse(&self, op: &Op) -> Option<(bool, io::Error)> {
-        if self.stop_after == Some(0) {
+    /// Lets the operations of these numbers fail, counted from now on.
+    pub fn fail_at(&mut self, numbers: BTreeSet<usize>) {
+        self.failing = numbers;
+        self.tried = 0;
+    }
+
+    /// Why an operation is not performed, if it is not: whether its map is full, and the error.
+    fn refuse(&mut self, op: &Op) -> Option<(bool, io::Error)> {
+        const E2BIG: i32 = 7;
+        let number = self.tried;
+        self.tried += 1;
+        if self.stop_after == Some(0) || self.failing.contains(&number) {
             return Some((false, io::Error::other("stopped")));
         }
-        let full = self.slot_capacity.is_some_and(|capacity| {
-            matches!(op, Op::PutSlot(key, _) if !self.contents.slots.contains_key(key))
-                && self.contents.len_of(Phase::FillSlots) >= capacity
-        });
-        full.then(|| (true, io::Error::from_raw_os_error(7)))
+        let is_full = self
+            .capacity
+            .is_some_and(|capacity| !self.contents.has_room(op, &capacity));
+        is_full.then(|| (true, io::Error::from_raw_os_error(E2BIG)))
     }
 }
 

@@ -35,6 +35,9 @@ pub(crate) enum Row {
 }
 
 impl Row {
+    /// None is before it.
+    const FIRST: Self = Self::Slot(SlotIndex::position(0));
+
     /// The operation that takes it away.
     const fn delete(self, service: ServiceId, generation: Generation) -> Op {
         match self {
@@ -80,7 +83,7 @@ pub(crate) struct ServiceImage {
     /// Rows of generations that are not complete: a crash or a full map left them.
     pub(crate) strays: BTreeSet<(Generation, Row)>,
     /// Since when nothing uses the id.
-    resting_since: Option<Duration>,
+    unused_since: Option<Duration>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -88,7 +91,7 @@ struct BackendImage {
     value: BackendValue,
     /// How many complete generations hold the backend.
     uses: u32,
-    resting_since: Option<Duration>,
+    unused_since: Option<Duration>,
 }
 
 /// The rows that were found of one generation.
@@ -113,8 +116,12 @@ pub struct Image {
     backends: HashMap<BackendId, BackendImage>,
     by_backend: HashMap<BackendValue, BackendId>,
     frontends: HashMap<FrontendKey, FrontendValue>,
-    /// Rows of services that have no record: nobody can own them.
-    orphans: BTreeSet<(ServiceId, Generation, Row)>,
+    /// Services that may have rows which no frontend names.
+    touched: BTreeSet<ServiceId>,
+    /// Rows of ids that have no record.
+    orphan_rows: BTreeSet<(ServiceId, Generation, Row)>,
+    /// Frontends that name an id that has no record.
+    orphan_frontends: BTreeMap<ServiceId, BTreeSet<FrontendKey>>,
 }
 
 impl Image {
@@ -146,6 +153,7 @@ impl Image {
         for ((service, generation), rows) in rows {
             image.adopt_rows(service, generation, &rows);
         }
+        image.touched = image.services.keys().copied().collect();
         image
     }
 
@@ -153,7 +161,7 @@ impl Image {
         let complete = self.complete_set(rows);
         let Some(owner) = self.services.get_mut(&service) else {
             let orphans = rows.all().map(|row| (service, generation, row));
-            self.orphans.extend(orphans);
+            self.orphan_rows.extend(orphans);
             return;
         };
         match complete {
@@ -222,13 +230,19 @@ impl Image {
     }
 
     fn put_row(&mut self, service: ServiceId, generation: Generation, row: Row) {
-        if let Some(service) = self.services.get_mut(&service) {
-            service.strays.insert((generation, row));
+        match self.services.get_mut(&service) {
+            Some(image) => {
+                image.strays.insert((generation, row));
+                self.touched.insert(service);
+            }
+            None => {
+                self.orphan_rows.insert((service, generation, row));
+            }
         }
     }
 
     fn delete_row(&mut self, service: ServiceId, generation: Generation, row: Row) {
-        self.orphans.remove(&(service, generation, row));
+        self.orphan_rows.remove(&(service, generation, row));
         if let Some(service) = self.services.get_mut(&service) {
             service.strays.remove(&(generation, row));
         }
@@ -241,7 +255,7 @@ impl Image {
             frontends: BTreeSet::new(),
             sets: BTreeMap::new(),
             strays: BTreeSet::new(),
-            resting_since: None,
+            unused_since: None,
         });
     }
 
@@ -250,24 +264,38 @@ impl Image {
         self.backends.entry(id).or_insert(BackendImage {
             value,
             uses: 0,
-            resting_since: None,
+            unused_since: None,
         });
     }
 
     fn put_frontend(&mut self, key: FrontendKey, value: FrontendValue) {
         self.delete_frontend(&key);
         self.frontends.insert(key, value);
-        if let Some(service) = self.services.get_mut(&value.service) {
-            service.frontends.insert(key);
-            service.resting_since = None;
+        match self.services.get_mut(&value.service) {
+            Some(service) => {
+                service.frontends.insert(key);
+                service.unused_since = None;
+            }
+            None => {
+                let orphans = self.orphan_frontends.entry(value.service).or_default();
+                orphans.insert(key);
+            }
         }
     }
 
     fn delete_frontend(&mut self, key: &FrontendKey) {
-        if let Some(value) = self.frontends.remove(key)
-            && let Some(service) = self.services.get_mut(&value.service)
-        {
+        let Some(value) = self.frontends.remove(key) else {
+            return;
+        };
+        if let Some(service) = self.services.get_mut(&value.service) {
             service.frontends.remove(key);
+            // The generation that it named may be named by no other.
+            self.touched.insert(value.service);
+        } else if let Some(orphans) = self.orphan_frontends.get_mut(&value.service) {
+            orphans.remove(key);
+            if orphans.is_empty() {
+                self.orphan_frontends.remove(&value.service);
+            }
         }
     }
 
@@ -293,7 +321,7 @@ impl Image {
         for id in &set.backends {
             if let Some(backend) = self.backends.get_mut(id) {
                 backend.uses += 1;
-                backend.resting_since = None;
+                backend.unused_since = None;
             }
         }
         if let Some(service) = self.services.get_mut(&service) {
@@ -304,9 +332,48 @@ impl Image {
         }
     }
 
-    /// Turns the generations of a service that no frontend names into strays, which are
-    /// to be deleted after a grace period, and returns what deletes all its strays.
-    pub(crate) fn retire(&mut self, id: ServiceId) -> Vec<Op> {
+    /// What deletes every row that no frontend names, after a grace period. Rows stay known,
+    /// and are returned again, until their deletion is [noted](Self::note).
+    pub(crate) fn retire(&mut self) -> Vec<Op> {
+        let orphans = self.orphan_rows.iter();
+        // Readers may still use the rows of an id whose record was lost.
+        let unnamed = orphans.filter(|(id, ..)| !self.orphan_frontends.contains_key(id));
+        let mut rows: Vec<_> = unnamed
+            .map(|(id, generation, row)| row.delete(*id, *generation))
+            .collect();
+        for id in std::mem::take(&mut self.touched) {
+            let of_service = self.retire_service(id);
+            if !of_service.is_empty() {
+                self.touched.insert(id);
+            }
+            rows.extend(of_service);
+        }
+        rows
+    }
+
+    /// Whether what [`retire`](Self::retire) returned is still to be deleted.
+    pub(crate) fn is_retired(&self, op: &Op) -> bool {
+        let is_retired = |service, generation, row| {
+            self.orphan_rows.contains(&(service, generation, row))
+                || self
+                    .services
+                    .get(&service)
+                    .is_some_and(|image| image.strays.contains(&(generation, row)))
+        };
+        match op {
+            Op::DeleteSlot(key) => is_retired(key.service, key.generation, Row::Slot(key.index)),
+            Op::DeleteSource(key) => is_retired(
+                key.source.service,
+                key.source.generation,
+                Row::Source(key.range()),
+            ),
+            _ => false,
+        }
+    }
+
+    /// Turns the generations of a service that no frontend names into strays, and returns what
+    /// deletes all its strays.
+    fn retire_service(&mut self, id: ServiceId) -> Vec<Op> {
         let Some(service) = self.services.get_mut(&id) else {
             return Vec::new();
         };
@@ -336,41 +403,35 @@ impl Image {
             .collect()
     }
 
-    /// Puts to rest what nothing uses, and returns the ids whose rest is over.
+    /// Puts unused ids into quarantine, and returns those whose quarantine is over.
     ///
     /// `now` is any clock that only goes forward.
-    pub(crate) fn quarantined(
+    pub(crate) fn quarantine(
         &mut self,
         now: Duration,
-        rest: Duration,
+        quarantine: Duration,
     ) -> (Vec<BackendId>, Vec<ServiceId>) {
-        let over = |since: &mut Option<Duration>, used: bool| {
-            if used {
+        let is_over = |since: &mut Option<Duration>, is_used: bool| {
+            if is_used {
                 *since = None;
                 return false;
             }
-            now.saturating_sub(*since.get_or_insert(now)) >= rest
+            now.saturating_sub(*since.get_or_insert(now)) >= quarantine
         };
         let backends = self
             .backends
             .iter_mut()
-            .filter_map(|(id, b)| over(&mut b.resting_since, b.uses > 0).then_some(*id))
+            .filter_map(|(id, b)| is_over(&mut b.unused_since, b.uses > 0).then_some(*id))
             .collect();
         let services = self
             .services
             .iter_mut()
             .filter_map(|(id, s)| {
-                let used = !s.frontends.is_empty() || !s.sets.is_empty() || !s.strays.is_empty();
-                over(&mut s.resting_since, used).then_some(*id)
+                let is_used = !s.frontends.is_empty() || !s.sets.is_empty() || !s.strays.is_empty();
+                is_over(&mut s.unused_since, is_used).then_some(*id)
             })
             .collect();
         (backends, services)
-    }
-
-    /// What deletes the rows that nobody owns, after a grace period.
-    pub(crate) fn orphans(&self) -> impl Iterator<Item = Op> + '_ {
-        let orphans = self.orphans.iter();
-        orphans.map(|(service, generation, row)| row.delete(*service, *generation))
     }
 
     /// The generation that a service writes next: none that any row still carries.
@@ -410,7 +471,8 @@ impl Image {
     }
 
     /// The services of which two images differ in what readers see: records, frontends and
-    /// the slots of the generations that these name.
+    /// the slots of the generations that these name. Also those that exist in neither, and to
+    /// which frontends of the other image lead.
     pub(crate) fn differing(&self, other: &Self) -> BTreeSet<ServiceId> {
         let ids = self.services.keys().chain(other.services.keys());
         let frontends = self.frontends.iter().chain(&other.frontends);
@@ -420,6 +482,7 @@ impl Image {
         ids.copied()
             .filter(|id| self.seen(*id) != other.seen(*id))
             .chain(strangers)
+            .chain(other.orphan_frontends.keys().copied())
             .collect()
     }
 
@@ -434,13 +497,9 @@ impl Image {
         Some((service.record, sets.collect()))
     }
 
-    /// The frontends that name a service which does not exist.
-    pub(crate) fn stranded(&self) -> Vec<FrontendKey> {
-        let frontends = self.frontends.iter();
-        frontends
-            .filter(|(_, value)| !self.services.contains_key(&value.service))
-            .map(|(key, _)| *key)
-            .collect()
+    /// The frontends that name an id that has no record.
+    pub(crate) fn orphan_frontends(&self) -> impl Iterator<Item = &FrontendKey> {
+        self.orphan_frontends.values().flatten()
     }
 
     /// The id of a Service port, if it has one.
@@ -467,7 +526,19 @@ impl Image {
         self.services.get(&id)
     }
 
-    /// The Service ports that have an id, also those at rest.
+    /// The Service port that a frontend leads to.
+    pub(crate) fn owner(&self, key: &FrontendKey) -> Option<(ServiceId, &ServiceRecord)> {
+        let id = self.frontends.get(key)?.service;
+        self.services.get(&id).map(|service| (id, &service.record))
+    }
+
+    /// The frontends that lead to a service.
+    pub(crate) fn frontends_of(&self, id: ServiceId) -> impl Iterator<Item = &FrontendKey> {
+        let service = self.services.get(&id);
+        service.into_iter().flat_map(|service| &service.frontends)
+    }
+
+    /// The Service ports that have an id, also those whose id is in quarantine.
     pub fn records(&self) -> impl Iterator<Item = (ServiceId, &ServiceRecord)> {
         self.services
             .iter()
@@ -478,7 +549,7 @@ impl Image {
     pub fn fill(&self) -> Fill {
         let sets = || self.services.values().flat_map(|s| s.sets.values());
         let strays = self.services.values().flat_map(|s| &s.strays);
-        let orphans = self.orphans.iter().map(|(_, _, row)| row);
+        let orphans = self.orphan_rows.iter().map(|(_, _, row)| row);
         let (slots, sources): (Vec<&Row>, Vec<&Row>) = strays
             .map(|(_, row)| row)
             .chain(orphans)
@@ -502,8 +573,17 @@ impl Image {
         )
     }
 
+    /// Whether a service id is taken: by a record, or by what was left without one.
     pub(crate) fn has_service(&self, id: u32) -> bool {
-        self.services.contains_key(&ServiceId::new(id))
+        let id = ServiceId::new(id);
+        let rows = (id, Generation::EMPTY, Row::FIRST)..;
+        self.services.contains_key(&id)
+            || self.orphan_frontends.contains_key(&id)
+            || self
+                .orphan_rows
+                .range(rows)
+                .next()
+                .is_some_and(|(owner, ..)| *owner == id)
     }
 
     pub(crate) fn has_backend(&self, id: u32) -> bool {

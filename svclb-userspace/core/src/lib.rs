@@ -21,6 +21,7 @@
 #![forbid(unsafe_code)]
 
 pub mod apply;
+mod backlog;
 pub mod cluster;
 mod conflicts;
 pub mod conntrack;

@@ -74,9 +74,15 @@ impl Planner {
         self.cluster.set_node_config(node_config);
     }
 
-    /// Plans a Service again in the next round, after its writes failed.
-    pub fn retry(&mut self, service: ObjectName) {
-        self.cluster.mark_dirty(service);
+    /// Plans the Service of a Service port again in the next round, after its writes failed. If
+    /// the Service, or the port, is no more, the round removes it again.
+    pub fn retry(&mut self, record: ServiceRecord) {
+        let name = ObjectName::new(record.namespace.as_str(), record.name.as_str());
+        let given = self.given.entry(name.clone()).or_default();
+        if !given.contains(&record) {
+            given.push(record);
+        }
+        self.cluster.mark_dirty(name);
     }
 
     /// Plans every Service again, after the maps were found to differ from what was written.

@@ -1,20 +1,22 @@
 //! Performs rounds on the maps, and collects what they leave behind.
 //!
 //! ```text
-//! commit ──► retire ──► (a grace period passes) ──► collect ──► (a rest) ──► free
+//! commit ──► retire ──► (a grace period passes) ──► collect ──► (quarantine) ──► free
 //! ```
 //! [`Writer::commit`] makes a round visible to readers and returns at once. What readers
 //! may still hold is handed out by [`Writer::retire`]; after a grace period that began
-//! after that call, [`Writer::collect`] deletes it. [`Writer::free`] gives ids back that
-//! have rested. Stopping anywhere is safe: the next start adopts what it finds.
+//! after that call, [`Writer::collect`] deletes it. [`Writer::free`] gives ids back whose
+//! quarantine is over. Stopping anywhere is safe: the next start adopts what it finds. So is a
+//! failure: what a round could not do, a later one does.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::time::Duration;
 
-use svclb_common::{ServiceId, ServiceRecord};
+use svclb_common::ServiceRecord;
 
 use crate::apply::{Failure, Maps};
+use crate::backlog::Backlog;
 use crate::diff::{Change, Differ};
 use crate::ids::Ids;
 use crate::image::{Fill, Image};
@@ -48,7 +50,8 @@ pub struct Report {
     pub failed: Vec<Failed>,
 }
 
-/// Rows that no new reader can find, which readers of before may still be using.
+/// Rows that no new reader can find, and that a reader of before may still be using. Where no
+/// grace period can pass, it is dropped: the rows are retired again.
 #[derive(Debug, Default)]
 #[must_use = "retired rows stay in the maps until they are collected"]
 pub struct Retired(Vec<Op>);
@@ -66,10 +69,7 @@ pub struct Writer<M> {
     image: Image,
     service_ids: Ids,
     backend_ids: Ids,
-    /// Services that may have something to retire.
-    touched: BTreeSet<ServiceId>,
-    /// What deletes retired rows, and could not yet.
-    left: Vec<Op>,
+    backlog: Backlog,
 }
 
 impl<M: Maps> Writer<M> {
@@ -84,9 +84,8 @@ impl<M: Maps> Writer<M> {
             maps,
             service_ids: Ids::after(service.get()),
             backend_ids: Ids::after(backend.get()),
-            touched: image.records().map(|(id, _)| id).collect(),
             image,
-            left: Vec::new(),
+            backlog: Backlog::default(),
         })
     }
 
@@ -107,25 +106,17 @@ impl<M: Maps> Writer<M> {
 
     /// What a round would write: nothing is changed but the ids that it reserves.
     pub fn diff(&mut self, round: &Round) -> (Vec<Change>, Vec<Failed>) {
-        let taken_over = round
-            .plans
-            .iter()
-            .flat_map(|p| p.frontends.iter().map(|frontend| frontend.key))
-            .collect();
-        let (mut pending, mut pending_ids) = (HashMap::new(), BTreeSet::new());
-        let mut differ = Differ {
-            image: &self.image,
-            service_ids: &mut self.service_ids,
-            backend_ids: &mut self.backend_ids,
-            pending: &mut pending,
-            pending_ids: &mut pending_ids,
-            taken_over: &taken_over,
-        };
+        let mut backlog = self.backlog.clone();
+        self.plan(round, &mut backlog)
+    }
+
+    fn plan(&mut self, round: &Round, backlog: &mut Backlog) -> (Vec<Change>, Vec<Failed>) {
+        let image = &self.image;
+        let mut differ = Differ::new(image, &mut self.service_ids, &mut self.backend_ids);
         let mut changes = Vec::new();
         let mut failed = Vec::new();
         for plan in &round.plans {
             match differ.upsert(plan) {
-                Ok(change) if change.is_empty() => {}
                 Ok(change) => changes.push(change),
                 Err(error) => failed.push(Failed {
                     record: plan.record,
@@ -134,12 +125,9 @@ impl<M: Maps> Writer<M> {
                 }),
             }
         }
-        changes.extend(
-            round
-                .removed
-                .iter()
-                .filter_map(|record| differ.remove(record)),
-        );
+        let removed = round.removed.iter();
+        changes.extend(removed.filter_map(|record| differ.remove(record)));
+        backlog.plan(round, &mut changes, image);
         (changes, failed)
     }
 
@@ -155,43 +143,38 @@ impl<M: Maps> Writer<M> {
         if differing.is_empty() {
             return Ok(0);
         }
-        self.touched = found.records().map(|(id, _)| id).collect();
         self.image = found;
-        let stranded: Vec<_> = self.image.stranded();
-        let stranded: Vec<_> = stranded.into_iter().map(Op::DeleteFrontend).collect();
-        let (_, result) = self.delete(&stranded);
-        result.map_err(|failure| io::Error::other(failure.to_string()))?;
+        self.backlog.forget_drops();
+        self.drop_orphans()
+            .map_err(|failure| io::Error::other(failure.to_string()))?;
         Ok(differing.len())
     }
 
-    /// Removes every Service port that is in the maps and in none of `wanted`: what was
-    /// deleted while no agent ran. Only after the source is synced.
+    /// Removes every frontend that leads to no Service port of `wanted`, which are all that there
+    /// should be: what was deleted while no agent ran. Only after the source is synced, and after
+    /// all that is wanted was planned. A frontend that another Service port is to take over, whose
+    /// write failed, stays.
     pub fn remove_others(&mut self, wanted: &BTreeSet<ServiceRecord>) -> Report {
-        let taken_over = BTreeSet::new();
-        let (mut pending, mut pending_ids) = (HashMap::new(), BTreeSet::new());
-        let differ = Differ {
-            image: &self.image,
-            service_ids: &mut self.service_ids,
-            backend_ids: &mut self.backend_ids,
-            pending: &mut pending,
-            pending_ids: &mut pending_ids,
-            taken_over: &taken_over,
-        };
-        let changes = self
-            .image
-            .records()
-            .filter(|(id, record)| {
-                !wanted.contains(record) || self.image.service_id(record) != Some(*id)
-            })
-            .map(|(id, record)| differ.remove_id(id, *record))
-            .filter(|change| !change.is_empty())
-            .collect();
+        self.backlog.drop_others(wanted, &self.image);
+        // Where it fails, the next audit finds them.
+        let _failure = self.drop_orphans();
+        let changes = self.backlog.outstanding(&self.image).collect();
         self.perform(changes, Vec::new())
+    }
+
+    /// Deletes the frontends that name an id without a record: none of ours leads there.
+    fn drop_orphans(&mut self) -> Result<usize, Failure> {
+        let orphans = self.image.orphan_frontends().copied();
+        let orphans: Vec<_> = orphans.map(Op::DeleteFrontend).collect();
+        let (done, result) = self.delete(&orphans);
+        result.map(|()| done)
     }
 
     /// Makes a round visible to readers.
     pub fn commit(&mut self, round: &Round) -> Report {
-        let (changes, failed) = self.diff(round);
+        let mut backlog = std::mem::take(&mut self.backlog);
+        let (changes, failed) = self.plan(round, &mut backlog);
+        self.backlog = backlog;
         self.perform(changes, failed)
     }
 
@@ -200,7 +183,6 @@ impl<M: Maps> Writer<M> {
             performed: 0,
             failed,
         };
-        self.touched.extend(changes.iter().map(|change| change.id));
         let mut failures = BTreeMap::<usize, Failure>::new();
         for phase in [
             Phase::TakeServices,
@@ -210,13 +192,15 @@ impl<M: Maps> Writer<M> {
             Phase::FlipFrontends,
             Phase::DropFrontends,
         ] {
+            if phase == Phase::DropFrontends {
+                let failed = failures.keys().filter_map(|index| changes.get(*index));
+                failed.for_each(|change| self.backlog.keep(change.id, &self.image));
+            }
             self.perform_phase(phase, &changes, &mut failures, &mut report);
             if phase == Phase::FillSources {
                 self.note_sets(&changes, &failures);
             }
         }
-        // A frontend that moves to another Service is replaced, never absent. Where the
-        // replacement failed, the address goes on leading to the Service that has it.
         report
             .failed
             .extend(failures.into_iter().filter_map(|(index, failure)| {
@@ -267,6 +251,7 @@ impl<M: Maps> Writer<M> {
             };
             for op in ops.drain(..done) {
                 self.image.note(&op);
+                self.backlog.note(&op);
             }
             owners.drain(..done);
             report.performed += done;
@@ -293,11 +278,7 @@ impl<M: Maps> Writer<M> {
 
     /// Hands out what no new reader can find. Everything committed before this call counts.
     pub fn retire(&mut self) -> Retired {
-        let mut rows = std::mem::take(&mut self.left);
-        rows.extend(self.image.orphans());
-        for id in std::mem::take(&mut self.touched) {
-            rows.append(&mut self.image.retire(id));
-        }
+        let mut rows = self.image.retire();
         rows.sort_by_key(Op::phase);
         Retired(rows)
     }
@@ -306,32 +287,26 @@ impl<M: Maps> Writer<M> {
     /// have ended.
     ///
     /// # Errors
-    /// [`Failure`]; the next [`retire`](Self::retire) hands out the rest again.
+    /// [`Failure`]; the next [`retire`](Self::retire) hands out again what is left.
     pub fn collect(&mut self, retired: Retired) -> Result<usize, Failure> {
-        let (done, result) = self.delete(&retired.0);
-        self.left.extend(retired.0.into_iter().skip(done));
+        let Retired(mut rows) = retired;
+        rows.retain(|row| self.image.is_retired(row));
+        let (done, result) = self.delete(&rows);
         result.map(|()| done)
     }
 
-    /// Takes back what was retired, where no grace period could pass.
-    pub fn keep(&mut self, retired: Retired) {
-        self.left.extend(retired.0);
-    }
-
-    /// Frees ids that have rested for `rest`. Call it now and then: an id begins its rest
-    /// at the first call that finds it unused. `now` is any clock that only goes forward.
+    /// Frees ids that were in quarantine for that long. Call it now and then: the quarantine of an
+    /// id begins at the first call that finds it unused. `now` is any clock that only goes forward.
     ///
     /// # Errors
-    /// [`Failure`]; the rest is tried again by the next call.
-    pub fn free(&mut self, now: Duration, rest: Duration) -> Result<usize, Failure> {
-        let (backends, services) = self.image.quarantined(now, rest);
-        let backends: Vec<_> = backends.into_iter().map(Op::DeleteBackend).collect();
-        let services: Vec<_> = services.into_iter().map(Op::DeleteService).collect();
-        let (backends, result) = self.delete(&backends);
-        result?;
-        let (services, result) = self.delete(&services);
-        result?;
-        Ok(backends + services)
+    /// [`Failure`]; what is left is tried again by the next call.
+    pub fn free(&mut self, now: Duration, quarantine: Duration) -> Result<usize, Failure> {
+        let (backends, services) = self.image.quarantine(now, quarantine);
+        let backends = backends.into_iter().map(Op::DeleteBackend);
+        let services = services.into_iter().map(Op::DeleteService);
+        let ids: Vec<_> = backends.chain(services).collect();
+        let (done, result) = self.delete(&ids);
+        result.map(|()| done)
     }
 
     /// Deletes, phase by phase as they stand. How many were, and what kept the rest.
@@ -346,6 +321,7 @@ impl<M: Maps> Writer<M> {
                 .map_or(chunk.len(), |failure| failure.done);
             for op in chunk.iter().take(done) {
                 self.image.note(op);
+                self.backlog.note(op);
             }
             all += done;
             if result.is_err() {

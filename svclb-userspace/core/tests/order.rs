@@ -12,6 +12,7 @@ use svclb_common::{
     ServiceRecord, SlotRange, SourceRange,
 };
 use svclb_core::fake::{Contents, Entry, FakeMaps};
+use svclb_core::image::Fill;
 use svclb_core::invariants;
 use svclb_core::plan::{Frontend, FrontendKind, PortPlan};
 use svclb_core::planner::Round;
@@ -176,6 +177,155 @@ fn bring(maps: FakeMaps, from: &State, to: &State) -> Writer<FakeMaps> {
     writer
 }
 
+const UNLIMITED: Fill = Fill {
+    frontends: usize::MAX,
+    slots: usize::MAX,
+    sources: usize::MAX,
+    backends: usize::MAX,
+    services: usize::MAX,
+};
+
+/// A round, and what is wrong with the maps meanwhile.
+#[derive(Clone, Debug)]
+struct Attempt {
+    to: State,
+    /// The operations that fail, by number.
+    failing: BTreeSet<usize>,
+    /// The operation from which on all fail.
+    stop_after: Option<usize>,
+    /// How many more entries than now each map may hold.
+    spare: Option<usize>,
+    /// Whether Service ports that failed before are part of the round.
+    retries: bool,
+    audits: bool,
+}
+
+fn attempt() -> impl Strategy<Value = Attempt> {
+    let faults = (
+        prop::collection::btree_set(0_usize..40, 0..6),
+        prop::option::weighted(0.3, 0_usize..40),
+        prop::option::weighted(0.3, 0_usize..6),
+    );
+    (state(), faults, any::<bool>(), any::<bool>()).prop_map(
+        |(to, (failing, stop_after, spare), retries, audits)| Attempt {
+            to,
+            failing,
+            stop_after,
+            spare,
+            retries,
+            audits,
+        },
+    )
+}
+
+/// What the agent does: rounds of what changed, and again of what failed.
+struct Agent {
+    writer: Writer<FakeMaps>,
+    state: State,
+    failing: BTreeSet<ServiceRecord>,
+    /// The seconds of a clock.
+    now: u64,
+}
+
+impl Agent {
+    fn new() -> Self {
+        Self {
+            writer: Writer::adopt(FakeMaps::default()).unwrap(),
+            state: State::new(),
+            failing: BTreeSet::new(),
+            now: 0,
+        }
+    }
+
+    /// The Service ports that changed, and those of `again`.
+    fn round(&self, to: &State, again: &BTreeSet<ServiceRecord>) -> Round {
+        let mut round = round(&self.state, to);
+        let before = plans(&self.state);
+        round
+            .plans
+            .retain(|plan| again.contains(&plan.record) || !before.contains(plan));
+        let there: BTreeSet<_> = to.keys().map(|number| record(*number)).collect();
+        let gone = again.difference(&there).copied();
+        round.removed = gone.chain(round.removed).collect();
+        round.removed.sort_unstable();
+        round.removed.dedup();
+        round
+    }
+
+    fn write(&mut self, to: &State, retries: bool) -> bool {
+        let again = match retries {
+            true => std::mem::take(&mut self.failing),
+            false => BTreeSet::new(),
+        };
+        let round = self.round(to, &again);
+        let planned = round.plans.iter().map(|plan| plan.record);
+        for record in planned.chain(round.removed.iter().copied()) {
+            self.failing.remove(&record);
+        }
+        let failed = self.writer.commit(&round).failed;
+        self.failing
+            .extend(failed.iter().map(|failed| failed.record));
+        self.state = to.clone();
+        let is_settled = self.writer.settle().is_ok();
+        self.now += 20;
+        let now = Duration::from_secs(self.now);
+        let freed = self.writer.free(now, Duration::from_secs(60));
+        failed.is_empty() && is_settled && freed.is_ok()
+    }
+
+    fn attempt(&mut self, attempt: &Attempt) {
+        let fill = self.writer.fill();
+        let maps = self.writer.maps();
+        maps.fail_at(attempt.failing.clone());
+        maps.stop_after = attempt.stop_after;
+        maps.capacity = attempt.spare.map(|spare| Fill {
+            frontends: fill.frontends + spare,
+            slots: fill.slots + spare,
+            sources: fill.sources + spare,
+            backends: fill.backends + spare,
+            services: fill.services + spare,
+        });
+        let _is_whole = self.write(&attempt.to, attempt.retries);
+        if attempt.audits {
+            assert_eq!(self.writer.audit().unwrap(), 0, "nobody else wrote");
+        }
+    }
+
+    /// Nothing fails any more, and nothing changes until every id is out of quarantine.
+    fn recover(&mut self) {
+        let maps = self.writer.maps();
+        maps.fail_at(BTreeSet::new());
+        maps.stop_after = None;
+        maps.capacity = None;
+        let state = self.state.clone();
+        for _ in 0..5 {
+            assert!(self.write(&state, true));
+        }
+    }
+}
+
+/// The maps hold what these states ask for and not a row more.
+fn check_nothing_else(contents: &Contents, state: &State) -> Result<(), TestCaseError> {
+    prop_assert_eq!(actual(contents), answers(state));
+    let plans = plans(state);
+    let plans = || plans.iter().filter(|plan| !plan.frontends.is_empty());
+    let slots: usize = plans()
+        .map(|plan| plan.slots.len() << usize::from(plan.members))
+        .sum();
+    prop_assert_eq!(contents.slots.len(), slots, "slots");
+    let with_slots = plans().filter(|plan| !plan.slots.is_empty());
+    let sources: usize = with_slots.map(|plan| plan.sources.len()).sum();
+    prop_assert_eq!(contents.rest.sources.len(), sources, "sources");
+    let services: BTreeSet<_> = contents.rest.services.values().copied().collect();
+    prop_assert_eq!(services.len(), contents.rest.services.len());
+    prop_assert_eq!(services, plans().map(|plan| plan.record).collect());
+    let backends: BTreeSet<_> = contents.rest.backends.values().copied().collect();
+    prop_assert_eq!(backends.len(), contents.rest.backends.len());
+    let wanted = plans().flat_map(|plan| plan.slots.iter().copied());
+    prop_assert_eq!(backends, wanted.collect());
+    Ok(())
+}
+
 /// A reader looks a frontend up at one moment and its slots at any later moment before a
 /// grace period that began after the first has ended.
 fn check_readers(
@@ -286,7 +436,7 @@ proptest! {
         let before = bring(FakeMaps::default(), &State::new(), &old).maps().contents.clone();
         let capacity = before.slots.len() + spare;
         let mut writer = Writer::adopt(FakeMaps {
-            slot_capacity: Some(capacity),
+            capacity: Some(Fill { slots: capacity, ..UNLIMITED }),
             ..FakeMaps::holding(before.clone())
         }).unwrap();
         let report = writer.commit(&round(&old, &new));
@@ -373,6 +523,85 @@ fn a_frontend_of_nobodys_is_removed_by_an_audit() {
     contents.rest.frontends.insert(frontend(1, 1), stranger);
     assert_eq!(writer.audit().unwrap(), 1);
     assert!(writer.maps().contents.rest.frontends.is_empty());
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 1000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn whatever_failed_nothing_stays_that_no_object_asks_for(
+        attempts in prop::collection::vec(attempt(), 1..6),
+    ) {
+        let mut agent = Agent::new();
+        for attempt in &attempts {
+            agent.attempt(attempt);
+            let violations = invariants::check(&agent.writer.maps().contents.snapshot());
+            prop_assert!(violations.is_empty(), "{}", violations[0]);
+        }
+        agent.recover();
+        check_nothing_else(&agent.writer.maps().contents, &agent.state)?;
+        prop_assert_eq!(agent.writer.audit().unwrap(), 0);
+        prop_assert!(agent.writer.retire().is_empty());
+    }
+}
+
+/// Frontend 2 is the address that several Services may have.
+fn has_shared_address(backends: BTreeSet<u8>) -> (BTreeSet<u8>, BTreeSet<u8>, bool, BTreeSet<u8>) {
+    ([2].into(), backends, false, [].into())
+}
+
+#[test]
+fn a_frontend_whose_new_service_is_never_written_goes_with_that_service() {
+    let mut agent = Agent::new();
+    let [one, other] =
+        [1, 2].map(|number| State::from([(number, has_shared_address([number].into()))]));
+    assert!(agent.write(&one, false));
+    agent.writer.maps().capacity = Some(Fill {
+        slots: 1,
+        ..UNLIMITED
+    });
+    assert!(!agent.write(&other, false), "there is no room for its slot");
+    assert_eq!(
+        actual(&agent.writer.maps().contents),
+        answers(&one),
+        "the address stays"
+    );
+    agent.writer.maps().capacity = None;
+    assert!(agent.write(&State::new(), false));
+    assert_eq!(actual(&agent.writer.maps().contents), BTreeMap::new());
+}
+
+#[test]
+fn a_service_whose_last_frontend_another_one_takes_leaves_no_slots() {
+    let mut agent = Agent::new();
+    let [one, other] =
+        [1, 2].map(|number| State::from([(number, has_shared_address([number].into()))]));
+    assert!(agent.write(&one, false));
+    assert!(agent.write(&other, false));
+    assert_eq!(agent.writer.maps().contents.slots.len(), 1);
+}
+
+#[test]
+fn a_removal_that_failed_is_made_by_the_next_round() {
+    let mut agent = Agent::new();
+    let one = State::from([(1, has_shared_address([1].into()))]);
+    assert!(agent.write(&one, false));
+    agent.writer.maps().fail_at([0].into());
+    assert!(!agent.write(&State::new(), false));
+    assert!(agent.write(&State::new(), false));
+    assert_eq!(actual(&agent.writer.maps().contents), BTreeMap::new());
+}
+
+#[test]
+fn slots_stay_retired_when_no_grace_period_could_pass() {
+    let mut agent = Agent::new();
+    let [one, other] = [1, 2].map(|number| State::from([(1, has_shared_address([number].into()))]));
+    assert!(agent.write(&one, false));
+    // A slot, its backend and the frontend: then the grace period fails.
+    agent.writer.maps().stop_after = Some(3);
+    assert!(!agent.write(&other, false));
+    agent.writer.maps().stop_after = None;
+    assert_eq!(agent.writer.settle().unwrap(), 1);
 }
 
 #[test]

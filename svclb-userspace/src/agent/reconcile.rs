@@ -116,6 +116,7 @@ impl Reconciler {
     pub(super) fn remove_others(&mut self, wanted: &BTreeSet<ServiceRecord>) {
         for failed in self.writer.remove_others(wanted).failed {
             error!(service = %failed.record, "cannot be removed: {}", failed.reason);
+            self.planner.retry(failed.record);
         }
     }
 
@@ -157,10 +158,8 @@ impl Reconciler {
         };
         let result = match ended {
             Ok(()) => self.writer.collect(waiting.retired).map_err(Into::into),
-            Err(error) => {
-                self.writer.keep(waiting.retired);
-                Err(anyhow::Error::from(error))
-            }
+            // What was retired is retired again.
+            Err(error) => Err(anyhow::Error::from(error)),
         };
         match result {
             Ok(_) => self.collect_failed = false,
@@ -189,8 +188,8 @@ impl Reconciler {
         if let Err(error) = self.writer.free(self.started.elapsed(), QUARANTINE) {
             warn!("ids cannot be freed now: {error}");
         }
-        for name in self.failed_writes.due() {
-            self.planner.retry(name);
+        for record in self.failed_writes.due() {
+            self.planner.retry(record);
         }
     }
 

@@ -290,3 +290,42 @@ fn a_node_that_is_about_to_go_plans_nothing_again() {
     assert_eq!(planner.next_round(100), None);
     assert_eq!(planner.cluster().known_node(), Some(&node));
 }
+
+#[test]
+fn what_could_not_be_written_is_in_the_next_round_again() {
+    let mut both = service("a", 1);
+    both.ports.push(ServicePort {
+        name: "other".into(),
+        port: 81,
+        proto: Proto::TCP,
+        node_port: 0,
+    });
+    let mut planner = planner(std::slice::from_ref(&both));
+    planner.observe(Event::Synced);
+    let round = planner.next_round(100).unwrap();
+    let records: Vec<_> = round.plans.iter().map(|plan| plan.record).collect();
+
+    planner.retry(records[0]);
+    let round = planner.next_round(100).unwrap();
+    assert_eq!((round.plans.len(), round.removed.len()), (2, 0));
+
+    // A port that is no more.
+    both.ports.pop();
+    planner.observe(Event::Apply(Object::Service(both.clone())));
+    for _ in 0..2 {
+        let round = planner.next_round(100).unwrap();
+        assert_eq!((round.plans.len(), round.removed), (1, vec![records[1]]));
+        planner.retry(records[1]);
+    }
+
+    // A Service that is no more.
+    planner.observe(Event::Delete(ObjectKey::Service(both.name)));
+    let _removed = planner.next_round(100).unwrap();
+    for record in records {
+        planner.retry(record);
+        let round = planner.next_round(100).unwrap();
+        assert_eq!((round.plans.len(), round.removed), (0, vec![record]));
+        assert!(planner.wanted().is_empty());
+    }
+    assert_eq!(planner.next_round(100), None);
+}

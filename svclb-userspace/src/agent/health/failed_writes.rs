@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use svclb_common::ServiceRecord;
-use svclb_core::model::ObjectName;
 use svclb_core::planner::Round;
 use svclb_core::writer::Failed;
 use tracing::{error, info};
@@ -54,15 +53,12 @@ impl FailedWrites {
         }
     }
 
-    /// The Services to try again now.
-    pub(crate) fn due(&self) -> Vec<ObjectName> {
+    /// The Service ports to try again now.
+    pub(crate) fn due(&self) -> Vec<ServiceRecord> {
         if self.tried.is_none_or(|tried| tried.elapsed() < RETRY) {
             return Vec::new();
         }
-        self.reasons
-            .keys()
-            .map(|record| ObjectName::new(record.namespace.as_str(), record.name.as_str()))
-            .collect()
+        self.reasons.keys().copied().collect()
     }
 
     /// How many there are.
