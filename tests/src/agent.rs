@@ -19,6 +19,7 @@ use serde_json::Value;
 
 use crate::cgroup;
 use crate::lab::{Node, SOON, wait_until};
+use crate::repository::repository;
 
 /// How an agent is started, beyond what every node's agent is given.
 #[derive(Clone, Debug, Default)]
@@ -50,10 +51,8 @@ pub struct Agent {
 /// # Errors
 /// If it is not there.
 pub fn svclb_binary() -> Result<PathBuf> {
-    let path = env::var_os("SVCLB_BIN").map_or_else(
-        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/release/svclb"),
-        PathBuf::from,
-    );
+    let path = env::var_os("SVCLB_BIN")
+        .map_or_else(|| repository().join("target/release/svclb"), PathBuf::from);
     path.canonicalize().with_context(|| {
         format!(
             "{} is not there: run `cargo xtask build`, or set SVCLB_BIN",

@@ -63,6 +63,7 @@ mod network;
 mod outside;
 pub mod peer;
 mod report;
+mod repository;
 mod segment;
 mod sweep;
 mod tool;
@@ -81,5 +82,6 @@ pub use peer::{
     peer_binary,
 };
 pub use report::{lacks, record_time};
+pub use repository::repository;
 pub use tool::feed;
 pub use uplink::UplinkOptions;

@@ -1,13 +1,24 @@
 //! Where things are.
 
 use std::env;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-/// The root of the checkout.
+/// The root of the checkout: the nearest directory with a `Cargo.lock` above this crate, whose
+/// place cargo gives at run time, or else above the current directory. Not what `env!` gives when
+/// this is compiled: in a copy of a checkout with its target directory cargo does not compile again,
+/// and the copy would build into the original.
 pub(crate) fn root() -> PathBuf {
-    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
-        .canonicalize()
-        .unwrap_or_else(|_| PathBuf::from("."))
+    let start = env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from);
+    let start = start
+        .or_else(|| env::current_dir().ok())
+        .unwrap_or_default();
+    nearest_lock(&start).unwrap_or(&start).to_owned()
+}
+
+fn nearest_lock(start: &Path) -> Option<&Path> {
+    start
+        .ancestors()
+        .find(|dir| dir.join("Cargo.lock").is_file())
 }
 
 /// Cargo's target directory.
@@ -36,4 +47,17 @@ pub(crate) fn next_agent() -> PathBuf {
 /// The target of the static binary: the host's architecture with musl.
 pub(crate) fn static_target() -> String {
     format!("{}-unknown-linux-musl", env::consts::ARCH)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_root_is_where_the_lock_file_is() {
+        let root = root();
+        assert!(root.join("Cargo.lock").is_file(), "{}", root.display());
+        assert_eq!(nearest_lock(&root.join("xtask/src")), Some(&*root));
+        assert_eq!(nearest_lock(Path::new("/")), None);
+    }
 }

@@ -1,10 +1,9 @@
 //! deploy/examples, as its README says.
 
 use std::net::SocketAddr;
-use std::path::Path;
 
 use svclb_tests::manifests::Manifests;
-use svclb_tests::{Failure, Transport};
+use svclb_tests::{Failure, Transport, repository};
 
 use super::scene::Scene;
 
@@ -13,7 +12,7 @@ fn at(text: &str) -> SocketAddr {
 }
 
 fn examples() -> Scene {
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/examples");
+    let source = repository().join("deploy/examples");
     let scene = Scene::new(|manifests, _| {
         Manifests::copy_of(&source, manifests.dir()).unwrap();
     });

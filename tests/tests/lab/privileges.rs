@@ -3,12 +3,11 @@
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::Path;
 
 use svclb_tests::manifests::Manifests;
 use svclb_tests::{
     Agent, AgentOptions, Kind, Lab, Outside, Pod, PodNetwork, SOON, Transport, UplinkOptions,
-    wait_until,
+    repository, wait_until,
 };
 
 use super::scene::{TARGET, Turn, follows, turn, v4, v6, web, web_service};
@@ -19,7 +18,7 @@ const KEPT: [u32; 7] = [1, 2, 10, 12, 19, 21, 39];
 
 /// The capabilities that the overlay adds, as `setpriv` names them.
 fn of_the_overlay() -> Vec<String> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/unprivileged/daemonset.yaml");
+    let path = repository().join("deploy/unprivileged/daemonset.yaml");
     let text = fs::read_to_string(path).unwrap();
     let (_, added) = text.split_once("add:\n").unwrap();
     let (added, _) = added.split_once("volumeMounts:").unwrap();

@@ -1,11 +1,9 @@
 //! The lab of the demo: built at the start, struck at the end.
 
-use std::path::Path;
-
 use anyhow::{Context as _, Result, bail};
 use svclb_tests::manifests::Manifests;
 use svclb_tests::{
-    Agent, AgentOptions, Lab, Node, Outside, Pod, PodNetwork, Transport, UplinkOptions,
+    Agent, AgentOptions, Lab, Node, Outside, Pod, PodNetwork, Transport, UplinkOptions, repository,
 };
 
 use crate::screen::{Ink, Screen};
@@ -52,7 +50,7 @@ impl Stage {
         }
 
         screen.chapter("svclb run --manifests deploy/examples");
-        let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/examples");
+        let examples = repository().join("deploy/examples");
         let manifests = Manifests::copy_of(&examples, lab.dir().join("manifests"))?;
         // A veth's far end has to poll for what XDP sends by it: this lab's does.
         let options = AgentOptions {

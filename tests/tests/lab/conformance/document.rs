@@ -1,10 +1,9 @@
 //! docs/conformance.md, and whether it speaks of scenarios that there are. Needs no root.
 
-use std::path::Path;
 use std::process::Command;
 use std::{env, fs};
 
-use svclb_tests::conformance;
+use svclb_tests::{conformance, repository};
 
 /// Set to 1, it writes the document in place of comparing it.
 const WRITE: &str = "SVCLB_WRITE_DOCS";
@@ -27,7 +26,7 @@ fn scenarios() -> Vec<String> {
 
 #[test]
 fn the_document_is_current() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/conformance.md");
+    let path = repository().join("docs/conformance.md");
     let rendered = conformance::render();
     if env::var_os(WRITE).is_some_and(|value| value == "1") {
         fs::write(&path, &rendered).unwrap();
