@@ -46,6 +46,9 @@ fn all() -> Result<()> {
             "xtask",
         ]))
     });
+    steps.step("unit tests of the data path's crate", || {
+        process::run(process::cargo().args(["test", "--package", "svclb-dataplane", "--lib"]))
+    });
     if process::is_root() {
         setup::lab_tools()?;
         let _bpffs = Bpffs::mounted()?;

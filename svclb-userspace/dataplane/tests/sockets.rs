@@ -42,6 +42,10 @@ impl Place {
     fn new() -> Self {
         static ALONE: Mutex<()> = Mutex::new(());
         let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+        assert!(
+            nix::unistd::geteuid().is_root(),
+            "this test loads eBPF programs and so must run as root"
+        );
         let name = format!("svclb-test-sockets-{}", process::id());
         let root = find_cgroup2().unwrap();
         let own = fs::read_to_string("/proc/self/cgroup").unwrap();
