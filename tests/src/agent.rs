@@ -233,7 +233,7 @@ impl Agent {
         self.ready_after
     }
 
-    /// What of its log is a warning, but for that of a kernel which cannot follow UDP sockets (one
+    /// The warnings of its log, but for that of a kernel on which UDP sockets cannot be found (one
     /// whose BTF is hidden).
     pub fn warnings(&self) -> Vec<String> {
         let mut lines = self.log();
@@ -500,7 +500,7 @@ fn wrapped(wrapper: &[impl AsRef<OsStr>], binary: &Path) -> Command {
 }
 
 impl Agent {
-    /// Says what it counted, for whoever reads why a scenario failed.
+    /// Prints what it counted, to help find out why a scenario failed.
     fn tell_counters(&self) {
         let Ok((_, text)) = self.get(Self::METRICS, "/metrics") else {
             eprintln!("--- its metrics cannot be read");

@@ -169,7 +169,7 @@ fn list(path: &str, state: &State) -> Value {
         "metadata": {"resourceVersion": state.version.to_string()}, "items": items})
 }
 
-/// Waits for a change, and tells the client that its version is gone.
+/// Waits for a change, and sends the client that its version is gone.
 fn watch(mut to: &TcpStream, state: &Mutex<State>, run: u64, from: u64) -> io::Result<()> {
     to.write_all(
         b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n",

@@ -65,7 +65,7 @@ impl PinnedMap {
     }
 }
 
-/// Detaches what is pinned at a path, whoever else holds it.
+/// Detaches the link that is pinned at a path, also if another process holds it.
 ///
 /// # Errors
 /// What `bpftool` says.

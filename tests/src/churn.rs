@@ -2,7 +2,7 @@
 //! long as they may be asked.
 //!
 //! That a client was given an endpoint which was not one at that instant shows by itself: a
-//! server is closed a while after its endpoint went, so that whoever still comes is refused; and
+//! server is closed a while after its endpoint went, so that a client that still comes is refused; and
 //! each Service has a port of its own at the backends, which every answer names.
 
 mod plan;
@@ -57,7 +57,7 @@ pub struct Done {
 
 /// What the clients got.
 #[derive(Clone, Debug, Default)]
-pub struct Heard {
+pub struct Results {
     /// How many questions were answered: a TCP connection or a UDP socket each.
     pub answered: u64,
     /// Those that were not, by client, address and error.
@@ -71,7 +71,7 @@ pub struct Heard {
     pub slowest: u64,
 }
 
-impl Heard {
+impl Results {
     fn add(&mut self, client: &str, tally: &Tally) {
         self.answered += tally.answered();
         self.wrong_names += tally.wrong_names;
@@ -205,7 +205,7 @@ impl Churn {
     }
 
     /// Closes servers whose endpoints have been gone for long enough. While an agent is away
-    /// nobody can know that they are gone.
+    /// its programs go on choosing them.
     fn close(&mut self) -> Result<()> {
         let Some(since) = self.all_run_since else {
             return Ok(());

@@ -29,7 +29,7 @@ pub enum Outcome {
 pub enum Part {
     /// ClusterIPs, used by pods and hosts of the cluster.
     Inside,
-    /// What needs the packet path: NodePorts, load balancer and external IPs, whoever uses
+    /// What needs the packet path: NodePorts, load balancer and external IPs, whichever client uses
     /// them, and SCTP.
     Outside,
 }

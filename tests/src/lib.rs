@@ -44,7 +44,7 @@
 //! A socket belongs to the cgroup of the process that made it, and cgroup programs run for
 //! that cgroup. A thread can change its network namespace alone but not (outside of
 //! threaded mode) its cgroup. So whatever opens sockets in a pod is a process of its own,
-//! `svclb-lab-peer`, which the lab tells what to do over a pipe.
+//! `svclb-lab-peer`, which takes the lab's requests over a pipe.
 
 mod agent;
 mod apiserver;

@@ -1,4 +1,4 @@
-//! What CNI plugins do for pods whose addresses nobody outside knows: their packets leave from
+//! What CNI plugins do for pods whose addresses are not routed outside: their packets leave from
 //! the node's, and ports of the node are theirs (`hostPort`).
 
 use std::net::SocketAddr;

@@ -64,7 +64,7 @@ impl Outside {
             for (name, value) in [
                 ("net/ipv4/ip_forward", "1"),
                 ("net/ipv6/conf/all/forwarding", "1"),
-                // Every refusal is to be heard, not one a second.
+                // Every refusal is sent, not one a second.
                 ("net/ipv4/icmp_ratelimit", "0"),
                 ("net/ipv6/icmp/ratelimit", "0"),
                 // Like a router of a provider, it neither judges sources nor teaches

@@ -7,7 +7,7 @@ use anyhow::Result;
 use crate::ip;
 use crate::netns::Netns;
 
-/// A bridge in the namespace of its owner, who is everybody's way out of the segment.
+/// A bridge in the namespace of its owner, which is the gateway of the segment.
 /// Its ranges are the /24 and the /64 of the owner's addresses.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Segment {

@@ -153,7 +153,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     for (index, run) in runs.iter().enumerate() {
         let mine: Vec<_> = outcomes.iter().filter(|one| one.run == index).collect();
         println!("\n=== {}", run.name());
-        // The runner's own words, once more where they are not between others.
+        // The runner's summary lines, repeated where no other output is between them.
         for line in mine.iter().flat_map(|outcome| outcome.results()) {
             println!("{line}");
         }
@@ -233,26 +233,26 @@ impl Run {
         format!("Linux {}{without}", self.version)
     }
 
-    /// What tells it in a label from the same kernel's other run.
+    /// Marks its labels, to distinguish it from the same kernel's other run.
     fn mark(&self) -> &'static str {
         if self.hides_btf { "-no-btf" } else { "" }
     }
 
     fn judge(&self, outcomes: &[&Outcome]) -> Result<()> {
-        let mut said = String::new();
+        let mut printed = String::new();
         for outcome in outcomes {
             match &outcome.output {
-                Ok(output) if output.contains(PASSED) => said.push_str(output),
+                Ok(output) if output.contains(PASSED) => printed.push_str(output),
                 Ok(_) => bail!("the lab tests did not pass on {}", self.kernel.release),
                 Err(error) => bail!("{error:#}"),
             }
         }
-        lacks::judge(&said, &self.kernel, self.hides_btf)
+        lacks::judge(&printed, &self.kernel, self.hides_btf)
     }
 }
 
 impl Outcome {
-    /// The lines in which the tests' runner says how they went.
+    /// The summary lines of the tests' runner.
     fn results(&self) -> impl Iterator<Item = &str> {
         let lines = self.output.iter().flat_map(|output| output.lines());
         lines.filter(|line| line.starts_with("test result:"))

@@ -96,7 +96,7 @@ fn measure(args: &Args, services: u32) -> Result<Row> {
     let direct = one.v4_at(TARGET);
     let mut ways = [Vec::new(), Vec::new()];
     for round in 0..args.rounds {
-        // Whoever is second finds warmer caches: they take turns.
+        // The second one finds warmer caches: they take turns.
         let order = if round % 2 == 0 { [0, 1] } else { [1, 0] };
         for way in order {
             let to = if way == 0 { direct } else { through };

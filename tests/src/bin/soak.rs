@@ -1,5 +1,5 @@
 //! Connects without end while endpoints come and go a hundred times a second, and agents crash if
-//! they are told to: nothing may fail, and nobody may be asked who is no endpoint any more.
+//! the options say: nothing may fail, and no backend may be reached after its endpoint is gone.
 
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 use clap::Parser;
 use svclb_tests::Transport;
-use svclb_tests::churn::{Done, Heard, Options, World};
+use svclb_tests::churn::{Done, Options, Results, World};
 
 #[derive(Parser)]
 struct Args {
@@ -58,14 +58,14 @@ fn soak(args: &Args) -> Result<bool> {
         seed,
         ..Options::default()
     })?;
-    let patients = world.patients()?;
-    let held = patients.connect()?;
+    let held_clients = world.held_clients()?;
+    let held = held_clients.connect()?;
     let begun = Instant::now();
     let end = begun + Duration::from_secs(60 * args.minutes);
     world.start_loads()?;
-    let mut heard = Heard::default();
+    let mut results = Results::default();
     let mut crashes = 0;
-    while (heard.answered < args.connects || crashes < args.crashes) && Instant::now() < end {
+    while (results.answered < args.connects || crashes < args.crashes) && Instant::now() < end {
         if crashes < args.crashes {
             world.crash(crashes as usize % 2, Duration::from_millis(500))?;
             world.churn_for(Duration::from_millis(500))?;
@@ -75,35 +75,35 @@ fn soak(args: &Args) -> Result<bool> {
         } else {
             world.churn_for(Duration::from_secs(1))?;
         }
-        world.heard(&mut heard)?;
+        world.take_results(&mut results)?;
     }
-    world.stop_loads(&mut heard)?;
+    world.stop_loads(&mut results)?;
     let seconds = begun.elapsed().as_secs_f64();
     world.settles_in(Duration::from_secs(10))?;
     held.stand()?;
-    Ok(told(args, &heard, world.done(), crashes, seconds))
+    Ok(report(args, &results, world.done(), crashes, seconds))
 }
 
 /// Prints what happened; whether it is what should.
-fn told(args: &Args, heard: &Heard, done: &Done, crashes: u32, seconds: f64) -> bool {
-    for (failure, count) in &heard.failures {
+fn report(args: &Args, results: &Results, done: &Done, crashes: u32, seconds: f64) -> bool {
+    for (failure, count) in &results.failures {
         println!("{count} × {failure}");
     }
     let rate = |count: u64| count as f64 / seconds;
     println!(
         "{} questions answered in {seconds:.0} s ({:.0} in a second), {} failed, {} aborted, {} wrong names",
-        heard.answered,
-        rate(heard.answered),
-        heard.failed(),
-        heard.aborted,
-        heard.wrong_names
+        results.answered,
+        rate(results.answered),
+        results.failed(),
+        results.aborted,
+        results.wrong_names
     );
     println!(
         "{} changes ({:.0} in a second), {crashes} crashes, {} servers closed; slowest connect {:.1} ms",
         done.changes,
         rate(done.changes),
         done.closed,
-        heard.slowest as f64 / 1e6
+        results.slowest as f64 / 1e6
     );
     for transport in [Transport::Tcp, Transport::Udp] {
         let its = done.late.iter().filter(|(over, _)| *over == transport);
@@ -120,11 +120,11 @@ fn told(args: &Args, heard: &Heard, done: &Done, crashes: u32, seconds: f64) -> 
             );
         }
     }
-    let enough = heard.answered >= args.connects && crashes == args.crashes;
+    let enough = results.answered >= args.connects && crashes == args.crashes;
     if !enough {
         println!("the time was over before everything was asked");
     }
-    let passed = enough && heard.is_clean();
+    let passed = enough && results.is_clean();
     println!("soak: {}", if passed { "passed" } else { "FAILED" });
     passed
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail, ensure};
 
-use super::{Backend, Churn, Done, Heard};
+use super::{Backend, Churn, Done, Results};
 use crate::manifests::{Endpoint, Manifests, Service};
 use crate::peer::PeerSocket;
 use crate::{
@@ -232,9 +232,9 @@ impl World {
     ///
     /// # Errors
     /// If a client is gone.
-    pub fn heard(&self, heard: &mut Heard) -> Result<()> {
+    pub fn take_results(&self, results: &mut Results) -> Result<()> {
         for client in &self.clients {
-            heard.add(client.name(), &client.take_load()?);
+            results.add(client.name(), &client.take_load()?);
         }
         Ok(())
     }
@@ -243,9 +243,9 @@ impl World {
     ///
     /// # Errors
     /// If a client is gone.
-    pub fn stop_loads(&self, heard: &mut Heard) -> Result<()> {
+    pub fn stop_loads(&self, results: &mut Results) -> Result<()> {
         for client in &self.clients {
-            heard.add(client.name(), &client.stop_load()?);
+            results.add(client.name(), &client.stop_load()?);
         }
         Ok(())
     }
@@ -328,18 +328,18 @@ impl World {
     ///
     /// # Errors
     /// If they cannot be made.
-    pub fn patients(&self) -> Result<Patients> {
+    pub fn held_clients(&self) -> Result<HeldClients> {
         let node_port = (self.nodes[0].v4(), ANCHOR_PORT).into();
-        let inside = (self.nodes[0].pod("patient")?, (v4(0), 80).into());
-        let outside = (self.outside.client("patient")?, node_port);
-        Ok(Patients(vec![inside, outside]))
+        let inside = (self.nodes[0].pod("holder")?, (v4(0), 80).into());
+        let outside = (self.outside.client("holder")?, node_port);
+        Ok(HeldClients(vec![inside, outside]))
     }
 }
 
 /// Clients whose connections are to stay, and what they ask.
-pub struct Patients(Vec<(Pod, SocketAddr)>);
+pub struct HeldClients(Vec<(Pod, SocketAddr)>);
 
-impl Patients {
+impl HeldClients {
     /// Connects each of them.
     ///
     /// # Errors
@@ -387,8 +387,8 @@ impl Held<'_> {
         } in &self.0
         {
             socket.send("still there?")?;
-            let heard = socket.receive()?;
-            ensure!(heard.backend == *backend, "{backend} became {heard:?}");
+            let results = socket.receive()?;
+            ensure!(results.backend == *backend, "{backend} became {results:?}");
             ensure!(socket.peer_name()? == *to, "{to} lost its name");
             let tally = pod.repeat(Transport::Tcp, *to, 5)?;
             ensure!(

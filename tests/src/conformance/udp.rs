@@ -54,19 +54,19 @@ pub(super) const SECTION: Section = Section {
         inside(
             "beyond upstream: a connected socket, when the server pod cycles",
             &[
-                "lab::udp_reaper::a_connected_socket_of_a_pod_or_the_host_follows_when_its_backend_is_replaced",
+                "lab::udp_reaper::a_connected_socket_of_a_pod_or_the_host_moves_when_its_backend_is_replaced",
             ],
         ),
         inside(
             "beyond upstream: a connected socket, with InternalTrafficPolicy Local",
             &[
-                "lab::udp_reaper::with_internal_policy_local_a_connected_socket_follows_within_its_node",
+                "lab::udp_reaper::with_internal_policy_local_a_connected_socket_moves_within_its_node",
             ],
         ),
         inside(
             "beyond upstream: a connected socket, when the client is hostNetwork",
             &[
-                "lab::udp_reaper::a_connected_socket_of_a_pod_or_the_host_follows_when_its_backend_is_replaced",
+                "lab::udp_reaper::a_connected_socket_of_a_pod_or_the_host_moves_when_its_backend_is_replaced",
             ],
         ),
         inside(
@@ -77,17 +77,17 @@ pub(super) const SECTION: Section = Section {
         ),
         inside(
             "beyond upstream: a connected socket, when the target port changes",
-            &["lab::udp_reaper::when_the_target_port_changes_a_connected_socket_follows"],
+            &["lab::udp_reaper::when_the_target_port_changes_a_connected_socket_is_destroyed"],
         ),
         inside(
             "beyond upstream: a connected socket, scaled to 0 and back",
             &[
-                "lab::udp_reaper::after_the_last_endpoint_a_connected_socket_is_told_and_later_comes_back",
+                "lab::udp_reaper::after_the_last_endpoint_a_connected_socket_gets_an_error_and_later_an_answer",
             ],
         ),
         inside(
             "beyond upstream: a connected socket, when the Service is deleted",
-            &["lab::udp_reaper::when_the_service_is_deleted_a_connected_socket_is_told"],
+            &["lab::udp_reaper::when_the_service_is_deleted_a_connected_socket_gets_an_error"],
         ),
     ],
 };

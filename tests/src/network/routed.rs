@@ -1,6 +1,6 @@
 //! Pods without a bridge: a route on the node leads to each.
 //!
-//! A pod's own addresses are all that it knows. Its way out is an address that nobody
+//! A pod's own addresses are all that it knows. Its next hop is an address that no device
 //! has, 169.254.1.1, for which the node answers by proxy ARP; in IPv6 it is the address
 //! that the node's end of the link has because of its hardware address, which is the same
 //! at every pod.

@@ -1,6 +1,6 @@
 //! A tunnel between all nodes: VXLAN (RFC 7348) over their uplinks.
 //!
-//! Nothing in it is learned: each node is told the others' hardware addresses, and behind
+//! Nothing in it is learned: each node is given the others' hardware addresses, and behind
 //! which uplink each of them is.
 
 use std::process::Command;

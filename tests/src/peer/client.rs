@@ -27,7 +27,7 @@ pub fn peer_binary() -> Result<PathBuf> {
     if let Some(path) = env::var_os("SVCLB_LAB_PEER") {
         return Ok(path.into());
     }
-    let own = env::current_exe().context("cannot tell where the running binary is")?;
+    let own = env::current_exe().context("the path of the running binary is unknown")?;
     // Test binaries lie one folder deeper than ordinary ones.
     own.ancestors()
         .skip(1)
@@ -104,8 +104,8 @@ impl Peer {
         self.call(&Request::Serve { transport, port })
     }
 
-    /// Answers there no longer: who comes is refused. Tells how long ago somebody came last, if
-    /// ever anybody did.
+    /// Closes the server there: further clients are refused. Returns how long ago the last client
+    /// came, if there was one.
     ///
     /// # Errors
     /// If it does not serve there.
@@ -199,7 +199,7 @@ impl Peer {
     }
 
     /// Sends datagrams of one byte from so many sockets, as fast as one thread can, and returns
-    /// how many. Nobody waits for answers.
+    /// how many. No answer is waited for.
     ///
     /// # Errors
     /// If a socket cannot be made.

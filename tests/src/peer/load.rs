@@ -15,8 +15,8 @@ fn at(port: Option<u16>, answer: Answer) -> Result<Answer, Failure> {
     if port.is_none_or(|port| port == answer.port) {
         return Ok(answer);
     }
-    let said = format!("{} answered at {}", answer.backend, answer.port);
-    Err(failure("answer", Instant::now(), &io::Error::other(said)))
+    let text = format!("{} answered at {}", answer.backend, answer.port);
+    Err(failure("answer", Instant::now(), &io::Error::other(text)))
 }
 
 /// A thread that asks until it is dropped.

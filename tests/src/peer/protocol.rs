@@ -101,7 +101,7 @@ pub struct Target {
 pub enum Request {
     /// Answer at a port of every address, in both families. Answers nothing.
     Serve { transport: Transport, port: u16 },
-    /// Answer there no longer. Answers how long ago somebody came last, in microseconds.
+    /// Close the server there. The reply is how long ago the last client came, in microseconds.
     Withdraw { transport: Transport, port: u16 },
     /// Make a socket. Answers its number.
     Open { kind: Kind, v6: bool },
@@ -129,7 +129,7 @@ pub enum Request {
         to: SocketAddr,
         times: u32,
     },
-    /// Go on asking in the background until told to stop. Answers nothing.
+    /// Go on asking in the background until `StopLoad`. The reply is empty.
     StartLoad { targets: Vec<Target>, pause_us: u64 },
     /// Leave most of a processor to whatever else wants it, from now on. Answers nothing.
     Yield,
@@ -204,8 +204,8 @@ pub struct Received {
     pub port: u16,
     /// What the server saw as the client's address.
     pub client: SocketAddr,
-    /// What the server heard.
-    pub heard: String,
+    /// What the server received.
+    pub echoed: String,
     /// Whom `recvfrom` names as the sender; none on a stream.
     pub from: Option<SocketAddr>,
 }

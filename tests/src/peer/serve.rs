@@ -1,4 +1,4 @@
-//! Servers: each tells who it is, whom it sees and what it heard.
+//! Servers: each replies with its name, its client's address and what it received.
 
 use std::io::{self, BufRead as _, BufReader, Write as _};
 use std::net::{
@@ -14,7 +14,7 @@ use socket2::Socket;
 use super::protocol::{Failure, Transport};
 use super::sockets::{Greeting, failure, make};
 
-/// A port of every address, in both families, at which somebody answers until it is stopped.
+/// A port of every address, in both families, which is served until it is stopped.
 pub(super) struct Server {
     shared: Arc<Shared>,
     listeners: Vec<(Socket, JoinHandle<()>)>,
@@ -26,22 +26,22 @@ struct Shared {
     backend: String,
     port: u16,
     started: Instant,
-    /// When somebody came last, in microseconds since it was started; zero for nobody.
+    /// When the last client came, in microseconds since the start; zero if none did.
     last_us: AtomicU64,
     stopped: AtomicBool,
 }
 
 impl Shared {
-    fn greeting(&self, client: SocketAddr, heard: String) -> Greeting {
+    fn greeting(&self, client: SocketAddr, echoed: String) -> Greeting {
         Greeting {
             backend: self.backend.clone(),
             port: self.port,
             client,
-            heard,
+            echoed,
         }
     }
 
-    /// Notes that somebody came.
+    /// Notes that a client came.
     fn came(&self) {
         let micros = u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX);
         self.last_us.store(micros.max(1), Ordering::Relaxed);
@@ -99,7 +99,7 @@ impl Server {
         Ok(())
     }
 
-    /// Answers no longer, and tells how long ago somebody came last.
+    /// Closes it, and returns how long ago the last client came.
     pub(super) fn stop(self) -> Option<Duration> {
         self.shared.stopped.store(true, Ordering::Relaxed);
         for (socket, thread) in self.listeners {
@@ -182,8 +182,8 @@ fn answer(shared: &Shared, socket: &UdpSocket) {
             return;
         }
         shared.came();
-        let heard = String::from_utf8_lossy(space.get(..count).unwrap_or_default());
-        let greeting = shared.greeting(client, heard.trim_end().to_owned());
+        let echoed = String::from_utf8_lossy(space.get(..count).unwrap_or_default());
+        let greeting = shared.greeting(client, echoed.trim_end().to_owned());
         if let Ok(answer) = serde_json::to_vec(&greeting) {
             drop(socket.send_to(&answer, client));
         }

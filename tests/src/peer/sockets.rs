@@ -23,7 +23,7 @@ pub(super) struct Greeting {
     pub(super) backend: String,
     pub(super) port: u16,
     pub(super) client: SocketAddr,
-    pub(super) heard: String,
+    pub(super) echoed: String,
 }
 
 pub(super) fn failure(during: &str, start: Instant, error: &io::Error) -> Failure {
@@ -137,7 +137,7 @@ pub(super) fn receive(socket: &Socket, stream: bool) -> Result<Received, Failure
         backend: greeting.backend,
         port: greeting.port,
         client: greeting.client,
-        heard: greeting.heard,
+        echoed: greeting.echoed,
         from,
     })
 }
@@ -268,7 +268,7 @@ pub(super) fn flood(to: SocketAddr, flows: u32, time: Duration) -> Result<u64, F
     let mut sent = 0;
     while begun.elapsed() < time {
         for socket in &sockets {
-            // That nobody is there may be told meanwhile: of no account.
+            // An ICMP error for a closed port may arrive meanwhile: it is ignored.
             sent += u64::from(socket.send(b"x").is_ok());
         }
     }

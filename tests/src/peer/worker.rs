@@ -16,7 +16,7 @@ use super::protocol::{Connected, Failure, Kind, Request, Tally, Transport};
 use super::serve::Server;
 use super::sockets::{self, failure};
 
-/// By how much the niceness of a peer rises that yields: whoever has none gets 28 times as much of a
+/// By how much the niceness of a peer rises that yields: a process without gets 28 times as much of a
 /// processor.
 const NICER: i32 = 15;
 

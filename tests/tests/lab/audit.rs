@@ -1,5 +1,5 @@
-//! What somebody else does to maps, programs and pins is noticed and undone, and nothing that
-//! was served is lost meanwhile unless its very element was taken away.
+//! Drift: what other programs do to maps, programs and pins is found by an audit and repaired.
+//! What was served is served meanwhile, unless its own element was deleted.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -26,8 +26,8 @@ fn names(dir: &Path) -> Vec<PathBuf> {
     names
 }
 
-/// Asks for an audit, and waits until it has counted repairs and for the line that tells of
-/// them: how many.
+/// Asks for an audit, and waits until it has counted repairs and for the line of the log
+/// about them: how many.
 fn is_repaired(scene: &Scene, words: &[&str]) -> f64 {
     let repaired = scene.agent.repairs_of_an_audit().unwrap();
     let line = scene.agent.wait_for_line(words);
@@ -59,7 +59,7 @@ fn at_rest(map: &PinnedMap) -> Vec<(Bytes, Bytes)> {
 }
 
 #[test]
-fn elements_that_somebody_deleted_are_written_again() {
+fn elements_that_were_deleted_are_written_again() {
     let scene = Scene::web();
     for map in ["FRONTENDS", "SLOTS", "BACKENDS", "SERVICES"] {
         let map = pinned(&scene, map);
@@ -100,7 +100,7 @@ fn what_a_second_writer_wrote_is_undone() {
 }
 
 #[test]
-fn programs_that_somebody_detached_are_attached_again() {
+fn programs_that_were_detached_are_attached_again() {
     let scene = Scene::web();
     let links = names(&scene.node.pin_dir().join("links"));
     assert_eq!(links.len(), PROGRAMS);
@@ -114,7 +114,7 @@ fn programs_that_somebody_detached_are_attached_again() {
 }
 
 #[test]
-fn pins_that_somebody_removed_under_a_running_agent_detach_nothing() {
+fn pins_that_were_removed_under_a_running_agent_detach_nothing() {
     let mut scene = Scene::web();
     let pause = Duration::from_micros(100);
     let to = web(v4(10));
@@ -153,15 +153,15 @@ fn pins_that_somebody_removed_under_a_running_agent_detach_nothing() {
 fn a_second_agent_with_the_same_pins_is_refused_and_so_is_a_cleanup() {
     let mut scene = Scene::web();
     let output = scene.agent.run_once(&[], 0).unwrap();
-    let said = String::from_utf8(output.stderr).unwrap();
-    assert!(!output.status.success(), "{said}");
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(!output.status.success(), "{stderr}");
     for words in ["another svclb runs", "--pin-dir"] {
-        assert!(said.lines().last().unwrap().contains(words), "{said}");
+        assert!(stderr.lines().last().unwrap().contains(words), "{stderr}");
     }
     let output = scene.agent.svclb("cleanup", &[]).unwrap();
-    let said = String::from_utf8(output.stderr).unwrap();
-    assert!(!output.status.success(), "{said}");
-    assert!(said.contains("another svclb runs"), "{said}");
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(!output.status.success(), "{stderr}");
+    assert!(stderr.contains("another svclb runs"), "{stderr}");
     is_served(&scene);
     // A reader is no second agent.
     assert!(scene.agent.dump("services").is_ok());

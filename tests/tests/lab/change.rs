@@ -8,7 +8,7 @@ use std::time::Duration;
 use svclb_tests::manifests::{Manifests, Service, documents};
 use svclb_tests::{Agent, AgentOptions, Kind, Peer, SOON, Transport, wait_until};
 
-use super::scene::{Scene, TARGET, TOLD, v4, web, web_service};
+use super::scene::{CHANGE_LIMIT, Scene, TARGET, v4, web, web_service};
 
 #[test]
 fn endpoints_come_and_go_and_no_connect_fails_meanwhile() {
@@ -39,7 +39,7 @@ fn endpoints_come_and_go_and_no_connect_fails_meanwhile() {
 }
 
 #[test]
-fn a_hundred_changes_in_a_row_fail_no_connect_and_show_no_stranger() {
+fn a_hundred_changes_in_a_row_fail_no_connect_and_reach_no_other_backend() {
     let scene = Scene::web();
     let udp = Kind::new(Transport::Udp);
     scene
@@ -86,7 +86,7 @@ fn a_service_in_a_new_file_is_served_and_in_a_removed_one_no_more() {
     scene.manifests.put("other.yaml", &objects).unwrap();
     scene.wait_for_answers(web(v4(30)), &["c"]);
     scene.manifests.remove("other.yaml").unwrap();
-    let gone = wait_until(TOLD, || {
+    let gone = wait_until(CHANGE_LIMIT, || {
         let result = scene.client.ask(Transport::Tcp, web(v4(30)));
         result.is_err_and(|failure| failure.errno == "EHOSTUNREACH")
     });
@@ -116,7 +116,7 @@ fn the_symlink_switch_of_a_configmap_volume_is_noticed() {
 }
 
 #[test]
-fn a_folder_that_is_deleted_takes_nothing_away_and_is_followed_when_it_is_back() {
+fn a_folder_that_is_deleted_takes_nothing_away_and_is_read_again_when_it_is_back() {
     let scene = Scene::web();
     let to = web(v4(10));
     scene
@@ -124,15 +124,15 @@ fn a_folder_that_is_deleted_takes_nothing_away_and_is_followed_when_it_is_back()
         .start_load(Transport::Tcp, to, Duration::from_micros(500))
         .unwrap();
     fs::remove_dir_all(scene.manifests.dir()).unwrap();
-    let told = scene.agent.wait_for_line(&["what was read before stays"]);
-    assert!(told.is_some(), "{:?}", scene.agent.log());
+    let reported = scene.agent.wait_for_line(&["what was read before stays"]);
+    assert!(reported.is_some(), "{:?}", scene.agent.log());
     sleep(Duration::from_secs(1));
     assert_eq!(scene.answering(to), ["a", "b", "c"]);
     let fewer = web_service().with(&scene.endpoints_of(&["a", "c"]));
     let back = Manifests::new(scene.manifests.dir()).unwrap();
     back.put("web.yaml", &fewer).unwrap();
-    let followed = wait_until(SOON, || scene.answering(to) == ["a", "c"]);
-    assert!(followed, "{:?}", scene.agent.log());
+    let settled = wait_until(SOON, || scene.answering(to) == ["a", "c"]);
+    assert!(settled, "{:?}", scene.agent.log());
     let all = web_service().with(&scene.endpoints());
     back.put("web.yaml", &all).unwrap();
     scene.wait_for_answers(to, &["a", "b", "c"]);
@@ -148,8 +148,8 @@ fn an_empty_folder_at_the_start_takes_nothing_from_what_is_served() {
     scene.manifests.remove("web.yaml").unwrap();
     scene.agent.spawn().unwrap();
     let words = ["the folder is empty", "60 seconds"];
-    let told = scene.agent.wait_for_line_in(Agent::STARTS_IN, &words);
-    assert!(told.is_some(), "{:?}", scene.agent.log());
+    let reported = scene.agent.wait_for_line_in(Agent::STARTS_IN, &words);
+    assert!(reported.is_some(), "{:?}", scene.agent.log());
     assert_eq!(scene.answering(to), ["a", "b", "c"]);
     // As when a volume is mounted after all.
     let fewer = web_service().with(&scene.endpoints_of(&["b"]));

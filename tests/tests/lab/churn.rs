@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use svclb_tests::churn::{Heard, Options, World};
+use svclb_tests::churn::{Options, Results, World};
 use svclb_tests::{SOON, wait_until};
 
 use super::scene::alone;
@@ -20,11 +20,11 @@ fn world(clients_yield: bool) -> World {
     world
 }
 
-/// Nothing failed, nobody was asked who was no endpoint, and enough was asked.
-fn nothing_failed(world: &World, mut heard: Heard, enough: u64) {
-    world.stop_loads(&mut heard).unwrap();
-    assert!(heard.is_clean(), "{heard:?}");
-    assert!(heard.answered > enough, "{heard:?}");
+/// Nothing failed, no backend was reached after its endpoint was gone, and enough was asked.
+fn nothing_failed(world: &World, mut results: Results, enough: u64) {
+    world.stop_loads(&mut results).unwrap();
+    assert!(results.is_clean(), "{results:?}");
+    assert!(results.answered > enough, "{results:?}");
 }
 
 /// How many questions are enough.
@@ -37,16 +37,16 @@ fn while_endpoints_change_a_hundred_times_a_second_no_connect_fails() {
     let _turn = alone();
     let mut world = world(false);
     world.start_loads().unwrap();
-    let mut heard = Heard::default();
+    let mut results = Results::default();
     // Once is enough, but for the slowest of emulated kernels.
     for _ in 0..4 {
         world.churn_for(Duration::from_secs(12)).unwrap();
-        world.heard(&mut heard).unwrap();
-        if heard.answered > ENOUGH && world.done().closed > CLOSED {
+        world.take_results(&mut results).unwrap();
+        if results.answered > ENOUGH && world.done().closed > CLOSED {
             break;
         }
     }
-    nothing_failed(&world, heard, ENOUGH);
+    nothing_failed(&world, results, ENOUGH);
     // The servers of endpoints that were gone for the grace were closed.
     assert!(world.done().closed > CLOSED, "{:?}", world.done());
     world.settles_in(SOON).unwrap();
@@ -56,8 +56,8 @@ fn while_endpoints_change_a_hundred_times_a_second_no_connect_fails() {
 fn an_agent_that_is_killed_at_any_moment_leaves_what_serves_and_finds_it_again() {
     let _turn = alone();
     let mut world = world(true);
-    let patients = world.patients().unwrap();
-    let held = patients.connect().unwrap();
+    let held_clients = world.held_clients().unwrap();
+    let held = held_clients.connect().unwrap();
     world.start_loads().unwrap();
     for round in 0..6 {
         world.crash(round % 2, Duration::from_millis(500)).unwrap();
@@ -65,11 +65,11 @@ fn an_agent_that_is_killed_at_any_moment_leaves_what_serves_and_finds_it_again()
         held.stand().unwrap();
     }
     // Clients that yield get what six emulated starts leave them.
-    let mut heard = Heard::default();
+    let mut results = Results::default();
     let enough = ENOUGH / 2;
     wait_until(3 * SOON, || {
-        world.heard(&mut heard).unwrap();
-        heard.answered > enough
+        world.take_results(&mut results).unwrap();
+        results.answered > enough
     });
-    nothing_failed(&world, heard, enough);
+    nothing_failed(&world, results, enough);
 }

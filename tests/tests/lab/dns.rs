@@ -135,11 +135,11 @@ fn no_lookup_fails_while_dns_servers_are_replaced_one_by_one() {
                 let without = service.with(&scene.endpoints_of(&staying));
                 scene.manifests.put("dns.yaml", &without).unwrap();
                 let gone = scene.backends[index].v4().to_string();
-                let told = wait_until(SOON, || {
+                let reported = wait_until(SOON, || {
                     let backends = scene.agent.dump("services").unwrap().to_string();
                     !backends.contains(&gone)
                 });
-                assert!(told, "{:?}", scene.agent.log());
+                assert!(reported, "{:?}", scene.agent.log());
                 // A pod that is deleted is given time to end, and less than it wants in
                 // the second round.
                 thread::sleep(Duration::from_millis(if round == 0 { 500 } else { 20 }));

@@ -1,4 +1,4 @@
-//! Services as nobody should write them, and as somebody will.
+//! Odd Services: thousands of ports, flapping, slices without a Service, unknown zones.
 
 use serde_json::{Value, json};
 use svclb_tests::manifests::Service;
@@ -36,7 +36,7 @@ fn a_service_of_thousands_of_ports_is_served_at_each() {
 }
 
 #[test]
-fn a_service_that_flaps_ten_times_a_second_answers_or_not_and_is_told_once() {
+fn a_service_that_flaps_ten_times_a_second_answers_or_not_and_is_logged_once() {
     let scene = Scene::web();
     // It claims the address of `web`, which is older, and has a port of its own.
     let flapping = Service::new("flapping")
@@ -79,7 +79,7 @@ fn a_slice_without_its_service_waits_for_it_in_silence() {
 }
 
 #[test]
-fn hints_of_a_zone_that_nobody_knows_are_ignored() {
+fn hints_for_an_unknown_zone_are_ignored() {
     let scene = Scene::web();
     let mut objects = web_service().with(&scene.endpoints());
     for object in &mut objects {

@@ -1,4 +1,4 @@
-//! What keeps the agent from its job: one sentence that says what to do, and nothing lost.
+//! What makes the agent fail: it logs one sentence with what to do, and nothing is lost.
 
 use std::fs;
 use std::net::IpAddr;
@@ -24,15 +24,15 @@ fn refused(scene: &Scene, args: &[&str], uid: u32, words: &[&str]) {
 /// The same, run by another program.
 fn refused_under(scene: &Scene, wrapper: &[&str], args: &[&str], uid: u32, words: &[&str]) {
     let output = scene.agent.run_once_under(wrapper, args, uid).unwrap();
-    let said = String::from_utf8(output.stderr).unwrap();
-    assert!(!output.status.success(), "{said}");
-    let sentence = said.lines().last().unwrap_or_default();
-    assert!(sentence.starts_with("svclb: "), "{said}");
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(!output.status.success(), "{stderr}");
+    let sentence = stderr.lines().last().unwrap_or_default();
+    assert!(sentence.starts_with("svclb: "), "{stderr}");
     for word in words {
-        assert!(sentence.contains(word), "no {word:?} in {said}");
+        assert!(sentence.contains(word), "no {word:?} in {stderr}");
     }
     for panic in ["panicked", "backtrace"] {
-        assert!(!said.contains(panic), "{said}");
+        assert!(!stderr.contains(panic), "{stderr}");
     }
     assert_even(&scene.client, Transport::Tcp, web(v4(10)));
 }
@@ -200,8 +200,8 @@ fn an_agent_whose_descriptors_run_out_keeps_what_serves_and_goes_on_when_there_a
     assert!(are_taken, "{open} and {}", open_files(pid));
     let fewer = web_service().with(&scene.endpoints_of(&["b", "c"]));
     scene.manifests.put("web.yaml", &fewer).unwrap();
-    let told = scene.agent.wait_for_line(&["os error 24", "stays"]);
-    assert!(told.is_some(), "{:?}", scene.agent.log());
+    let reported = scene.agent.wait_for_line(&["os error 24", "stays"]);
+    assert!(reported.is_some(), "{:?}", scene.agent.log());
     assert_even(&scene.client, Transport::Tcp, web(v4(10)));
     drop(sockets);
     let settled = wait_until(Duration::from_secs(30), || {
@@ -224,7 +224,7 @@ fn clients_that_hold_its_ports_open_take_no_more_than_their_share() {
     assert!(are_taken, "{} of {before}", files());
     sleep(Duration::from_millis(200));
     assert!(files() <= before + SHARE + 4, "{} of {before}", files());
-    // Nobody else's port is theirs.
+    // The health port is not theirs.
     assert_eq!(scene.agent.get(Agent::HEALTHZ, "/livez").unwrap().0, 200);
     drop(sockets);
     let answers = wait_until(SOON, || scene.agent.get(Agent::METRICS, "/metrics").is_ok());
@@ -309,7 +309,7 @@ fn every_planned_map_may_be_full_and_what_is_in_it_is_served() {
 }
 
 #[test]
-fn a_full_map_keeps_out_one_service_and_is_told_until_there_is_room() {
+fn a_full_map_keeps_out_one_service_and_is_reported_until_there_is_room() {
     let mut scene = Scene::web();
     // As many frontends as `web` has, and no more: two ports of two addresses, and what
     // refuses the other ports of each.

@@ -52,7 +52,7 @@ fn at(ip: impl Into<IpAddr>, port: u16) -> SocketAddr {
     SocketAddr::new(ip.into(), port)
 }
 
-/// What the node's host is told at a port: a status, or why there is none.
+/// What the node's host gets at a port: a status, or the error.
 fn asked(scene: &Scene, port: u16) -> String {
     match scene.node.get(at(scene.node.v4(), port), "/") {
         Ok((status, _)) => status.to_string(),
@@ -160,7 +160,7 @@ fn the_port_closes_with_the_policy_and_opens_again_at_the_same_number() {
     let scene = local();
     for _ in 0..3 {
         wait_for(&scene, PORT, "200");
-        // What is connected must not go on being told of endpoints.
+        // An open connection must not go on getting 200.
         let to = at(scene.node.v4(), PORT);
         let idle = scene.node.run(|| Ok(TcpStream::connect(to)?)).unwrap();
         put(&scene, "Cluster", PORT, &backends(&scene));
@@ -191,17 +191,17 @@ fn the_port_moves_and_goes_with_its_service() {
 }
 
 #[test]
-fn a_port_that_somebody_has_is_told_once_and_opened_when_it_is_free() {
+fn a_port_in_use_is_logged_once_and_opened_when_it_is_free() {
     let scene = Scene::new(|_, _| {});
     let taken = scene
         .node
         .run(|| Ok(TcpListener::bind(("0.0.0.0", PORT))?))
         .unwrap();
     put(&scene, "Local", PORT, &backends(&scene));
-    let told = scene
+    let reported = scene
         .agent
         .wait_for_line(&["WARN", "default/web", "0.0.0.0:32000", "ss -ltnp"]);
-    assert!(told.is_some(), "{:#?}", scene.agent.log());
+    assert!(reported.is_some(), "{:#?}", scene.agent.log());
     // What the agent was here for goes on, at the other family's address as well.
     scene.wait_for_answers(web(v4(10)), &["a", "b", "c"]);
     let to = at(scene.node.v6(), PORT);
@@ -228,8 +228,8 @@ fn of_two_services_with_one_port_the_older_has_it_until_it_goes() {
         scene.manifests.put(&file, &objects).unwrap();
     }
     let words = ["WARN", "default/new waits", "32000", "default/old has"];
-    let told = scene.agent.wait_for_line(&words);
-    assert!(told.is_some(), "{:#?}", scene.agent.log());
+    let reported = scene.agent.wait_for_line(&words);
+    assert!(reported.is_some(), "{:#?}", scene.agent.log());
     wait_for(&scene, PORT, "503");
     scene.manifests.remove("old.yaml").unwrap();
     wait_for(&scene, PORT, "200");
@@ -282,8 +282,8 @@ fn healthz_names_an_ineligible_node_and_livez_does_not() {
     deleted["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
     put(deleted);
     wait_for_eligible(&scene.agent, false, "being deleted");
-    let told = scene.agent.wait_for_line(&["WARN", "/healthz", "deleted"]);
-    assert!(told.is_some(), "{:#?}", scene.agent.log());
+    let reported = scene.agent.wait_for_line(&["WARN", "/healthz", "deleted"]);
+    assert!(reported.is_some(), "{:#?}", scene.agent.log());
     // A folder need not have a Node.
     scene.manifests.remove("node.yaml").unwrap();
     wait_for_eligible(&scene.agent, true, "");

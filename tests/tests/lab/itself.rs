@@ -120,7 +120,7 @@ fn without_an_agent_a_service_address_is_unreachable_and_not_refused() {
 }
 
 #[test]
-fn a_port_that_nobody_serves_is_refused_and_the_load_counts_it() {
+fn a_port_without_a_server_is_refused_and_the_load_counts_it() {
     let _turn = turn();
     let lab = Lab::new("refused").unwrap();
     let node = lab.node("node1").unwrap();

@@ -10,7 +10,7 @@ use super::scene::{Scene, lasting, v4, v6, web, web_service};
 #[test]
 fn sigterm_ends_the_agent_within_a_second_and_traffic_goes_on() {
     let mut scene = Scene::web_alone();
-    let open = scene.node.pod("patient").unwrap();
+    let open = scene.node.pod("holder").unwrap();
     let socket = open.socket(Transport::Tcp, false).unwrap();
     socket.connect(web(v4(10))).unwrap();
     // The quickest of three, as a busy machine lets any one of them wait.
@@ -33,7 +33,7 @@ fn sigterm_ends_the_agent_within_a_second_and_traffic_goes_on() {
         }
     }
     socket.send("still there?").unwrap();
-    assert_eq!(socket.receive().unwrap().heard, "still there?");
+    assert_eq!(socket.receive().unwrap().echoed, "still there?");
     assert_eq!(socket.peer_name().unwrap(), web(v4(10)));
 }
 
@@ -83,7 +83,7 @@ fn cleanup_removes_everything_of_ours_and_nothing_else() {
     scene.agent.cleanup().unwrap();
     assert!(!scene.node.pin_dir().exists());
     assert!(neighbour.exists(), "cleanup removed what is not ours");
-    // No program is left on the cgroup: the address is nobody's again.
+    // No program is left on the cgroup: the address is unreachable again.
     let failure = scene.client.ask(Transport::Tcp, web(v4(10))).unwrap_err();
     assert_eq!(failure.to_string(), "connect: EHOSTUNREACH");
     // Nor is a second clean-up a fault.

@@ -110,7 +110,7 @@ impl Matrix {
                     client: name.to_owned(),
                     frontend: to.to_string(),
                     policy: format!("{policy:?}"),
-                    endpoints: told(endpoints),
+                    endpoints: described(endpoints),
                     socket,
                     expected,
                     got,
@@ -168,7 +168,7 @@ fn judge(rows: &[Row]) {
     );
 }
 
-fn told(endpoints: &[Endpoint]) -> String {
+fn described(endpoints: &[Endpoint]) -> String {
     if endpoints.is_empty() {
         return "none".to_owned();
     }

@@ -143,7 +143,7 @@ impl Scene {
     /// Waits until the client outside is answered by exactly these.
     fn wait_for_answers(&self, to: SocketAddr, names: &[&str]) {
         if names.is_empty() {
-            // One question at a time: those that nobody answers take long.
+            // One question at a time: one without an answer takes two seconds.
             let gone = wait_until(SOON, || self.client.ask(Transport::Tcp, to).is_err());
             assert!(gone, "{to} is still answered");
             return;
@@ -217,7 +217,8 @@ fn with_external_policy_local_only_this_nodes_backends_answer_and_they_see_the_c
                 assert!(own.contains(&answer.client.ip()), "{answer:?}");
             }
         }
-        // The other node has none: nobody is refused, so that a balancer's time-out tells.
+        // The other node has none: packets are dropped, not refused, so that a balancer's health check
+        // times out.
         scene.put(&local, &["b"]);
         scene.wait_for_answers(scene.node_port(1)[0], &["b"]);
         for to in [scene.node_port(0)[0], web(BALANCED[0])] {
@@ -252,7 +253,7 @@ fn without_endpoints_clients_outside_are_refused_at_once() {
 #[test]
 fn source_ranges_change_without_a_moment_in_which_all_or_none_may_come() {
     let scene = Scene::new(PodNetwork::Routed, ways().last().unwrap(), &service());
-    let stranger = scene.outside.client("stranger").unwrap();
+    let unlisted = scene.outside.client("unlisted").unwrap();
     let own = |client: &Pod| {
         [
             format!("{}/32", client.v4()),
@@ -268,9 +269,9 @@ fn source_ranges_change_without_a_moment_in_which_all_or_none_may_come() {
         });
         assert!(shut);
     };
-    is_shut_to(&stranger);
+    is_shut_to(&unlisted);
     for to in BALANCED.map(web) {
-        for client in [&scene.client, &stranger] {
+        for client in [&scene.client, &unlisted] {
             let pause = Duration::from_millis(1);
             client.start_load(Transport::Udp, to, pause).unwrap();
         }
@@ -279,7 +280,7 @@ fn source_ranges_change_without_a_moment_in_which_all_or_none_may_come() {
             scene.put(&limited.clone().allows(other), &["a", "b"]);
             std::thread::sleep(Duration::from_millis(25));
         }
-        let (known, unknown) = (&scene.client, &stranger);
+        let (known, unknown) = (&scene.client, &unlisted);
         let [known, unknown] = [known, unknown].map(|client| client.stop_load().unwrap());
         assert!(known.failed() == 0 && known.answers.len() == 2, "{known:?}");
         assert!(
@@ -287,10 +288,10 @@ fn source_ranges_change_without_a_moment_in_which_all_or_none_may_come() {
             "{unknown:?}"
         );
     }
-    // What the stranger asked is no flow, and who was let in stays when he is no more.
+    // Dropped packets make no flow; an established flow stays when its client leaves the ranges.
     let socket = scene.client.socket(Transport::Tcp, false).unwrap();
     socket.connect(web(BALANCED[0])).unwrap();
-    let other = own(&stranger).iter().fold(service(), Service::allows);
+    let other = own(&unlisted).iter().fold(service(), Service::allows);
     scene.put(&other, &["a", "b"]);
     is_shut_to(&scene.client);
     socket.send("still there?").unwrap();
@@ -298,7 +299,7 @@ fn source_ranges_change_without_a_moment_in_which_all_or_none_may_come() {
 }
 
 #[test]
-fn a_pod_reaches_itself_by_an_address_that_looks_at_who_its_clients_are() {
+fn a_pod_reaches_itself_by_an_address_with_source_ranges() {
     for network in NETWORKS {
         // Its packets come in and go out by one device, and its answers, which would never leave
         // it for its own address, go to the node's.
@@ -375,7 +376,7 @@ fn a_connection_from_outside_goes_on_while_its_service_changes_and_the_agent_is_
 }
 
 #[test]
-fn datagrams_of_one_socket_outside_follow_the_backends() {
+fn datagrams_of_one_socket_outside_move_with_the_backends() {
     for xdp in ways() {
         let scene = Scene::new(PodNetwork::Routed, xdp, &service());
         for to in [scene.node_port(0)[0], web(BALANCED[1])] {
@@ -383,21 +384,21 @@ fn datagrams_of_one_socket_outside_follow_the_backends() {
             let socket = scene.client.socket(Transport::Udp, to.is_ipv6()).unwrap();
             socket.connect(to).unwrap();
             let answers = |name: &str| {
-                let followed = wait_until(SOON, || {
+                let settled = wait_until(SOON, || {
                     let sent = socket.send("who?").is_ok();
                     sent && socket.receive().is_ok_and(|answer| answer.backend == name)
                 });
-                assert!(followed, "{to} is not answered by {name}");
+                assert!(settled, "{to} is not answered by {name}");
             };
             for name in ["a", "b", "a"] {
                 scene.put(&service(), &[name]);
                 answers(name);
             }
             scene.put(&service(), &[]);
-            let told = wait_until(SOON, || {
+            let reported = wait_until(SOON, || {
                 socket.send("who?").is_err() || socket.receive().is_err()
             });
-            assert!(told);
+            assert!(reported);
             scene.put(&service(), &["b"]);
             answers("b");
         }
@@ -426,7 +427,7 @@ fn the_dump_names_the_flows_of_clients_outside() {
 }
 
 #[test]
-fn told_to_take_no_device_it_takes_its_programs_off_and_serves_sockets() {
+fn with_no_devices_the_agent_detaches_its_packet_programs_and_serves_sockets() {
     let mut scene = Scene::new(PodNetwork::Bridged, "off", &service());
     scene.wait_for_answers(scene.node_port(0)[0], &["a", "b"]);
     scene.agents[0].set_args(&["--devices", "none"]);
@@ -481,7 +482,7 @@ fn nothing_is_left_on_the_devices_after_cleanup() {
 }
 
 #[test]
-fn packet_programs_that_somebody_took_off_are_attached_again_and_counted() {
+fn packet_programs_that_were_detached_are_attached_again_and_counted() {
     let scene = Scene::new(PodNetwork::Bridged, "off", &service());
     let to = scene.node_port(0)[0];
     assert!(scene.client.ask(Transport::Tcp, to).is_ok());

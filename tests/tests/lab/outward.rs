@@ -87,7 +87,7 @@ fn pods_and_the_host_reach_load_balancer_and_external_ips_that_no_interface_owns
     }
 }
 
-/// Before Linux 5.14 the node's namespace is told only if it is the initial one, which no
+/// Before Linux 5.14 the node's namespace is recognised only if it is the initial one, which no
 /// lab's is.
 fn knows_its_namespace() -> bool {
     let knows = kernel() >= (5, 14);
@@ -190,7 +190,7 @@ fn external_ips_are_not_served_where_the_operator_says_off() {
 }
 
 #[test]
-fn node_ports_follow_the_nodes_addresses() {
+fn node_ports_are_at_the_nodes_present_addresses() {
     let scene = scene();
     let added: SocketAddr = "192.0.2.77:30080".parse().unwrap();
     let refused = |failure: &Failure| failure.to_string().starts_with("connect: E");
@@ -200,7 +200,7 @@ fn node_ports_follow_the_nodes_addresses() {
     scene.node.ip("addr add 192.0.2.77/32 dev br0").unwrap();
     scene.wait_for_answers(added, &["a", "b", "c"]);
     scene.node.ip("addr del 192.0.2.77/32 dev br0").unwrap();
-    // Nobody answers, and the time-outs of many tries would take minutes.
+    // There is no answer, and the time-outs of many tries would take minutes.
     let gone = wait_until(SOON, || scene.client.ask(Transport::Tcp, added).is_err());
     assert!(gone);
 }

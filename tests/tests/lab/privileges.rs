@@ -10,7 +10,7 @@ use svclb_tests::{
     repository, wait_until,
 };
 
-use super::scene::{TARGET, Turn, follows, turn, v4, v6, web, web_service};
+use super::scene::{TARGET, Turn, finds_udp_sockets, turn, v4, v6, web, web_service};
 
 /// `capabilities(7)`, by the numbers of include/uapi/linux/capability.h, of those that an agent
 /// keeps.
@@ -133,7 +133,7 @@ fn with_the_capabilities_of_the_overlay_it_does_all_of_its_work() {
     let socket = scene.inside.socket(Transport::Udp, false).unwrap();
     socket.connect(web(v4(10))).unwrap();
     scene.does_its_work();
-    if follows() {
+    if finds_udp_sockets() {
         let destroyed = wait_until(SOON, || socket.send("hello").is_err());
         assert!(destroyed, "{:?}", scene.agent.log());
     }
@@ -145,9 +145,9 @@ fn without_those_for_namespaces_it_does_the_rest_and_says_so() {
     capabilities.retain(|name| !["sys_admin", "sys_ptrace"].contains(&&**name));
     let scene = Scene::new(Some(&capabilities));
     scene.does_its_work();
-    if follows() {
-        let told = scene.agent.wait_for_line(&["UDP sockets", "followed"]);
-        assert!(told.is_some(), "{:?}", scene.agent.log());
+    if finds_udp_sockets() {
+        let reported = scene.agent.wait_for_line(&["UDP sockets", "followed"]);
+        assert!(reported.is_some(), "{:?}", scene.agent.log());
     }
 }
 
@@ -158,12 +158,12 @@ fn without_one_that_it_needs_it_names_it() {
         let set = format!("--bounding-set=-{capability}");
         let wrapper = ["setpriv", &set, "--"];
         let output = scene.agent.run_once_under(&wrapper, &[], 0).unwrap();
-        let said = String::from_utf8(output.stderr).unwrap();
-        assert!(!output.status.success(), "{said}");
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert!(!output.status.success(), "{stderr}");
         let name = format!("CAP_{}", capability.to_uppercase());
         assert!(
-            said.contains(&name) && said.contains("deploy/unprivileged"),
-            "{said}"
+            stderr.contains(&name) && stderr.contains("deploy/unprivileged"),
+            "{stderr}"
         );
     }
 }

@@ -15,7 +15,7 @@ fn empty() -> Scene {
     })
 }
 
-/// Whoever connects is refused each time, and at once: the quickest of five, as a busy machine
+/// A connect is refused each time, and at once: the quickest of five, as a busy machine
 /// lets any one of them wait.
 fn assert_refused<T: Debug>(mut connect: impl FnMut() -> Result<T, Failure>) {
     let at_once = (0..5).any(|_| {
@@ -53,12 +53,12 @@ fn a_connected_udp_socket_is_refused() {
             // The first datagram goes to a closed port, whose ICMP error the next one meets.
             socket.connect(web(ip)).unwrap();
             socket.send("first").unwrap();
-            let mut told = Ok(());
+            let mut reported = Ok(());
             wait_until(SOON, || {
-                told = socket.send("next");
-                told.is_err()
+                reported = socket.send("next");
+                reported.is_err()
             });
-            assert_eq!(told.unwrap_err().to_string(), "send: ECONNREFUSED");
+            assert_eq!(reported.unwrap_err().to_string(), "send: ECONNREFUSED");
         }
     }
 }
@@ -131,7 +131,7 @@ fn a_port_that_a_service_does_not_have_is_refused_at_its_address() {
             assert_refused(|| scene.client.ask(Transport::Udp, (ip, 81).into()));
         }
     }
-    // An address of nobody is left alone, whatever its port.
+    // The address of no Service is left alone, whatever its port.
     let failure = scene.client.ask(Transport::Tcp, (v4(99), 81).into());
     assert_eq!(failure.unwrap_err().errno, "EHOSTUNREACH");
 }

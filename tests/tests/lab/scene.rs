@@ -87,8 +87,8 @@ pub(crate) fn web_service() -> Service {
 }
 
 /// How long a change to the manifests may take: longer than an emulated node may be busy, and shorter
-/// than the ten seconds after which a folder is looked at that told of none.
-pub(crate) const TOLD: Duration = Duration::from_secs(8);
+/// than the ten seconds after which a folder is read without an inotify event.
+pub(crate) const CHANGE_LIMIT: Duration = Duration::from_secs(8);
 
 /// Fields go in this order: the agent first, the turn last.
 pub(crate) struct Scene {
@@ -167,7 +167,7 @@ impl Scene {
     /// Waits until exactly these answer the client over TCP.
     pub(crate) fn wait_for_answers(&self, to: SocketAddr, backends: &[&str]) {
         let mut last = Vec::new();
-        let settled = wait_until(TOLD, || {
+        let settled = wait_until(CHANGE_LIMIT, || {
             last = self.answering(to);
             last == backends
         });
@@ -191,7 +191,7 @@ fn addresses(pods: &[Pod]) -> Vec<IpAddr> {
     pods.iter().flat_map(both).collect()
 }
 
-/// How many questions tell whether backends are chosen evenly.
+/// How many questions show whether backends are chosen evenly.
 pub(crate) const MANY: u32 = 600;
 
 /// All three backends answer this client, each about as often, and nothing goes wrong.
@@ -239,13 +239,13 @@ pub(crate) fn kernel() -> (u32, u32) {
     (numbers.next().unwrap(), numbers.next().unwrap())
 }
 
-/// Whether connected UDP sockets are followed: the agent finds them by the kernel's BTF.
-pub(crate) fn follows() -> bool {
-    let follows = std::path::Path::new("/sys/kernel/btf/vmlinux").exists();
-    if !follows {
+/// Whether the agent finds connected UDP sockets, which needs the kernel's BTF.
+pub(crate) fn finds_udp_sockets() -> bool {
+    let finds_udp_sockets = std::path::Path::new("/sys/kernel/btf/vmlinux").exists();
+    if !finds_udp_sockets {
         lacks("BTF");
     }
-    follows
+    finds_udp_sockets
 }
 
 /// Whether the kernel has no such socket at all; says so if it has not.

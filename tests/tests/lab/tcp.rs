@@ -116,7 +116,7 @@ fn an_address_that_is_no_service_is_left_alone() {
         assert_eq!(answer.backend, "b");
         assert_eq!(answer.peer_name, Some(to));
     }
-    // Of the range, but nobody's: nothing refuses in its name.
+    // Of the range, but no Service's: it is not refused.
     let failure = scene.client.ask(Transport::Tcp, web(v4(99))).unwrap_err();
     assert_eq!(failure.to_string(), "connect: EHOSTUNREACH");
 }
@@ -159,7 +159,7 @@ fn a_socket_that_failed_may_connect_again_to_another_service() {
     socket.connect(web(v4(10))).unwrap();
     assert_eq!(socket.peer_name().unwrap(), web(v4(10)));
     socket.send("hello").unwrap();
-    assert_eq!(socket.receive().unwrap().heard, "hello");
+    assert_eq!(socket.receive().unwrap().echoed, "hello");
 }
 
 #[test]
@@ -177,7 +177,7 @@ fn a_connection_keeps_its_name_while_the_service_changes_and_goes() {
     socket.send("after").unwrap();
     let received = socket.receive().unwrap();
     assert_eq!(
-        (received.backend, received.heard.as_str()),
+        (received.backend, received.echoed.as_str()),
         (first, "after")
     );
     assert_eq!(socket.peer_name().unwrap(), web(v4(10)));

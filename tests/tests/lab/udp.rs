@@ -56,7 +56,7 @@ fn an_unconnected_socket_stays_with_one_backend() {
     assert_eq!(backends.len(), 1, "{backends:?}");
 }
 
-/// One socket asks `count` Services, all before it hears the first answer. Each has a
+/// One socket asks `count` Services, all before it reads the first answer. Each has a
 /// backend port of its own, so each answer can be told apart.
 fn one_socket_asks_many_services(count: u8) {
     let port_of = |host: u8| 9000 + u16::from(host);
@@ -82,21 +82,21 @@ fn one_socket_asks_many_services(count: u8) {
             let question = format!("{round}/{host}");
             socket.send_to(service_of(host), &question).unwrap();
         }
-        let mut heard = Vec::new();
+        let mut answered = Vec::new();
         for _ in 1..=count {
             let received = socket.receive().unwrap();
             let host: u8 = received
-                .heard
+                .echoed
                 .split('/')
                 .next_back()
                 .unwrap()
                 .parse()
                 .unwrap();
             assert_eq!(received.from, Some(service_of(host)), "{received:?}");
-            heard.push(host);
+            answered.push(host);
         }
-        heard.sort_unstable();
-        assert!(heard.into_iter().eq(1..=count));
+        answered.sort_unstable();
+        assert!(answered.into_iter().eq(1..=count));
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use svclb_tests::manifests::Service;
 use svclb_tests::{Failure, Kind, Peer, PeerSocket, SOON, Transport, wait_until};
 
-use super::scene::{Scene, TARGET, follows, v4, v6, web, web_service};
+use super::scene::{Scene, TARGET, finds_udp_sockets, v4, v6, web, web_service};
 
 /// A client as resolvers are: it stays connected, and connects again when it gets an error.
 struct Client<'a> {
@@ -33,7 +33,7 @@ impl<'a> Client<'a> {
     }
 
     /// Who answers; after an error, on a socket connected again. A destroyed socket has two
-    /// errors to tell: that it has no peer (EDESTADDRREQ), and why (ECONNABORTED).
+    /// pending errors: that it has no peer (EDESTADDRREQ), and why (ECONNABORTED).
     fn ask(&mut self) -> Result<String, Failure> {
         let mut answer = self.ask_once();
         for _ in 0..2 {
@@ -56,7 +56,7 @@ impl<'a> Client<'a> {
         assert!(found, "{last:?} and not {backend}");
     }
 
-    /// Waits until nobody answers, and the program is told so.
+    /// Waits until there is no answer and the socket returns an error.
     fn wait_for_error(&self) {
         let mut last = None;
         let found = wait_until(SOON, || {
@@ -80,8 +80,8 @@ fn only(backend: &str) -> Scene {
 }
 
 #[test]
-fn a_connected_socket_of_a_pod_or_the_host_follows_when_its_backend_is_replaced() {
-    if !follows() {
+fn a_connected_socket_of_a_pod_or_the_host_moves_when_its_backend_is_replaced() {
+    if !finds_udp_sockets() {
         return;
     }
     let scene = only("a");
@@ -98,8 +98,8 @@ fn a_connected_socket_of_a_pod_or_the_host_follows_when_its_backend_is_replaced(
 }
 
 #[test]
-fn a_mapped_socket_follows_too() {
-    if !follows() {
+fn a_mapped_socket_moves_too() {
+    if !finds_udp_sockets() {
         return;
     }
     let scene = only("a");
@@ -118,8 +118,8 @@ fn a_mapped_socket_follows_too() {
 }
 
 #[test]
-fn after_the_last_endpoint_a_connected_socket_is_told_and_later_comes_back() {
-    if !follows() {
+fn after_the_last_endpoint_a_connected_socket_gets_an_error_and_later_an_answer() {
+    if !finds_udp_sockets() {
         return;
     }
     let scene = only("a");
@@ -132,8 +132,8 @@ fn after_the_last_endpoint_a_connected_socket_is_told_and_later_comes_back() {
 }
 
 #[test]
-fn when_the_target_port_changes_a_connected_socket_follows() {
-    if !follows() {
+fn when_the_target_port_changes_a_connected_socket_is_destroyed() {
+    if !finds_udp_sockets() {
         return;
     }
     let scene = only("a");
@@ -143,17 +143,17 @@ fn when_the_target_port_changes_a_connected_socket_follows() {
     let moved = Service::new("web").at(v4(10)).udp(80, 9090);
     let objects = moved.with(&scene.endpoints_of(&["a"]));
     scene.manifests.put("web.yaml", &objects).unwrap();
-    let told = wait_until(SOON, || {
+    let reported = wait_until(SOON, || {
         client.ask().unwrap();
         client.errors > 0
     });
-    assert!(told, "it stays with the old port");
+    assert!(reported, "it stays with the old port");
     assert_eq!(client.ask().unwrap(), "a");
 }
 
 #[test]
-fn when_the_service_is_deleted_a_connected_socket_is_told() {
-    if !follows() {
+fn when_the_service_is_deleted_a_connected_socket_gets_an_error() {
+    if !finds_udp_sockets() {
         return;
     }
     let scene = only("a");
@@ -165,7 +165,7 @@ fn when_the_service_is_deleted_a_connected_socket_is_told() {
 
 #[test]
 fn sockets_whose_backend_stays_and_sockets_of_the_pod_itself_are_never_touched() {
-    if !follows() {
+    if !finds_udp_sockets() {
         return;
     }
     let scene = Scene::web();
@@ -191,7 +191,7 @@ fn sockets_whose_backend_stays_and_sockets_of_the_pod_itself_are_never_touched()
 
 #[test]
 fn a_terminating_endpoint_that_serves_keeps_its_connected_sockets() {
-    if !follows() {
+    if !finds_udp_sockets() {
         return;
     }
     let scene = Scene::new(|manifests, endpoints| {
@@ -229,7 +229,7 @@ fn a_terminating_endpoint_that_serves_keeps_its_connected_sockets() {
 
 #[test]
 fn a_restart_touches_no_socket_and_finds_what_went_meanwhile() {
-    if !follows() {
+    if !finds_udp_sockets() {
         return;
     }
     let mut scene = Scene::web();
@@ -256,8 +256,8 @@ fn a_restart_touches_no_socket_and_finds_what_went_meanwhile() {
 }
 
 #[test]
-fn with_internal_policy_local_a_connected_socket_follows_within_its_node() {
-    if !follows() {
+fn with_internal_policy_local_a_connected_socket_moves_within_its_node() {
+    if !finds_udp_sockets() {
         return;
     }
     let scene = Scene::web();
@@ -274,10 +274,10 @@ fn with_internal_policy_local_a_connected_socket_follows_within_its_node() {
                     .find(|pod| pod.name() == here)
                     .unwrap();
                 let ours = [pod.v4().to_string(), pod.v6().to_string()];
-                let is_here = ours.iter().any(|ip| endpoint["addresses"][0] == **ip);
-                if !is_here {
+                let is_local = ours.iter().any(|ip| endpoint["addresses"][0] == **ip);
+                if !is_local {
                     endpoint["nodeName"] = "elsewhere".into();
-                    // Whoever leaves this node ends: elsewhere it is another pod.
+                    // A pod that leaves this node ends: on the other node it is another pod.
                     endpoint["conditions"] =
                         serde_json::json!({ "ready": false, "serving": false });
                 }
@@ -295,7 +295,7 @@ fn with_internal_policy_local_a_connected_socket_follows_within_its_node() {
 
 #[test]
 fn a_socket_that_was_refused_reaches_the_first_endpoint_that_gets_ready() {
-    if !follows() {
+    if !finds_udp_sockets() {
         return;
     }
     let scene = only("a");
@@ -315,26 +315,26 @@ fn a_socket_that_was_refused_reaches_the_first_endpoint_that_gets_ready() {
                 errors: 0,
             };
             // Refused at once; before Linux 5.18 at the second send.
-            let told = client.socket.connect(client.to).is_err()
+            let reported = client.socket.connect(client.to).is_err()
                 || wait_until(SOON, || client.socket.send("hello?").is_err());
-            assert!(told, "nobody is told that there is no endpoint");
+            assert!(reported, "no error says that there is no endpoint");
             client
         };
-        // One program tries again and again; the other one only when it is told to.
-        let (mut eager, patient) = (refused(), refused());
+        // One program tries again and again; the other one only after an error.
+        let (mut eager, idle) = (refused(), refused());
         serve(&scene, &["c"]);
         let reached = wait_until(SOON, || {
             eager.socket.connect(to).is_ok() && eager.ask().is_ok_and(|name| name == "c")
         });
         assert!(reached, "{to}");
         let reached = wait_until(SOON, || {
-            match patient.socket.send("hello?") {
+            match idle.socket.send("hello?") {
                 Err(failure) if failure.errno == "EDESTADDRREQ" => {
-                    patient.socket.connect(to).unwrap();
+                    idle.socket.connect(to).unwrap();
                 }
                 _ => {}
             }
-            patient.ask_once().is_ok_and(|name| name == "c")
+            idle.ask_once().is_ok_and(|name| name == "c")
         });
         assert!(reached, "{to}, without trying");
     }

@@ -16,12 +16,12 @@ fn set_version(scene: &Scene, version: u8) {
     meta.update(&key, &value).unwrap();
 }
 
-/// Restarts the agent on maps of another version under load, and returns what it says of them.
+/// Restarts the agent on maps of another version under load, and returns its log line about them.
 fn takes_over(scene: &mut Scene, version: u8) -> String {
     replaced_under_load(scene, version, |scene| set_version(scene, version))
 }
 
-/// Replaces the agent under load, and returns what the next one says of a layout version.
+/// Replaces the agent under load, and returns the next one's log line about a layout version.
 fn replaced_under_load(scene: &mut Scene, version: u8, replace: impl FnOnce(&mut Scene)) -> String {
     let clients = [
         (&scene.client, Kind::new(Transport::Tcp), web(v4(10))),
@@ -44,10 +44,10 @@ fn replaced_under_load(scene: &mut Scene, version: u8, replace: impl FnOnce(&mut
             assert_eq!(tally.wrong_names, 0, "{tally:?}");
         }
     }
-    let told = scene
+    let reported = scene
         .agent
         .wait_for_line(&[&format!("layout version {version}")]);
-    told.unwrap_or_else(|| panic!("{:?}", scene.agent.log()))
+    reported.unwrap_or_else(|| panic!("{:?}", scene.agent.log()))
 }
 
 fn is_served(scene: &Scene) {
@@ -61,14 +61,14 @@ fn is_served(scene: &Scene) {
 #[test]
 fn maps_of_an_older_layout_are_replaced_and_no_connect_fails_meanwhile() {
     let mut scene = Scene::web();
-    let held = scene.node.pod("patient").unwrap();
+    let held = scene.node.pod("holder").unwrap();
     let socket = held.socket(Transport::Tcp, false).unwrap();
     socket.connect(web(v4(10))).unwrap();
-    let told = takes_over(&mut scene, 1);
-    assert!(told.contains("session affinity"), "{told}");
+    let reported = takes_over(&mut scene, 1);
+    assert!(reported.contains("session affinity"), "{reported}");
     is_served(&scene);
     socket.send("still there?").unwrap();
-    assert_eq!(socket.receive().unwrap().heard, "still there?");
+    assert_eq!(socket.receive().unwrap().echoed, "still there?");
     // Its memory has the same layout, and is shared.
     assert_eq!(socket.peer_name().unwrap(), web(v4(10)));
     // From then on it is like any other.
@@ -81,14 +81,14 @@ fn maps_of_an_older_layout_are_replaced_and_no_connect_fails_meanwhile() {
 #[test]
 fn a_downgrade_says_what_it_forgets_and_no_connect_fails_meanwhile() {
     let mut scene = Scene::web();
-    let told = takes_over(&mut scene, 9);
+    let reported = takes_over(&mut scene, 9);
     for words in [
         "of a newer svclb",
         "forgotten",
         "sockets",
         "flows from outside",
     ] {
-        assert!(told.contains(words), "{told}");
+        assert!(reported.contains(words), "{reported}");
     }
     is_served(&scene);
     assert_eq!(scene.agent.get(Agent::HEALTHZ, "/healthz").unwrap().0, 200);
@@ -119,19 +119,19 @@ fn a_binary_with_other_layouts_takes_over_and_gives_back_and_no_connect_fails_me
     held.connect(web(v4(10))).unwrap();
     let ours = size_of_frontends(&scene);
 
-    let told = replaced_under_load(&mut scene, 2, |scene| {
+    let reported = replaced_under_load(&mut scene, 2, |scene| {
         scene.agent.set_binary(next_binary().unwrap());
     });
-    assert!(told.contains("nothing is forgotten"), "{told}");
+    assert!(reported.contains("nothing is forgotten"), "{reported}");
     assert_eq!(size_of_frontends(&scene), ours + 16);
     held.send("still there?").unwrap();
-    assert_eq!(held.receive().unwrap().heard, "still there?");
+    assert_eq!(held.receive().unwrap().echoed, "still there?");
     assert_eq!(held.peer_name().unwrap(), web(v4(10)));
     // The ids that affinity is remembered by are the same.
     let tally = faithful.repeat(Transport::Tcp, web(v4(10)), 20).unwrap();
     assert_eq!(tally.answers.keys().next().cloned(), chosen, "{tally:?}");
     assert_eq!((tally.answers.len(), tally.failed()), (1, 0), "{tally:?}");
-    // And it follows what changes.
+    // And it makes changes.
     let one = web_service().with(&scene.endpoints_of(&["b"]));
     scene.manifests.put("web.yaml", &one).unwrap();
     scene.wait_for_answers(web(v4(10)), &["b"]);
@@ -139,12 +139,12 @@ fn a_binary_with_other_layouts_takes_over_and_gives_back_and_no_connect_fails_me
     scene.manifests.put("web.yaml", &all).unwrap();
     scene.wait_for_answers(web(v4(10)), &["a", "b", "c"]);
 
-    let told = replaced_under_load(&mut scene, 3, |scene| {
+    let reported = replaced_under_load(&mut scene, 3, |scene| {
         scene.agent.set_binary(svclb_binary().unwrap());
     });
-    assert!(told.contains("of a newer svclb"), "{told}");
+    assert!(reported.contains("of a newer svclb"), "{reported}");
     assert_eq!(size_of_frontends(&scene), ours);
     is_served(&scene);
     held.send("and now?").unwrap();
-    assert_eq!(held.receive().unwrap().heard, "and now?");
+    assert_eq!(held.receive().unwrap().echoed, "and now?");
 }

@@ -17,11 +17,11 @@ use crate::{process, setup, times, workspace};
 /// The release that was tried.
 const RELEASE: &str = "virtme-ng==1.42";
 
-/// A guest that says nothing for so long has hung: the slowest scenario takes two minutes under
+/// A guest that prints nothing for so long has hung: the slowest scenario takes two minutes under
 /// emulation.
 const SILENCE: Duration = Duration::from_secs(600);
 
-/// Begins a line that says what of the guest's script is over; shown with how long it took.
+/// Begins a line that names a step of the guest's script that is over; shown with its time.
 pub(super) const STEP: &str = "svclb-step: ";
 
 /// How long a kernel gets to boot under KVM before emulation is taken. It needs seconds.
@@ -199,7 +199,7 @@ impl Guest {
         }
     }
 
-    /// The state of its processes, for whoever has to find out why it hangs.
+    /// The state of its processes, to help find out why it hangs.
     fn processes(&self) -> String {
         let mut ps = process::foreign("ps");
         ps.args(["-o", "pid,stat,wchan:24,time,args", "-g"])

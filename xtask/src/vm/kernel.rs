@@ -203,7 +203,7 @@ fn configure(dir: &Path, place: &Place) -> Result<PathBuf> {
         format!("deb [signed-by={KEYRING}] {mirror} {} main\n", place.suite),
     )?;
     let config = dir.join("apt/apt.conf");
-    // Nobody signs the lists of a suite anew when its support has ended.
+    // The lists of a suite expire when its support has ended.
     fs::write(
         &config,
         format!(

@@ -56,7 +56,7 @@ const KNOWN: [(&str, Missing, &[&str]); 6] = [
         Missing::Since(7, 0),
         &["lab::udp::a_udp_lite_socket_counts_as_udp"],
     ),
-    // By which the agent finds the sockets that are to follow.
+    // By which the agent finds connected UDP sockets.
     (
         "BTF",
         Missing::WithoutBtf,
@@ -68,7 +68,7 @@ const KNOWN: [(&str, Missing, &[&str]); 6] = [
     ),
 ];
 
-/// Tells of what the scenarios lacked, by name.
+/// Prints what the scenarios lacked, by name.
 pub(super) fn judge(output: &str, kernel: &Kernel, hides_btf: bool) -> Result<()> {
     let mut lines: Vec<_> = output
         .lines()

@@ -2,7 +2,7 @@
 //! on another node, by svclb in tc and in XDP, and by rule sets such as kube-proxy's.
 //!
 //! Each way has a node of its own, all in one lab and in front of one backend. Rounds of all ways
-//! alternate in one run, and what is told is each way's median and its ratio to a node that forwards
+//! alternate in one run, and what is printed is each way's median and its ratio to a node that forwards
 //! and translates nothing: the backend asked by its own address. (Its answers do not come back by
 //! that node, which is the one thing in its favour.)
 
@@ -24,10 +24,10 @@ use svclb_tests::{
 
 use crate::rules::Rules;
 
-/// The port of the backend that answers, and one at which nobody does.
+/// The port at which the backend answers, and one at which it does not.
 const TARGET: u16 = 8080;
 const NODE_PORT: u16 = 30_080;
-/// Where datagrams are counted and nobody answers.
+/// Where datagrams are counted and not answered.
 const SINK: u16 = 9;
 
 #[derive(Parser)]
@@ -128,7 +128,7 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// The Service that is measured: what answers at its first port, and nobody at its second.
+/// The Service that is measured: its first port is answered, its second is not.
 fn service(backend: &Pod) -> Result<Vec<serde_json::Value>> {
     let service = Service::new("target")
         .at(Ipv4Addr::new(10, 97, 0, 1))
@@ -276,7 +276,7 @@ fn measure(args: &Args, services: u32) -> Result<Vec<Row>> {
     let mut rounds: Vec<Vec<Round>> = vec![Vec::new(); Way::ALL.len()];
     for number in 0..=args.rounds {
         for step in 0..Way::ALL.len() {
-            // Whoever is first in a round is so once only.
+            // Each is the first of a round once.
             let way = (step + number as usize) % Way::ALL.len();
             let round = bench.round(way, args)?;
             // The first one warms up: neighbours, caches.

@@ -9,7 +9,7 @@ use crate::stage::Stage;
 /// Leaves everything running and says how to use it.
 pub(crate) fn keep(screen: &mut Screen, stage: Stage) -> Result<()> {
     let svclb = svclb_binary()?;
-    let own = std::env::current_exe().context("cannot tell where the running binary is")?;
+    let own = std::env::current_exe().context("the path of the running binary is unknown")?;
     screen.chapter("The lab stays open. As root:");
     let lines = [
         ("# a client in the pod `client`", String::new()),

@@ -187,7 +187,7 @@ pub(crate) fn affinity(screen: &mut Screen, stage: &Stage) -> Result<()> {
     Ok(())
 }
 
-/// Nobody there: refused at once.
+/// No endpoint: refused at once.
 pub(crate) fn refusal(screen: &mut Screen, stage: &Stage) -> Result<()> {
     screen.chapter("no-endpoints has no endpoints: refused at once, no time-out");
     let to = at("10.96.5.1:80")?;

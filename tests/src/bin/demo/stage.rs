@@ -81,7 +81,7 @@ impl Stage {
         let to = "10.96.1.1:8080".parse().context("no address")?;
         match self.client.ask(Transport::Tcp, to) {
             Err(failure) if failure.errno == "EHOSTUNREACH" => {
-                screen.good("10.96.1.1:8080 is nobody's address again (EHOSTUNREACH)");
+                screen.good("10.96.1.1:8080 is unreachable again (EHOSTUNREACH)");
             }
             other => bail!("after the clean-up {to} should be unreachable, but: {other:?}"),
         }

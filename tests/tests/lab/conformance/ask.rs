@@ -49,10 +49,10 @@ pub(super) fn all_answer(
     );
 }
 
-/// Waits until somebody answers.
+/// Waits until there is an answer.
 pub(super) fn served(peer: &Peer, to: SocketAddr) {
     let served = wait_until(SOON, || peer.ask(TCP, to).is_ok());
-    assert!(served, "nobody answers at {to}");
+    assert!(served, "there is no answer at {to}");
 }
 
 /// Waits until connections are refused, and stay so for five.
@@ -64,19 +64,19 @@ pub(super) fn refused(peer: &Peer, to: SocketAddr) {
     }
 }
 
-/// Waits until nobody has an address. A host learns it at once, from its own routes; a pod
+/// Waits until an address is unreachable. A host learns it at once, from its own routes; a pod
 /// with the first SYN that is sent again, a second later.
 pub(super) fn unreachable(peer: &Peer, to: SocketAddr) {
     fails(peer, to, &["EHOSTUNREACH", "ENETUNREACH"]);
 }
 
-/// Waits until an address is somebody's, so that no pod has to learn that it isn't.
+/// Waits until an address is a Service's, so that no pod waits for it to be unreachable.
 pub(super) fn known(host: &Node, to: SocketAddr) {
     let known = wait_until(SOON, || {
         let unknown = |failure: &Failure| failure.errno.ends_with("UNREACH");
         !host.ask(TCP, to).as_ref().is_err_and(unknown)
     });
-    assert!(known, "{to} is still nobody's");
+    assert!(known, "{to} is still unreachable");
 }
 
 fn fails(peer: &Peer, to: SocketAddr, errors: &[&str]) {

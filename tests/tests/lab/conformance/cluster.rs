@@ -37,7 +37,7 @@ impl Cluster {
             .map(|number| lab.node(&format!("node{number}")).unwrap())
             .collect();
         let manifests = Manifests::new(lab.dir().join("manifests")).unwrap();
-        // It is refused before it is served: no pod waits for an address that nobody has yet.
+        // It is refused before it is served: no pod waits for an address that is unreachable yet.
         let empty = [web_service().object()];
         manifests.put("cluster.yaml", &empty).unwrap();
         let members = nodes

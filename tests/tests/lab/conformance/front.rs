@@ -153,14 +153,14 @@ impl Front {
     }
 
     /// The client outside, a pod of each node, and each node's host.
-    pub(super) fn everybody(&self) -> Vec<&Peer> {
-        let mut everybody: Vec<&Peer> = vec![&self.client];
-        everybody.extend(self.pods.iter().map(|pod| -> &Peer { pod }));
-        everybody.extend(self.nodes.iter().map(|node| -> &Peer { node }));
-        everybody
+    pub(super) fn all_clients(&self) -> Vec<&Peer> {
+        let mut all_clients: Vec<&Peer> = vec![&self.client];
+        all_clients.extend(self.pods.iter().map(|pod| -> &Peer { pod }));
+        all_clients.extend(self.nodes.iter().map(|node| -> &Peer { node }));
+        all_clients
     }
 
-    /// Sets from which ports everybody asks from now on.
+    /// Sets the source ports of all clients from now on.
     pub(super) fn asks_from(&self, ports: &RangeInclusive<u16>) {
         self.client.asks_from(ports).unwrap();
         for pod in &self.pods {
@@ -171,10 +171,10 @@ impl Front {
         }
     }
 
-    /// Waits until everybody is answered by exactly these, at each address.
+    /// Waits until exactly these answer every client, at each address.
     pub(super) fn is_given(&self, addresses: &[SocketAddr], backends: &[&str]) {
         for to in addresses {
-            for peer in self.everybody() {
+            for peer in self.all_clients() {
                 for kind in KINDS {
                     given(peer, kind, *to, backends);
                 }
@@ -182,10 +182,10 @@ impl Front {
         }
     }
 
-    /// Waits until everybody is refused, at each address.
+    /// Waits until every client is refused, at each address.
     pub(super) fn is_refused(&self, addresses: &[SocketAddr]) {
         for to in addresses {
-            for peer in self.everybody() {
+            for peer in self.all_clients() {
                 for kind in [KINDS[0], KINDS[1]] {
                     refuses(peer, kind, *to);
                 }

@@ -29,14 +29,14 @@ fn changes(kind: Kind) {
     let front = Front::new(&of(kind, 80), &BOTH);
     let serves = |addresses: &[SocketAddr]| {
         for to in addresses {
-            for peer in front.everybody() {
+            for peer in front.all_clients() {
                 given(peer, kind, *to, &BOTH);
             }
         }
     };
     let refuses = |addresses: &[SocketAddr]| {
         for to in addresses {
-            for peer in front.everybody() {
+            for peer in front.all_clients() {
                 refuses(peer, kind, *to);
             }
         }

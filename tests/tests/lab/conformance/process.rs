@@ -82,8 +82,8 @@ fn should_recreate_its_programs_if_they_are_detached() {
     for link in links {
         detach_link(&link.unwrap().path()).unwrap();
     }
-    let told = scene.agent.wait_for_line(&["programs were detached"]);
-    assert!(told.is_some(), "{:#?}", scene.agent.log());
+    let reported = scene.agent.wait_for_line(&["programs were detached"]);
+    assert!(reported.is_some(), "{:#?}", scene.agent.log());
     scene.wait_for_answers(web(v4(10)), &["a", "b", "c"]);
     // An audit between two of the detachments has mended the first ones only.
     let named = wait_until(SOON, || {
@@ -112,22 +112,22 @@ fn should_work_after_restarting_apiserver() {
     scene.wait_for_answers(web(v4(10)), &["a", "b"]);
 
     server.stop();
-    let told = agent.wait_for_line(&["cannot watch"]);
-    assert!(told.is_some(), "{:#?}", agent.log());
+    let reported = agent.wait_for_line(&["cannot watch"]);
+    assert!(reported.is_some(), "{:#?}", agent.log());
     assert_eq!(scene.answering(web(v4(10))), ["a", "b"]);
-    // What changes while nobody can be asked is made up for afterwards.
+    // Changes while the API server is away are made up for afterwards.
     server.put(objects(&["b", "c"]));
     server.resume().unwrap();
     // The agent asks again after a delay that grows to half a minute.
-    let follows = |backends: &[&str]| {
-        let followed = wait_until(Duration::from_secs(60), || {
+    let is_given = |backends: &[&str]| {
+        let settled = wait_until(Duration::from_secs(60), || {
             scene.answering(web(v4(10))) == backends
         });
-        assert!(followed, "{backends:?}: {:#?}", agent.log());
+        assert!(settled, "{backends:?}: {:#?}", agent.log());
     };
-    follows(&["b", "c"]);
+    is_given(&["b", "c"]);
     server.put(objects(&["a"]));
-    follows(&["a"]);
+    is_given(&["a"]);
     assert_eq!(
         agent.warnings().len(),
         3,

@@ -92,7 +92,7 @@ fn should_preserve_udp_traffic_when_initial_unready_endpoints_get_ready() {
     let socket = scene.client.socket(UNCONNECTED, false).unwrap();
     for _ in 0..3 {
         // Refused where the kernel can say so, and lost where not.
-        drop(socket.send_to(web(v4(10)), "anybody?"));
+        drop(socket.send_to(web(v4(10)), "hello?"));
     }
     let port = socket.local_name().unwrap().port();
     with_endpoints(&scene, "Cluster", &[endpoint(&scene, 0)]);
@@ -110,7 +110,7 @@ fn a_socket_hears_again_of_a_service_that_had_no_endpoint_for_a_while() {
         .put("web.yaml", &[one_family().object()])
         .unwrap();
     let silent = wait_until(SOON, || {
-        let sent = socket.send_to(web(v4(10)), "anybody?");
+        let sent = socket.send_to(web(v4(10)), "hello?");
         sent.is_err() || socket.receive().is_err()
     });
     assert!(silent, "{}", json!(scene.agent.log()));

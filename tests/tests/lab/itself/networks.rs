@@ -61,7 +61,7 @@ fn pods_are_seen_outside_by_their_nodes_address_where_it_masquerades_and_by_thei
     }
 }
 
-/// Lets all pods and hosts of three nodes ask each other, and tells which devices the
+/// Lets all pods and hosts of three nodes ask each other, and returns which devices the
 /// first node has. Its host is seen by the others' pods by one of two addresses.
 fn meet(network: PodNetwork, first_host: [&str; 2]) -> String {
     let _turn = turn();
@@ -129,7 +129,7 @@ fn carries_much(client: &Peer, to: SocketAddr) {
         let socket = client.socket(transport, to.is_ipv6()).unwrap();
         socket.connect(to).unwrap();
         socket.send(&"x".repeat(length)).unwrap();
-        assert_eq!(socket.receive().unwrap().heard.len(), length);
+        assert_eq!(socket.receive().unwrap().echoed.len(), length);
     }
 }
 

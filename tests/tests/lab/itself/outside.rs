@@ -162,7 +162,7 @@ fn the_far_end_of_an_uplink_polls_so_that_it_takes_what_an_xdp_program_sends() {
 }
 
 #[test]
-fn a_node_judges_sources_as_it_was_told() {
+fn a_node_checks_sources_as_its_rp_filter_is_set() {
     let _turn = turn();
     let lab = Lab::new("sources").unwrap();
     let outside = lab.outside(PodNetwork::Bridged).unwrap();
@@ -207,7 +207,7 @@ fn nothing_is_left_of_an_outside_after_a_panic() {
     }
 }
 
-/// Sockets that take an answer from anybody: a server at every address of a node answers
+/// Sockets that take an answer from any address: a server at every address of a node answers
 /// over UDP from the one that is next to the client, whichever was asked.
 pub(super) const UDP: Kind = Kind::new(Transport::Udp).unconnected();
 

@@ -87,7 +87,7 @@ pub(crate) fn conditions() -> Vec<Vec<Endpoint>> {
         vec![gone("a1"), gone("a2")],
         vec![gone("a1"), going("a2"), unready("b2")],
         vec![unready_serving("a1"), unready_serving("a2")],
-        // What is not said counts as ready, serving, not going.
+        // A condition that is missing counts as ready, serving, not terminating.
         vec![unspoken("a1"), unspoken("a2")],
         vec![going_unspoken("a1"), going_unspoken("a2")],
         vec![nowhere("a1"), ready("b2")],
@@ -108,7 +108,7 @@ pub(crate) fn places() -> Vec<Vec<Endpoint>> {
         vec![going("a1"), going("b1")],
         vec![going("a1"), ready("a2")],
         vec![unready("a1"), unready("a2")],
-        // Whose node nobody says is no node's own, and reached all the same.
+        // An endpoint without a node is local to none, and reached all the same.
         vec![nowhere("a1"), ready("b2")],
     ]
 }
@@ -137,7 +137,7 @@ pub(crate) fn hints() -> Vec<Vec<Endpoint>> {
         ],
         // One without a hint, and no hint counts.
         vec![east("a1"), west("a2"), ready("b2")],
-        // Nobody's zone; only one node's zone.
+        // A zone of no node; the zone of one node only.
         vec![north("a1"), north("a2")],
         vec![east("a1"), east("a2"), north("b2")],
         vec![

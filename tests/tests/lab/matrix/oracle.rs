@@ -37,7 +37,7 @@ pub(crate) struct Place {
 /// What becomes of a client's connections.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Verdict {
-    /// Each of these answers some of them, and nobody else any.
+    /// Each of these answers some of them, and no other backend any.
     Answers(BTreeSet<String>),
     /// ECONNREFUSED, all of them.
     Refused,
@@ -45,20 +45,20 @@ pub(crate) enum Verdict {
     NoAnswer,
 }
 
-/// The verdict on a client; `hears_refusals` is whether its socket can be told of one.
+/// The verdict on a client; `hears_refusals` is whether its socket can get one.
 pub(crate) fn verdict(
     endpoints: &[Endpoint],
     policy: Policy,
     client: Place,
-    hears_refusals: bool,
+    sees_refusals: bool,
 ) -> Verdict {
     let names = chosen(endpoints, policy, client);
     if !names.is_empty() {
         return Verdict::Answers(names);
     }
     // Also under the policy Local while others have endpoints: kube-proxy would drop, but a
-    // socket that can be told at once should be.
-    if hears_refusals {
+    // socket that can get the refusal at once should.
+    if sees_refusals {
         Verdict::Refused
     } else {
         Verdict::NoAnswer
@@ -73,7 +73,7 @@ pub(crate) fn outward_verdict(
     policy: Policy,
     place: Place,
     inside: bool,
-    hears_refusals: bool,
+    sees_refusals: bool,
 ) -> Verdict {
     let anybody = chosen(endpoints, Policy::Cluster, place);
     let names = match policy {
@@ -83,8 +83,9 @@ pub(crate) fn outward_verdict(
     if !names.is_empty() {
         return Verdict::Answers(names);
     }
-    // While another node could serve, nobody is told: a balancer finds that node by waiting.
-    if anybody.is_empty() && hears_refusals {
+    // While another node could serve, packets are dropped: a load balancer's health check finds that
+    // node.
+    if anybody.is_empty() && sees_refusals {
         Verdict::Refused
     } else {
         Verdict::NoAnswer

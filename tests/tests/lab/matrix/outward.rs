@@ -15,7 +15,7 @@ use super::cases::{self, NODE1, NODE2};
 use super::objects;
 use super::oracle::{Endpoint, Place, Policy, Verdict, outward_verdict};
 use super::rows::{Row, SOCKETS, meet};
-use super::{judge, told};
+use super::{described, judge};
 use crate::lab::outside::ways;
 use crate::lab::scene::{TARGET, Turn, agent_refuses_by_errno, alone, kernel, v4, v6, web};
 
@@ -293,13 +293,13 @@ impl World {
             for at in self.addresses(client, asked) {
                 for (socket, v6, kind) in SOCKETS {
                     let to: SocketAddr = (at.ips[usize::from(v6)], at.port).into();
-                    let hears = kind.connected || at.is_at_socket && by_errno;
+                    let sees_refusals = kind.connected || at.is_at_socket && by_errno;
                     let expected = outward_verdict(
                         &asked.endpoints,
                         asked.policy,
                         at.place,
                         at.is_at_socket,
-                        hears,
+                        sees_refusals,
                     );
                     if expected == Verdict::NoAnswer && takes_long(socket, v6, kind) {
                         continue;
@@ -309,7 +309,7 @@ impl World {
                         client: client.name.clone(),
                         frontend: format!("{} {to}", at.name),
                         policy: format!("{:?}", asked.policy),
-                        endpoints: told(&asked.endpoints),
+                        endpoints: described(&asked.endpoints),
                         socket,
                         expected,
                         got,

@@ -107,7 +107,7 @@ fn many(
         seen.extend(tally.answers.keys().cloned());
         let strange = refusals != tally.failed() || tally.wrong_names > 0;
         if strange || refused && !seen.is_empty() {
-            return Err(told(&tally));
+            return Err(described(&tally));
         }
         if refused || seen.is_superset(wanted) {
             break;
@@ -120,10 +120,10 @@ fn many(
     })
 }
 
-/// What a connected socket hears first, in whichever call. Before Linux 5.18 a refusal
+/// The first reply to a connected socket, in whichever call. Before Linux 5.18 a refusal
 /// comes after `connect`, and until then the socket has no peer's name to ask for.
 fn first_word(peer: &Peer, kind: Kind, to: SocketAddr) -> Result<Verdict, Failure> {
-    let heard = || {
+    let reply = || {
         let socket = peer.socket(kind, to.is_ipv6())?;
         socket.connect(to)?;
         socket.send("hello")?;
@@ -131,7 +131,7 @@ fn first_word(peer: &Peer, kind: Kind, to: SocketAddr) -> Result<Verdict, Failur
     };
     let mut seen = BTreeSet::new();
     for _ in 0..BATCH {
-        match heard() {
+        match reply() {
             Err(failure) if failure.errno == "ECONNREFUSED" => {}
             Err(failure) => return Err(failure),
             Ok(received) => drop(seen.insert(received.backend)),
@@ -148,11 +148,11 @@ fn first_word(peer: &Peer, kind: Kind, to: SocketAddr) -> Result<Verdict, Failur
 /// Waiting for nothing would take seconds, a hundred times.
 fn silence(peer: &Peer, kind: Kind, to: SocketAddr, known: SocketAddr) -> Result<Verdict, Failure> {
     let socket = peer.socket(kind, to.is_ipv6())?;
-    socket.send_to(to, "nobody")?;
+    socket.send_to(to, "unanswered")?;
     sleep(Duration::from_millis(5));
     socket.send_to(known, "known")?;
     let received = socket.receive()?;
-    Ok(if received.heard == "known" {
+    Ok(if received.echoed == "known" {
         Verdict::NoAnswer
     } else {
         Verdict::Answers([received.backend].into())
@@ -168,16 +168,16 @@ fn loss(peer: &Peer, kind: Kind, to: SocketAddr) -> Result<Verdict, String> {
     }
 }
 
-fn told(tally: &Tally) -> String {
+fn described(tally: &Tally) -> String {
     let Tally {
         answers, failures, ..
     } = tally;
     let counts = answers.iter().chain(failures);
-    let mut told: Vec<String> = counts.map(|(what, n)| format!("{n} × {what}")).collect();
+    let mut described: Vec<String> = counts.map(|(what, n)| format!("{n} × {what}")).collect();
     if tally.wrong_names > 0 {
-        told.push(format!("{} × a wrong name", tally.wrong_names));
+        described.push(format!("{} × a wrong name", tally.wrong_names));
     }
-    told.join(", ")
+    described.join(", ")
 }
 
 impl fmt::Display for Row {

@@ -15,7 +15,7 @@ const ALL: [&str; 3] = ["a", "b", "c"];
 /// Those of the node that the load balancer chooses.
 const LOCAL: [&str; 2] = ["a", "c"];
 
-/// From where everybody asks before affinity is switched on again, and afterwards.
+/// The client ports before affinity is switched on again, and afterwards.
 const OLD_PORTS: RangeInclusive<u16> = 32_768..=45_999;
 const NEW_PORTS: RangeInclusive<u16> = 46_000..=60_999;
 
@@ -48,7 +48,7 @@ fn switches(service: &Service, addresses: impl FnOnce(&Front) -> Vec<SocketAddr>
     let addresses = addresses(&front);
     let all_stay = || {
         for to in &addresses {
-            for peer in front.everybody() {
+            for peer in front.all_clients() {
                 stays(peer, *to);
             }
         }
@@ -68,11 +68,11 @@ fn switches(service: &Service, addresses: impl FnOnce(&Front) -> Vec<SocketAddr>
     all_stay();
 }
 
-/// With new nodes, everybody stays from the very first connection on.
+/// With new nodes, every client stays from the very first connection on.
 fn works(service: &Service, addresses: impl FnOnce(&Front) -> Vec<SocketAddr>, names: &[&str]) {
     let front = Front::new(&service.clone().sticky(100), &ALL);
     for to in addresses(&front) {
-        for peer in front.everybody() {
+        for peer in front.all_clients() {
             for kind in KINDS {
                 let tally = peer.repeat(kind, to, 15).unwrap();
                 let one = (tally.answers.len(), tally.failed()) == (1, 0);

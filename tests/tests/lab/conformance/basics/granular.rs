@@ -86,12 +86,12 @@ fn should_be_able_to_handle_large_requests_http_and_udp() {
             let socket = scene.client.socket(kind, to.is_ipv6()).unwrap();
             socket.connect(to).unwrap();
             socket.send(&text).unwrap();
-            assert_eq!(socket.receive().unwrap().heard, text);
+            assert_eq!(socket.receive().unwrap().echoed, text);
         }
         let socket = scene.client.socket(UNCONNECTED, to.is_ipv6()).unwrap();
         socket.send_to(to, &text).unwrap();
         let received = socket.receive().unwrap();
-        assert_eq!((received.heard, received.from), (text.clone(), Some(to)));
+        assert_eq!((received.echoed, received.from), (text.clone(), Some(to)));
     }
 }
 

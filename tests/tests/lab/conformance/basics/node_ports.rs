@@ -65,7 +65,7 @@ fn echoes(peer: &Peer, kind: Kind, to: SocketAddr, text: &str) -> Result<bool, F
         socket.send_to(to, text)?;
     }
     let received = socket.receive()?;
-    Ok(received.heard == text && received.from.is_none_or(|from| from == to))
+    Ok(received.echoed == text && received.from.is_none_or(|from| from == to))
 }
 
 #[test]
@@ -76,7 +76,7 @@ fn should_be_able_to_handle_large_requests_through_node_port_http_and_udp() {
     });
     let text = "x".repeat(2000);
     for to in front.everywhere(NODE_PORT) {
-        for peer in front.everybody() {
+        for peer in front.all_clients() {
             for kind in KINDS {
                 given(peer, kind, to, &["a"]);
                 for _ in 0..3 {
@@ -96,13 +96,13 @@ fn should_be_able_to_handle_large_requests_through_node_port_by_a_tunnel_of_smal
     });
     let text = "x".repeat(2000);
     for to in front.everywhere(NODE_PORT) {
-        for peer in front.everybody() {
+        for peer in front.all_clients() {
             for kind in KINDS {
                 given(peer, kind, to, &["a"]);
-                // The first may be lost, as upstream's test has it: its sender is told how long
+                // The first may be lost, as upstream's test has it: its sender learns how long
                 // a packet may be. From then on none is.
-                let told = wait_until(SOON, || echoes(peer, kind, to, &text) == Ok(true));
-                assert!(told, "{kind:?} to {to}");
+                let reported = wait_until(SOON, || echoes(peer, kind, to, &text) == Ok(true));
+                assert!(reported, "{kind:?} to {to}");
                 for _ in 0..3 {
                     assert_eq!(echoes(peer, kind, to, &text), Ok(true), "{kind:?} to {to}");
                 }

@@ -121,7 +121,7 @@ fn should_support_named_target_ports_that_resolve_to_different_ports_on_differen
     };
     put(9002);
     answered_by(&scene.client, TCP, web(v4(10)), &["a", "b"]);
-    // Nobody is at the new port yet: that it is refused shows that it is the new one.
+    // Nothing listens at the new port yet: a refusal shows that it is the new one.
     put(9003);
     let moved = wait_until(SOON, || {
         let tally = scene.client.repeat(TCP, web(v4(10)), 40).unwrap();

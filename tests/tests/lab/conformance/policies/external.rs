@@ -16,8 +16,8 @@ fn seen(peer: &Peer, to: SocketAddr) -> IpAddr {
     peer.ask(TCP, to).unwrap().client.ip()
 }
 
-/// Waits until the nodes say this at the health check's port, to somebody outside.
-fn says(front: &Front, wanted: &[&str]) {
+/// Waits until the nodes reply with this at the health check's port, to a client outside.
+fn health_is(front: &Front, wanted: &[&str]) {
     for (node, wanted) in wanted.iter().enumerate() {
         for at in front.at(node, HEALTH) {
             let mut last = String::new();
@@ -28,7 +28,7 @@ fn says(front: &Front, wanted: &[&str]) {
                 };
                 last == *wanted
             });
-            assert!(settled, "{at} says {last} and not {wanted}");
+            assert!(settled, "{at} health_is {last} and not {wanted}");
         }
     }
 }
@@ -71,7 +71,7 @@ fn should_implement_node_port_and_health_check_node_port_correctly_when_external
  {
     let front = Front::of(3, |front| put(front, "Local", &front.endpoints(&["a"])));
     let local = || {
-        says(&front, &["200", "503", "503"]);
+        health_is(&front, &["200", "503", "503"]);
         for to in front.at(0, NODE_PORT) {
             given(&front.client, TCP, to, &["a"]);
             given(&front.pods[2], TCP, to, &["a"]);
@@ -89,7 +89,7 @@ fn should_implement_node_port_and_health_check_node_port_correctly_when_external
     };
     local();
     put(&front, "Cluster", &front.endpoints(&["a"]));
-    says(&front, &["ECONNREFUSED"; 3]);
+    health_is(&front, &["ECONNREFUSED"; 3]);
     for to in front.everywhere(NODE_PORT) {
         given(&front.client, TCP, to, &["a"]);
         given(&front.pods[2], TCP, to, &["a"]);
@@ -101,9 +101,9 @@ fn should_implement_node_port_and_health_check_node_port_correctly_when_external
 #[test]
 fn should_fail_health_check_node_port_if_there_are_only_terminating_endpoints() {
     let front = Front::of(2, |front| put(front, "Local", &front.endpoints(&["a"])));
-    says(&front, &["200", "503"]);
+    health_is(&front, &["200", "503"]);
     put(&front, "Local", &terminating(&front, "a"));
-    says(&front, &["503", "503"]);
+    health_is(&front, &["503", "503"]);
     for to in front.at(0, NODE_PORT) {
         for kind in KINDS {
             given(&front.client, kind, to, &["a"]);
@@ -135,7 +135,7 @@ fn should_fallback_to_local_terminating_endpoints_external_traffic_policy_local(
     front.put_as(service.object(), &service, &endpoints);
     for to in front.at(0, NODE_PORT) {
         for kind in KINDS {
-            for peer in front.everybody() {
+            for peer in front.all_clients() {
                 given(peer, kind, to, &["a"]);
             }
         }
@@ -150,7 +150,7 @@ fn should_fallback_to_local_terminating_endpoints_external_traffic_policy_local(
 #[test]
 fn should_work_for_type_load_balancer() {
     let front = Front::of(2, |front| put(front, "Local", &front.endpoints(&["a"])));
-    says(&front, &["200", "503"]);
+    health_is(&front, &["200", "503"]);
     for to in balancer() {
         for kind in KINDS {
             given(&front.client, kind, to, &["a"]);
@@ -159,7 +159,7 @@ fn should_work_for_type_load_balancer() {
     }
     // Without the policy the port closes, and the other node passes it on.
     put(&front, "Cluster", &front.endpoints(&["a"]));
-    says(&front, &["ECONNREFUSED"; 2]);
+    health_is(&front, &["ECONNREFUSED"; 2]);
     front.balance_to(1);
     for to in balancer() {
         given(&front.client, TCP, to, &["a"]);
@@ -171,7 +171,7 @@ fn should_only_target_nodes_with_endpoints() {
     let front = Front::of(2, |front| put(front, "Local", &front.endpoints(&["a"])));
     for (node, name, health) in [(0, "a", ["200", "503"]), (1, "b", ["503", "200"])] {
         put(&front, "Local", &front.endpoints(&[name]));
-        says(&front, &health);
+        health_is(&front, &health);
         front.balance_to(node);
         for to in balancer() {
             for kind in KINDS {
@@ -188,7 +188,7 @@ fn should_target_all_nodes_with_endpoints() {
     let front = Front::of(2, |front| {
         put(front, "Local", &front.endpoints(&["a", "b"]))
     });
-    says(&front, &["200", "200"]);
+    health_is(&front, &["200", "200"]);
     for (node, name) in [(0, "a"), (1, "b")] {
         front.balance_to(node);
         for to in balancer() {
@@ -204,7 +204,7 @@ fn should_target_all_nodes_with_endpoints() {
 fn should_work_from_pods() {
     let front = Front::of(2, |front| put(front, "Local", &front.endpoints(&["a"])));
     for to in balancer() {
-        for peer in front.everybody() {
+        for peer in front.all_clients() {
             for kind in KINDS {
                 given(peer, kind, to, &["a"]);
             }
@@ -212,7 +212,7 @@ fn should_work_from_pods() {
         assert_eq!(seen(&front.pods[1], to), front.pods[1].ip_like(to.ip()));
     }
     put(&front, "Local", &[]);
-    for peer in front.everybody() {
+    for peer in front.all_clients() {
         refuses(peer, TCP, balancer()[0]);
     }
 }

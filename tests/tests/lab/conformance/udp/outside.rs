@@ -1,4 +1,4 @@
-//! The same through node ports and load balancers, for everybody.
+//! The same through node ports and load balancers, for clients inside and outside.
 
 use std::net::SocketAddr;
 
@@ -10,10 +10,10 @@ use super::super::ask::UNCONNECTED;
 use super::super::front::{Front, NODE_PORT, balanced, balancer, node_port};
 use super::reaches;
 
-/// A socket of everybody's for each address.
+/// A socket of each client for each address.
 fn sockets<'a>(front: &'a Front, addresses: &[SocketAddr]) -> Vec<(PeerSocket<'a>, SocketAddr)> {
     let mut sockets = Vec::new();
-    for peer in front.everybody() {
+    for peer in front.all_clients() {
         for to in addresses {
             sockets.push((peer.socket(UNCONNECTED, to.is_ipv6()).unwrap(), *to));
         }
@@ -21,7 +21,7 @@ fn sockets<'a>(front: &'a Front, addresses: &[SocketAddr]) -> Vec<(PeerSocket<'a
     sockets
 }
 
-/// Backends come and go one after the other; everybody uses one socket throughout.
+/// Backends come and go one after the other; each client uses one socket throughout.
 fn cycles(service: &Service, addresses: impl FnOnce(&Front) -> Vec<SocketAddr>, names: &[&str]) {
     let front = Front::new(service, &[]);
     let sockets = sockets(&front, &addresses(&front));
@@ -72,10 +72,10 @@ fn should_be_able_to_cleanup_conntrack_entries_when_udp_service_target_port_chan
     let service = Service::new("web").at(v4(10)).at(v6(0x10));
     let service = service.udp(80, MOVED).node_ports(NODE_PORT - 80);
     front.put(&service, &["a"]);
-    // Nobody listens there yet: that is how the change shows.
+    // Nothing listens there yet: that is how the change shows.
     for (socket, to) in &sockets {
         let silent = wait_until(SOON, || {
-            socket.send_to(*to, "anybody?").is_err() || socket.receive().is_err()
+            socket.send_to(*to, "hello?").is_err() || socket.receive().is_err()
         });
         assert!(silent, "{to} still leads to the old port");
     }
