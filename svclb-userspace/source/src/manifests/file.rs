@@ -46,7 +46,7 @@ pub(crate) struct ReadDocument {
     pub(crate) state: DocumentState,
     /// The objects in it; none if its text is that of a document that was read before.
     pub(crate) objects: Vec<Object>,
-    /// The text is no YAML or JSON at all.
+    /// The text cannot be read, and it is not known which objects it had.
     pub(crate) broken: bool,
 }
 
@@ -174,8 +174,9 @@ impl Reader {
         match document::parse(text, json) {
             Ok(document) => self.convert(document, &place, &mut objects, &mut state.problems),
             Err(error) => {
-                // Is it the text, or what it says?
-                match head(text, json) {
+                // An object of wrong types stays as it was. If the text is broken, or has several
+                // objects, it is not known which ones, and those of the whole file stay.
+                match head(text, json).filter(|head| !has_several_objects(head)) {
                     Some(head) => {
                         let object = describe(&head, &place);
                         state
@@ -294,6 +295,11 @@ fn head(text: &str, json: bool) -> Option<Head> {
         return serde_json::from_str(text).ok();
     }
     serde_saphyr::from_str(text).ok()
+}
+
+/// Endpoints become a slice for each subset and family.
+fn has_several_objects(head: &Head) -> bool {
+    head.kind == "Endpoints" || head.kind.ends_with("List")
 }
 
 fn describe(head: &Head, place: &str) -> String {

@@ -320,3 +320,25 @@ fn a_folder_that_was_away_and_comes_back_with_less_takes_effect() {
     folder.write("b.yaml", &service("b", 2));
     assert_eq!(folder.scan(), events(&[("default/a", None)]));
 }
+
+#[test]
+fn a_list_or_endpoints_with_a_wrong_type_stays_as_it_was() {
+    let list = |port: &str| {
+        format!(
+            "apiVersion: v1\nkind: List\nitems:\n- apiVersion: v1\n  kind: Service\n  metadata: {{name: c}}\n  spec: {{clusterIP: 10.96.0.3, ports: [{{port: {port}}}]}}\n"
+        )
+    };
+    let endpoints = |port: &str| {
+        format!(
+            "apiVersion: v1\nkind: Endpoints\nmetadata: {{name: c}}\nsubsets: [{{addresses: [{{ip: 10.0.0.1}}], ports: [{{port: {port}}}]}}]\n"
+        )
+    };
+    let mut folder = Scanned::new(&[("list.yaml", &list("3")), ("end.yaml", &endpoints("4"))]);
+    assert_eq!(folder.scan().len(), 2);
+    folder.write("list.yaml", &list("three"));
+    folder.write("end.yaml", &endpoints("four"));
+    assert_eq!(folder.scan(), events(&[]));
+    assert_eq!(folder.status.problems(), 2);
+    folder.write("list.yaml", &list("5"));
+    assert_eq!(folder.scan(), events(&[("default/c", Some(5))]));
+}
