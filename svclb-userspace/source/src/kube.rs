@@ -18,7 +18,8 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::runtime::watcher;
 use kube::{Api, Client, Config};
-use svclb_core::model::{Event, Object};
+use svclb_core::error_chain::error_chain;
+use svclb_core::model::{Event, Object, ObjectKey};
 use tokio::sync::mpsc::{Receiver, Sender};
 
 use crate::convert::{self, SELECTOR};
@@ -38,7 +39,8 @@ pub struct KubeOptions {
     pub apiserver: Option<String>,
     /// `metadata.name` of this node's Node.
     pub node_name: Arc<str>,
-    /// Whether something is served already: then an empty first list is suspicious, too.
+    /// Whether something is served already: then an empty first list is suspicious, too, and the
+    /// first lists are quorum reads.
     pub serves: bool,
     /// For how long the API server has to confirm a suspicious list.
     pub guard_timeouts: GuardTimeouts,
@@ -58,7 +60,7 @@ pub async fn kubernetes(
 ) -> Result<(), SourceError> {
     let config = config(&options).await?;
     let client = Client::try_from(config).map_err(|error| SourceError::Config {
-        reason: error.to_string(),
+        reason: error_chain(&error),
     })?;
     let closed = tx.clone();
     let shared = Shared::new(
@@ -76,6 +78,7 @@ pub async fn kubernetes(
             name: "Services",
             bit: 1,
             is_never_empty: true,
+            key: ObjectKey::Service,
             convert: |from, names, problems| {
                 convert::service(from, names, problems).map(Object::Service)
             },
@@ -89,6 +92,7 @@ pub async fn kubernetes(
             name: "EndpointSlices",
             bit: 2,
             is_never_empty: true,
+            key: ObjectKey::EndpointSlice,
             convert: |from, names, problems| {
                 convert::endpoint_slice(from, names, problems).map(Object::EndpointSlice)
             },
@@ -102,6 +106,7 @@ pub async fn kubernetes(
             name: "this Node",
             bit: 4,
             is_never_empty: false,
+            key: |_| ObjectKey::Node,
             convert: |from, names, problems| convert::node(from, names, problems).map(Object::Node),
         },
         &shared,
@@ -115,8 +120,8 @@ pub async fn kubernetes(
 }
 
 async fn config(options: &KubeOptions) -> Result<Config, SourceError> {
-    let unusable = |error: &dyn ToString| SourceError::Config {
-        reason: error.to_string(),
+    let unusable = |error: &dyn std::error::Error| SourceError::Config {
+        reason: error_chain(error),
     };
     let mut config = match &options.kubeconfig {
         Some(path) => {

@@ -11,7 +11,6 @@ use crate::status::Status;
 #[derive(Debug)]
 pub(crate) struct Problems {
     standing: BTreeMap<String, BTreeSet<String>>,
-    count: usize,
     status: Status,
     log_once: LogOnce,
     since: Instant,
@@ -21,7 +20,6 @@ impl Problems {
     pub(crate) fn new(status: Status) -> Self {
         Self {
             standing: BTreeMap::new(),
-            count: 0,
             status,
             log_once: LogOnce::default(),
             since: Instant::now(),
@@ -45,10 +43,18 @@ impl Problems {
                 tracing::info!("{line}");
             }
         }
-        self.count = self.count + new.len() - old.len();
+        self.status.replace_problems(old.len(), new.len());
         if !new.is_empty() {
             self.standing.insert(place.to_owned(), new);
         }
-        self.status.set_problems(self.count);
+    }
+
+    /// Ends the problems of the places that are not to be kept.
+    pub(crate) fn retain(&mut self, is_kept: impl Fn(&str) -> bool) {
+        let places = self.standing.keys();
+        let gone: Vec<_> = places.filter(|place| !is_kept(place)).cloned().collect();
+        for place in gone {
+            self.set(&place, []);
+        }
     }
 }

@@ -56,8 +56,10 @@ impl Status {
         self.0.connected.swap(connected, Relaxed) != connected
     }
 
-    pub(crate) fn set_problems(&self, problems: usize) {
-        self.0.problems.store(problems as u64, Relaxed);
+    /// Replaces a number of problems by another one. The watches count theirs together.
+    pub(crate) fn replace_problems(&self, before: usize, after: usize) {
+        self.0.problems.fetch_add(after as u64, Relaxed);
+        self.0.problems.fetch_sub(before as u64, Relaxed);
     }
 
     pub(crate) fn restarted(&self) {

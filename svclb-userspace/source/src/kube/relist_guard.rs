@@ -29,15 +29,23 @@ impl Default for GuardTimeouts {
 #[derive(Debug)]
 pub(crate) struct RelistGuard {
     confirm_after: Duration,
-    /// When the first of the suspicious lists was seen.
-    suspicious_since: Option<Instant>,
+    held: Option<Held>,
+}
+
+/// While lists are held back.
+#[derive(Debug)]
+struct Held {
+    /// When the first of them was begun.
+    since: Instant,
+    /// When to list again. A deadline, and not a duration: events must not postpone it.
+    relist_at: Instant,
 }
 
 impl RelistGuard {
     pub(crate) const fn new(confirm_after: Duration) -> Self {
         Self {
             confirm_after,
-            suspicious_since: None,
+            held: None,
         }
     }
 
@@ -46,34 +54,56 @@ impl RelistGuard {
         self.confirm_after
     }
 
-    /// Decides about a list.
-    pub(crate) fn check(&mut self, is_suspicious: bool) -> Decision {
+    /// Decides about a list that was begun at `began` and ended now.
+    pub(crate) fn check(&mut self, is_suspicious: bool, began: Instant) -> Decision {
         if !is_suspicious {
-            self.suspicious_since = None;
+            self.held = None;
             return Decision::Accepted;
         }
-        match self.suspicious_since {
-            None => {
-                self.suspicious_since = Some(Instant::now());
-                Decision::FirstHeld
-            }
-            Some(since) if since.elapsed() >= self.confirm_after => {
-                self.suspicious_since = None;
-                Decision::Confirmed
-            }
-            Some(_) => Decision::Held,
+        if self.confirms(began) {
+            self.held = None;
+            return Decision::Confirmed;
+        }
+        let is_first = self.held.is_none();
+        let since = self.held.as_ref().map_or(began, |held| held.since);
+        self.held = Some(Held {
+            since,
+            relist_at: self.next_relist(since),
+        });
+        match is_first {
+            true => Decision::FirstHeld,
+            false => Decision::Held,
         }
     }
 
-    /// Whether the next list is accepted whatever it has.
-    pub(crate) fn is_over(&self) -> bool {
-        self.suspicious_since
-            .is_some_and(|since| since.elapsed() >= self.confirm_after)
+    /// Whether a list that is begun at `began` is accepted whatever it has.
+    pub(crate) fn confirms(&self, began: Instant) -> bool {
+        let held = self.held.as_ref();
+        held.is_some_and(|held| began.duration_since(held.since) >= self.confirm_after)
     }
 
-    /// In what time to list again, while a list is held back.
-    pub(crate) fn relist_in(&self) -> Option<Duration> {
-        self.suspicious_since.map(|_| self.confirm_after / 6)
+    /// When to list again, while a list is held back.
+    pub(crate) fn relist_at(&self) -> Option<Instant> {
+        self.held.as_ref().map(|held| held.relist_at)
+    }
+
+    /// Another list is begun: the next one is not due at once.
+    pub(crate) fn relist_began(&mut self) {
+        if let Some(since) = self.held.as_ref().map(|held| held.since) {
+            let relist_at = Instant::now() + self.relist_interval();
+            self.held = Some(Held { since, relist_at });
+        }
+    }
+
+    /// After some time, but not later than a list can confirm the ones before.
+    fn next_relist(&self, since: Instant) -> Instant {
+        let now = Instant::now();
+        let confirmable = (since + self.confirm_after).max(now);
+        (now + self.relist_interval()).min(confirmable)
+    }
+
+    fn relist_interval(&self) -> Duration {
+        self.confirm_after / 6
     }
 }
 
@@ -93,5 +123,57 @@ pub(crate) enum Decision {
 impl Decision {
     pub(crate) const fn is_accepted(self) -> bool {
         matches!(self, Self::Accepted | Self::Confirmed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    #[test]
+    fn only_a_list_that_is_begun_late_enough_confirms() {
+        let mut guard = RelistGuard::new(MINUTE);
+        let first = Instant::now();
+        assert_eq!(guard.check(true, first), Decision::FirstHeld);
+        // It may have ended after the minute: what it left out was decided when it began.
+        let before = first + MINUTE - Duration::from_millis(1);
+        assert!(!guard.confirms(before));
+        assert_eq!(guard.check(true, before), Decision::Held);
+        assert!(guard.confirms(first + MINUTE));
+        assert_eq!(guard.check(true, first + MINUTE), Decision::Confirmed);
+        assert_eq!(guard.relist_at(), None);
+    }
+
+    #[test]
+    fn a_list_that_is_not_suspicious_ends_the_wait() {
+        let mut guard = RelistGuard::new(MINUTE);
+        let first = Instant::now();
+        guard.check(true, first);
+        assert_eq!(guard.check(false, first), Decision::Accepted);
+        assert_eq!(guard.check(true, first + MINUTE), Decision::FirstHeld);
+    }
+
+    #[test]
+    fn the_time_of_the_next_list_stays_as_it_is_until_then() {
+        let mut guard = RelistGuard::new(MINUTE);
+        guard.check(true, Instant::now());
+        let relist_at = guard.relist_at();
+        std::thread::sleep(Duration::from_millis(5));
+        assert_eq!(guard.relist_at(), relist_at);
+        guard.relist_began();
+        assert!(guard.relist_at() > relist_at);
+    }
+
+    #[test]
+    fn the_next_list_is_due_no_later_than_it_can_confirm() {
+        let mut guard = RelistGuard::new(MINUTE);
+        let Some(long_ago) = Instant::now().checked_sub(MINUTE - Duration::from_secs(1)) else {
+            return;
+        };
+        guard.check(true, long_ago);
+        let due = guard.relist_at().unwrap();
+        assert!(due <= Instant::now() + Duration::from_secs(1));
     }
 }

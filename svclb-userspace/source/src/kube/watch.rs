@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::fmt::Debug;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::TryStreamExt;
 use kube::runtime::WatchStreamExt;
@@ -11,7 +11,7 @@ use kube::runtime::watcher::{self, Event as WatchEvent, watcher};
 use kube::{Api, Resource};
 use serde::de::DeserializeOwned;
 use svclb_core::error_chain::error_chain;
-use svclb_core::model::{Event, Object, ObjectKey};
+use svclb_core::model::{Event, Object, ObjectKey, ObjectName};
 use tracing::{debug, info, warn};
 
 use super::relist_guard::{Decision, RelistGuard};
@@ -40,6 +40,8 @@ pub(super) struct Kind<K> {
     pub(super) bit: u8,
     /// A cluster always has some: those of the API server itself, `default/kubernetes`.
     pub(super) is_never_empty: bool,
+    /// The key of the object of a name, also of one that cannot be converted.
+    pub(super) key: fn(ObjectName) -> ObjectKey,
     pub(super) convert: fn(K, &Names, &mut Vec<Problem>) -> Option<Object>,
 }
 
@@ -52,17 +54,40 @@ struct State {
     problems: Problems,
 }
 
-#[derive(Default)]
 struct Listing {
-    /// The objects that it has named so far.
-    listed: HashSet<ObjectKey>,
-    /// Whether it has an object that is older than the cached one.
-    goes_back: bool,
+    began: Instant,
     /// Whether it is accepted whatever it has.
     is_confirmed: bool,
+    /// Whether it has no object, not even one that cannot be converted.
+    is_empty: bool,
+    /// Whether it has an object that is older than the cached one.
+    goes_back: bool,
+    /// The objects that it has named so far.
+    listed: HashSet<ObjectKey>,
+    /// Those with problems, as places of [`Problems`].
+    with_problems: HashSet<String>,
+}
+
+impl Listing {
+    fn begin(guard: &RelistGuard) -> Self {
+        let began = Instant::now();
+        Self {
+            began,
+            is_confirmed: guard.confirms(began),
+            is_empty: true,
+            goes_back: false,
+            listed: HashSet::new(),
+            with_problems: HashSet::new(),
+        }
+    }
 }
 
 /// Lists and watches objects of one kind, and sends their changes, until the receiver is closed.
+///
+/// A list from the API server's cache costs it much less than a quorum read of etcd does, but may be
+/// older than one that was read before, and lack what was added since. So only the first list of a
+/// node that serves nothing yet is a cached one: it can take nothing away, and the watch from its
+/// version on brings what it lacks.
 pub(super) async fn watch<K>(
     api: Api<K>,
     config: watcher::Config,
@@ -72,8 +97,15 @@ pub(super) async fn watch<K>(
 where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
 {
-    let start = || Box::pin(watcher(api.clone(), config.clone()).default_backoff());
-    let mut stream = start();
+    let cached = watcher::Config {
+        // The cache does not do pages, and with a page size kube asks for a quorum read.
+        page_size: None,
+        ..config.clone().any_semantic()
+    };
+    let start =
+        |config: &watcher::Config| Box::pin(watcher(api.clone(), config.clone()).default_backoff());
+    let mut lists_cached = !shared.serves;
+    let mut stream = start(if lists_cached { &cached } else { &config });
     let mut state = State {
         cache: Cache::default(),
         listing: None,
@@ -81,23 +113,33 @@ where
         problems: Problems::new(shared.status.clone()),
     };
     loop {
-        let relist_in = state.guard.relist_in();
+        let relist_at = state.guard.relist_at();
         let relist = async {
-            match relist_in {
-                Some(pause) if state.listing.is_none() => tokio::time::sleep(pause).await,
+            match relist_at {
+                Some(at) if state.listing.is_none() => tokio::time::sleep_until(at.into()).await,
                 _ => std::future::pending().await,
             }
         };
         let next = tokio::select! {
             next = stream.try_next() => next,
             () = relist => {
-                stream = start();
+                state.guard.relist_began();
+                lists_cached = false;
+                stream = start(&config);
                 continue;
             }
         };
         let events = match next {
+            // It comes before the list is requested.
+            Ok(Some(WatchEvent::Init)) if lists_cached && shared.is_listed(&kind) => {
+                lists_cached = false;
+                stream = start(&config);
+                continue;
+            }
             Ok(Some(event)) => {
-                shared.reached(&kind);
+                if !matches!(event, WatchEvent::Init) {
+                    shared.reached(&kind);
+                }
                 shared.handle(event, &kind, &mut state)
             }
             Ok(None) => return Closed,
@@ -139,28 +181,27 @@ impl Shared {
         let mut events = Vec::new();
         match event {
             WatchEvent::Init => {
-                state.listing = Some(Listing {
-                    is_confirmed: state.guard.is_over(),
-                    ..Listing::default()
-                });
+                state.listing = Some(Listing::begin(&state.guard));
                 self.status.restarted();
             }
             WatchEvent::Apply(object) | WatchEvent::InitApply(object) => {
                 events.extend(self.apply(object, kind, state));
             }
             WatchEvent::Delete(object) => {
-                let place = place::<K>(&object);
-                state.problems.set(&place, []);
-                if let Some(object) = (kind.convert)(object, &self.names, &mut Vec::new()) {
-                    events.extend(state.cache.remove(&object.key()));
-                }
+                state.problems.set(&place(&object), []);
+                events.extend(state.cache.remove(&self.key(&object, kind)));
             }
             WatchEvent::InitDone => {
-                let listing = state.listing.take().unwrap_or_default();
+                let Some(listing) = state.listing.take() else {
+                    return events;
+                };
                 if !self.accepts(kind, state, &listing) {
                     return events;
                 }
                 events = state.cache.retain(|key| listing.listed.contains(key));
+                state
+                    .problems
+                    .retain(|place| listing.with_problems.contains(place));
                 let before = self.unlisted.fetch_and(!kind.bit, Ordering::Relaxed);
                 if before == kind.bit {
                     self.status.set_synced();
@@ -171,40 +212,69 @@ impl Shared {
         events
     }
 
+    /// An object that cannot be converted is none that can be served: a slice that has lost the
+    /// label with its Service's name belongs to no Service any more, and is removed.
     fn apply<K: Resource<DynamicType = ()>>(
         &self,
         object: K,
         kind: &Kind<K>,
         state: &mut State,
     ) -> Option<Event> {
-        let place = place::<K>(&object);
+        let place = place(&object);
+        let key = self.key(&object, kind);
         let version = object.meta().resource_version.as_deref();
         let version = version.and_then(|version| version.parse().ok());
-        let mut problems = Vec::new();
-        let converted = (kind.convert)(object, &self.names, &mut problems);
-        state
-            .problems
-            .set(&place, problems.iter().map(ToString::to_string));
-        let object = converted?;
-        let key = object.key();
         if let Some(listing) = &mut state.listing {
+            listing.is_empty = false;
             let cached = state.cache.get(&key);
             let is_older = cached.is_some_and(|cached| version < cached.origin);
-            listing.listed.insert(key);
             if is_older && !listing.is_confirmed {
                 listing.goes_back = true;
                 return None;
             }
         }
-        state.cache.record(object, version)
+        let mut problems = Vec::new();
+        let converted = (kind.convert)(object, &self.names, &mut problems);
+        state
+            .problems
+            .set(&place, problems.iter().map(ToString::to_string));
+        if let Some(listing) = &mut state.listing {
+            if converted.is_some() {
+                listing.listed.insert(key.clone());
+            }
+            if !problems.is_empty() {
+                listing.with_problems.insert(place);
+            }
+        }
+        match converted {
+            Some(object) => state.cache.record(object, version),
+            // What a list lacks is removed when it is complete and accepted.
+            None if state.listing.is_some() => None,
+            None => state.cache.remove(&key),
+        }
+    }
+
+    fn key<K: Resource>(&self, object: &K, kind: &Kind<K>) -> ObjectKey {
+        let metadata = object.meta();
+        let namespace = metadata.namespace.as_deref().unwrap_or("default");
+        let name = metadata.name.as_deref().unwrap_or_default();
+        (kind.key)(ObjectName::new(
+            self.names.get(namespace),
+            self.names.get(name),
+        ))
+    }
+
+    fn is_listed<K>(&self, kind: &Kind<K>) -> bool {
+        self.unlisted.load(Ordering::Relaxed) & kind.bit == 0
     }
 
     /// Whether the objects that a listing lacks are to be removed.
     fn accepts<K>(&self, kind: &Kind<K>, state: &mut State, listing: &Listing) -> bool {
-        let had_some = !state.cache.is_empty()
-            || self.serves && self.unlisted.load(Ordering::Relaxed) & kind.bit != 0;
-        let is_empty = kind.is_never_empty && listing.listed.is_empty() && had_some;
-        let decision = state.guard.check(is_empty || listing.goes_back);
+        let had_some = !state.cache.is_empty() || self.serves && !self.is_listed(kind);
+        let is_empty = kind.is_never_empty && listing.is_empty && had_some;
+        let decision = state
+            .guard
+            .check(is_empty || listing.goes_back, listing.began);
         let name = kind.name;
         match decision {
             Decision::FirstHeld if is_empty => warn!(
@@ -244,7 +314,7 @@ impl Shared {
             return;
         }
         let before = self.broken.fetch_or(kind.bit, Ordering::Relaxed);
-        let first = self.unlisted.load(Ordering::Relaxed) & kind.bit != 0;
+        let first = !self.is_listed(kind);
         if before & kind.bit == 0 || first && self.status.set_connected(false) {
             warn!(
                 "cannot watch {}, and the request is repeated; what was served goes on being served: {}",

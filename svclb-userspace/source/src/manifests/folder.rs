@@ -86,7 +86,11 @@ impl Folder {
         };
         self.status.set_connected(true);
         let is_suspicious = self.was_away && found.is_empty();
-        if !self.guard.check(is_suspicious).is_accepted() {
+        if !self
+            .guard
+            .check(is_suspicious, Instant::now())
+            .is_accepted()
+        {
             let line = format!(
                 "the folder is empty; what was served before goes on being served, and is removed \
                  if the folder stays empty for {} seconds",

@@ -40,6 +40,10 @@ pub(crate) struct Inner {
     history: Vec<(u64, String, String)>,
     pub(crate) selectors: Vec<(String, String)>,
     pub(crate) listings: usize,
+    /// The `resourceVersion` that each list was requested at, by resource.
+    pub(crate) lists: Vec<(String, Option<String>)>,
+    /// How many requests were responded to with an error.
+    pub(crate) failures: usize,
     /// Events that were written, with the namespace.
     pub(crate) written: Vec<(String, Value)>,
 }
@@ -177,6 +181,7 @@ async fn read(
     }
     double.with(|inner| {
         if inner.mood == Mood::Broken {
+            inner.failures += 1;
             return StatusCode::INTERNAL_SERVER_ERROR.into_response();
         }
         let selector = query.get("labelSelector").or(query.get("fieldSelector"));
@@ -199,6 +204,9 @@ async fn read(
             return Body::from_stream(lines).into_response();
         }
         inner.listings += 1;
+        inner
+            .lists
+            .push((resource.clone(), query.get("resourceVersion").cloned()));
         let (kind, version) = match resource.as_str() {
             "services" => ("ServiceList", "v1"),
             "nodes" => ("NodeList", "v1"),

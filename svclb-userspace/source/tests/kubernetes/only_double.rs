@@ -1,10 +1,11 @@
 //! Scenarios for which only the double can be made to misbehave.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use kube::runtime::watcher::DefaultBackoff;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use svclb_core::model::ObjectName;
 use svclb_source::KubeEvent;
 
@@ -245,5 +246,143 @@ async fn kube_events_are_written_about_their_service() {
     assert_eq!(
         (&regarding["kind"], &regarding["name"]),
         (&json!("Service"), &json!("web"))
+    );
+}
+
+#[tokio::test]
+async fn a_suspicious_list_is_confirmed_on_a_busy_watch() {
+    let (mut run, before) = changed().await;
+    listing_again(&run, |double| double.with(|inner| inner.objects = before)).await;
+    // Events that are closer to each other than lists are.
+    let double = run.server.clone();
+    let busy = tokio::spawn(async move {
+        for port in 1.. {
+            double.put("services", service("busy", port));
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    });
+    let confirmed = async {
+        let mut sent = BTreeSet::new();
+        while !(sent.contains("web 80") && sent.contains("no late")) {
+            sent.extend(run.next().await);
+        }
+    };
+    let limit = CONFIRM_AFTER + Duration::from_secs(2);
+    let in_time = tokio::time::timeout(limit, confirmed).await;
+    busy.abort();
+    in_time.expect("the list is held back for as long as events come");
+}
+
+/// A slice that belongs to no Service.
+fn unlabelled(name: &str) -> Value {
+    let mut slice = slice(name);
+    slice["metadata"]["labels"] = json!({});
+    slice
+}
+
+#[tokio::test]
+async fn a_slice_that_loses_its_label_is_removed() {
+    let mut run = run().await;
+    run.expect(&["web 80", "web-1", "synced"]).await;
+    run.server.put("endpointslices", unlabelled("web-1"));
+    run.expect(&["no web-1"]).await;
+    run.server.put("endpointslices", slice("web-1"));
+    run.expect(&["web-1"]).await;
+    assert_eq!(run.status.problems(), 0);
+}
+
+#[tokio::test]
+async fn a_deleted_object_is_removed_though_it_can_no_longer_be_converted() {
+    let mut run = run().await;
+    run.expect(&["web 80", "web-1", "synced"]).await;
+    run.server.with(|inner| {
+        let slices = inner.objects.get_mut("endpointslices").unwrap();
+        slices.get_mut("web-1").unwrap()["metadata"]["labels"] = json!({});
+    });
+    run.server.remove("endpointslices", "web-1");
+    run.expect(&["no web-1"]).await;
+}
+
+#[tokio::test]
+async fn a_slice_that_is_listed_again_without_its_label_is_removed_at_once() {
+    let mut run = run().await;
+    run.expect(&["web 80", "web-1", "synced"]).await;
+    listing_again(&run, |double| {
+        double.put("endpointslices", unlabelled("web-1"));
+    })
+    .await;
+    let limit = CONFIRM_AFTER - Duration::from_secs(1);
+    tokio::time::timeout(limit, run.expect(&["no web-1"]))
+        .await
+        .expect("a list with a slice in it is taken for an empty one");
+}
+
+/// The `resourceVersion` of each list that was requested, by resource.
+fn lists(run: &Run<Double>) -> Vec<(String, Option<String>)> {
+    run.server.with(|inner| std::mem::take(&mut inner.lists))
+}
+
+#[tokio::test]
+async fn the_first_list_may_be_a_cached_one_and_later_ones_may_not() {
+    let mut run = run().await;
+    run.expect(&["web 80", "web-1", "synced"]).await;
+    for (resource, version) in lists(&run) {
+        assert_eq!(version.as_deref(), Some("0"), "of {resource}");
+    }
+    listing_again(&run, |double| double.put("services", service("late", 70))).await;
+    run.expect(&["late 70"]).await;
+    let again = lists(&run);
+    assert!(!again.is_empty());
+    for (resource, version) in again {
+        assert_eq!(version, None, "of {resource}");
+    }
+}
+
+#[tokio::test]
+async fn where_something_is_served_the_first_list_is_no_cached_one() {
+    let double = Double::default();
+    double.put("services", service("web", 80));
+    double.put("endpointslices", slice("web-1"));
+    let mut run = Run::watch_as_it_is(Server::Double(double.clone()), true).await;
+    run.expect(&["web 80", "web-1", "synced"]).await;
+    for (resource, version) in double.with(|inner| inner.lists.clone()) {
+        assert_eq!(version, None, "of {resource}");
+    }
+}
+
+#[tokio::test]
+async fn problems_of_all_kinds_count_and_go_with_their_objects() {
+    let mut run = run().await;
+    run.expect(&["web 80", "web-1", "synced"]).await;
+    let mut wrong = service("wrong", 80);
+    wrong["spec"]["sessionAffinity"] = json!("Sometimes");
+    run.server.put("services", wrong);
+    run.expect(&["wrong 80"]).await;
+    run.server.put("endpointslices", unlabelled("web-2"));
+    run.server.put("endpointslices", slice("web-3"));
+    run.expect(&["web-3"]).await;
+    assert_eq!(run.status.problems(), 2);
+    listing_again(&run, |double| {
+        double.remove("services", "wrong");
+        double.remove("endpointslices", "web-2");
+        double.put("endpointslices", slice("web-4"));
+    })
+    .await;
+    run.expect(&["no wrong", "web-4"]).await;
+    assert_eq!(run.status.problems(), 0);
+}
+
+#[tokio::test]
+async fn a_source_that_has_reached_no_api_server_is_not_connected() {
+    let double = Double::default();
+    double.with(|inner| inner.mood = Mood::Broken);
+    let run = Run::watch_as_it_is(Server::Double(double.clone()), false).await;
+    for _ in 0..3000 {
+        assert!(!run.status.connected());
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    assert!(
+        double.with(|inner| inner.failures) > 3,
+        "no request was repeated"
     );
 }
