@@ -4,6 +4,7 @@ mod args;
 mod cleanup;
 mod dump;
 pub(crate) mod render;
+mod report;
 mod run;
 
 use std::path::PathBuf;
