@@ -18,6 +18,7 @@
 
 mod addr;
 pub mod checksum;
+pub mod contract;
 mod counter;
 mod flow;
 mod frontend;

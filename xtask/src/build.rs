@@ -3,20 +3,12 @@
 mod agent;
 pub(crate) mod ebpf;
 mod object;
+mod profile;
 
 use anyhow::Result;
 use std::path::PathBuf;
 
-/// What a build is for.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Profile {
-    /// Optimised; the programs say nothing.
-    Release,
-    /// With debug assertions, and programs that log each call that they change.
-    Debug,
-    /// As a release, with the layouts of the next version: something that tests can upgrade to.
-    Next,
-}
+pub(crate) use profile::Profile;
 
 #[derive(clap::Args)]
 pub(crate) struct Args {

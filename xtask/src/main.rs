@@ -7,6 +7,7 @@ mod bench;
 mod build;
 mod check;
 mod demo;
+mod docs;
 mod fuzz;
 mod image;
 mod process;
@@ -37,8 +38,10 @@ enum Verb {
     BuildEbpf,
     /// Builds the agent as one static binary: target/release/svclb
     Build(build::Args),
-    /// Formatting, lints, layering, orphans, documentation; changes nothing
-    Check,
+    /// Formatting, lints, spelling, layering, licences, documentation; changes nothing
+    Check(check::Args),
+    /// Writes what of the documents comes from the code
+    Docs,
     /// All tests; the last steps need root
     Test(test::Args),
     /// The main job, shown with real traffic in a lab of its own; needs root
@@ -68,7 +71,8 @@ fn run(verb: Verb) -> Result<()> {
         Verb::Setup(args) => setup::run(&args),
         Verb::BuildEbpf => build::ebpf::run(build::Profile::Release).map(drop),
         Verb::Build(args) => build::verb(&args),
-        Verb::Check => check::run(),
+        Verb::Check(args) => check::run(&args),
+        Verb::Docs => docs::write(),
         Verb::Test(args) => test::run(args),
         Verb::Demo(args) => demo::run(&args),
         Verb::Bench(args) => bench::run(&args),

@@ -1,12 +1,15 @@
 //! `setup`: finds or installs what the build and the tests need, and says what it chose and why.
 
 mod cache;
+mod checkers;
 mod linker;
 mod packages;
 mod route;
 mod static_target;
+pub(crate) mod venv;
 
 pub(crate) use cache::Toolchain;
+pub(crate) use checkers::{CARGO_DENY, TYPOS};
 pub(crate) use packages::need;
 pub(crate) use route::Route;
 

@@ -28,7 +28,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
 fn all() -> Result<()> {
     let mut steps = Steps::default();
     steps.step("build", || build::run().map(drop));
-    steps.step("check", check::run);
+    steps.step("check", || check::run(&check::Args::default()));
     steps.step("unit and property tests", || {
         process::run(process::cargo().args([
             "test",

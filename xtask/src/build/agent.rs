@@ -1,6 +1,7 @@
 //! The agent: a release build against musl, so that it runs on any distribution and on none.
 
-use super::{Profile, object};
+use super::object;
+use super::profile::Profile;
 use crate::{process, setup, workspace};
 use anyhow::{Context as _, Result};
 use std::fs;

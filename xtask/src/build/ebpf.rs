@@ -1,6 +1,7 @@
 //! `build-ebpf`: the kernel half, for the BPF virtual machine.
 
-use super::{Profile, object};
+use super::object;
+use super::profile::Profile;
 use crate::setup::{self, Route, Toolchain};
 use crate::{process, workspace};
 use anyhow::{Context as _, Result};

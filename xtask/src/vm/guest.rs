@@ -51,9 +51,8 @@ impl VirtmeNg {
         let bin = venv.join("bin");
         if !bin.join("vng").exists() {
             println!("setup: virtme-ng, from PyPI, into {}", venv.display());
-            process::run(process::foreign("python3").args(["-m", "venv"]).arg(&venv))
-                .context("python3 with venv is missing: install python3-venv")?;
-            process::run(process::foreign(bin.join("pip")).args(["install", "--quiet", RELEASE]))?;
+            let pip = setup::venv::make(&venv)?;
+            process::run(process::foreign(pip).args(["install", "--quiet", RELEASE]))?;
         }
         Ok(Self { bin })
     }
