@@ -24,6 +24,9 @@ pub(crate) enum Command {
     /// Translate connections to Services, until told to stop (the data path goes on).
     Run(Box<Run>),
     /// Show what is in the kernel, whether or not an agent runs.
+    ///
+    /// In the table of Services, (inside) and (outside) mark a backend that the frontend gives
+    /// only to clients inside the cluster, or only to those outside.
     Dump(Dump),
     /// Detach and unpin everything of svclb, and nothing else.
     Cleanup(Pins),

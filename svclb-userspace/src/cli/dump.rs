@@ -1,5 +1,7 @@
 //! `svclb dump`: the maps, as they are in the kernel.
 
+use anyhow::Context as _;
+use svclb_common::maps as names;
 use svclb_dataplane::{Pinned, features};
 
 use super::args::{Dump, What};
@@ -8,7 +10,10 @@ use super::{pin_dir, render};
 
 pub(crate) fn dump(args: &Dump) -> anyhow::Result<()> {
     let pinned = Pinned::open(&pin_dir(args.pins.pin_dir.clone())?)?;
-    let maps = pinned.snapshot()?;
+    let cannot_read = |map: &str| format!("the map {map} cannot be read");
+    let maps = pinned
+        .snapshot()
+        .context("the planned maps cannot be read")?;
     let is_asked = |what| args.what == what || args.what == What::All;
     let mut report = Report::default();
     if is_asked(What::Services) {
@@ -19,13 +24,24 @@ pub(crate) fn dump(args: &Dump) -> anyhow::Result<()> {
     }
     if is_asked(What::Conntrack) {
         // Of clients outside only: of sockets the kernel's own connection is the state.
-        report.conntrack = Some(conntrack(pinned.flows()?));
+        report.conntrack = Some(conntrack(
+            pinned.flows().with_context(|| cannot_read(names::FLOWS))?,
+        ));
     }
     if is_asked(What::Affinity) {
-        report.affinity = Some(affinity(pinned.affinity()?, &maps));
+        report.affinity = Some(affinity(
+            pinned
+                .affinity()
+                .with_context(|| cannot_read(names::AFFINITY))?,
+            &maps,
+        ));
     }
     if is_asked(What::Sockets) {
-        report.sockets = Some(sockets(pinned.sockets()?));
+        report.sockets = Some(sockets(
+            pinned
+                .sockets()
+                .with_context(|| cannot_read(names::PEERS))?,
+        ));
     }
     if args.what == What::All {
         report.node = Some(Node::read(&pinned, &maps, features())?);

@@ -4,10 +4,12 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
+use anyhow::Context as _;
 use serde::Serialize;
 use svclb_common::{
-    Addr16, AffinityKey, AffinityValue, ClientKind, FrontendKey, FrontendValue, Generation, PortBe,
-    ServiceId, ServiceRecord, SlotIndex, SlotKey, SlotValue, Translation,
+    Addr16, AffinityKey, AffinityValue, ClientKind, FrontendFlags, FrontendKey, FrontendValue,
+    Generation, PortBe, Scope, ServiceId, ServiceRecord, SlotIndex, SlotKey, SlotRange, SlotValue,
+    Translation, maps as names,
 };
 use svclb_core::apply::Snapshot;
 use svclb_dataplane::{Features, Pinned};
@@ -46,6 +48,8 @@ pub(super) struct Service {
     /// The clients that may use the load balancer's addresses; all if there is none.
     pub(super) source_ranges: Vec<String>,
     pub(super) backends: Vec<SlotBackend>,
+    /// The same frontends, each with the backends that it leads to.
+    pub(super) by_frontend: Vec<Frontend>,
 }
 
 /// A backend in the slots of a Service.
@@ -53,10 +57,33 @@ pub(super) struct Service {
 pub(super) struct SlotBackend {
     pub(super) id: u32,
     pub(super) address: String,
-    /// Whether it is among those of the first frontend for clients inside the cluster.
+    /// Whether the cluster IPs lead clients inside the cluster to it
+    /// (`internalTrafficPolicy`).
     pub(super) internal: bool,
-    /// Whether it is among those of the first frontend for clients outside.
+    /// Whether the addresses for clients outside (NodePorts, load balancer and external IPs) lead
+    /// clients outside to it (`externalTrafficPolicy`); of a Service without such addresses,
+    /// whether the cluster IPs do.
     pub(super) external: bool,
+    /// Whether it is on this node.
+    pub(super) local: bool,
+}
+
+/// A frontend, and what it leads to.
+#[derive(Serialize)]
+pub(super) struct Frontend {
+    /// Its address and port.
+    pub(super) address: String,
+    /// `ClusterIP`, `NodePort`, or `External`: an external IP or one of a load balancer.
+    pub(super) kind: &'static str,
+    /// Only sockets of the node's own network namespace use it: a NodePort at loopback.
+    pub(super) host_only: bool,
+    /// Only clients of the source ranges may use it.
+    pub(super) has_source_ranges: bool,
+    pub(super) generation: u32,
+    /// The ids of the backends for clients inside the cluster.
+    pub(super) internal: Vec<u32>,
+    /// The ids of the backends for clients outside.
+    pub(super) external: Vec<u32>,
 }
 
 /// A backend, whether or not a Service has it now.
@@ -167,14 +194,10 @@ impl Service {
         maps: &Snapshot,
     ) -> Option<Self> {
         let value = *frontends.first()?.1;
-        let backends = generation(id, value.generation, slots)
-            .map(|slot| SlotBackend {
-                id: slot.backend.get(),
-                address: address(slot.addr, slot.port),
-                internal: value.internal.contains(slot.position),
-                external: value.external.contains(slot.position),
-            })
-            .collect();
+        let mut values = frontends.iter().map(|(_, value)| value);
+        let limited = values
+            .find(|value| value.flags.contains(FrontendFlags::SOURCE_RANGES))
+            .map_or(value.generation, |value| value.generation);
         Some(Self {
             id: id.get(),
             namespace: record.namespace.to_string(),
@@ -188,14 +211,101 @@ impl Service {
                 .collect(),
             generation: value.generation.get(),
             affinity_seconds: value.affinity_seconds,
-            source_ranges: source_ranges(maps, id, value.generation),
-            backends,
+            source_ranges: source_ranges(maps, id, limited),
+            backends: slot_backends(id, frontends, slots),
+            by_frontend: frontends
+                .iter()
+                .map(|(key, value)| Frontend::of(key, value, slots))
+                .collect(),
         })
     }
 }
 
+/// The backends that any of the frontends leads to. The ranges differ: with an external policy
+/// `Local` the cluster IP leads to all of them, and a NodePort leads clients outside to those on
+/// this node.
+fn slot_backends(
+    service: ServiceId,
+    frontends: &[(&FrontendKey, &FrontendValue)],
+    slots: &Slots,
+) -> Vec<SlotBackend> {
+    let is_cluster_ip = |value: &FrontendValue| value.flags.contains(FrontendFlags::CLUSTER_IP);
+    let (mut inside, mut outside): (Vec<_>, Vec<_>) = frontends
+        .iter()
+        .map(|(_, value)| **value)
+        .partition(is_cluster_ip);
+    if inside.is_empty() {
+        inside.clone_from(&outside);
+    }
+    if outside.is_empty() {
+        outside.clone_from(&inside);
+    }
+    let mut generations = Vec::new();
+    for (_, value) in frontends {
+        if !generations.contains(&value.generation) {
+            generations.push(value.generation);
+        }
+    }
+    let mut backends = Vec::<SlotBackend>::new();
+    let mut index_of = BTreeMap::new();
+    for generation in generations {
+        for slot in positions(service, generation, slots) {
+            let is_in = |values: &[FrontendValue], range: fn(&FrontendValue) -> SlotRange| {
+                values.iter().any(|value| {
+                    value.generation == generation && range(value).contains(slot.position)
+                })
+            };
+            let internal = is_in(&inside, |value| value.internal);
+            let external = is_in(&outside, |value| value.external);
+            let index = *index_of.entry(slot.backend).or_insert(backends.len());
+            match backends.get_mut(index) {
+                Some(backend) => {
+                    backend.internal |= internal;
+                    backend.external |= external;
+                }
+                None => backends.push(SlotBackend {
+                    id: slot.backend.get(),
+                    address: address(slot.addr, slot.port),
+                    internal,
+                    external,
+                    local: slot.locality.is_local(),
+                }),
+            }
+        }
+    }
+    backends
+}
+
+impl Frontend {
+    fn of(key: &FrontendKey, value: &FrontendValue, slots: &Slots) -> Self {
+        let ids = |range: SlotRange| {
+            positions(value.service, value.generation, slots)
+                .filter(|slot| range.contains(slot.position))
+                .map(|slot| slot.backend.get())
+                .collect()
+        };
+        let has = |flag| value.flags.contains(flag);
+        Self {
+            address: key.socket_addr().to_string(),
+            kind: match (
+                has(FrontendFlags::CLUSTER_IP),
+                has(FrontendFlags::NODE_PORT),
+            ) {
+                (true, _) => "ClusterIP",
+                (_, true) => "NodePort",
+                _ => "External",
+            },
+            host_only: key.scope == Scope::HOST,
+            has_source_ranges: has(FrontendFlags::SOURCE_RANGES),
+            generation: value.generation.get(),
+            internal: ids(value.internal),
+            external: ids(value.external),
+        }
+    }
+}
+
 /// The slots of a generation, by position.
-fn generation(
+fn positions(
     service: ServiceId,
     generation: Generation,
     slots: &Slots,
@@ -304,20 +414,24 @@ impl Node {
         maps: &Snapshot,
         features: Features,
     ) -> anyhow::Result<Self> {
+        let cannot_read = |map: &str| format!("the map {map} cannot be read");
         let entries = [
             maps.frontends.len(),
             maps.slots.len(),
             maps.sources.len(),
             maps.backends.len(),
             maps.services.len(),
-            pinned.flow_entries()?,
+            pinned
+                .flow_entries()
+                .with_context(|| cannot_read(names::FLOWS))?,
         ];
         Ok(Self {
             programs: pinned.attached(),
             set_retval: features.set_retval,
             skc_to_mptcp_sock: features.skc_to_mptcp_sock,
             counters: pinned
-                .counters()?
+                .counters()
+                .with_context(|| cannot_read(names::COUNTERS))?
                 .into_iter()
                 .map(|(counter, count)| (counter.name(), count))
                 .collect(),

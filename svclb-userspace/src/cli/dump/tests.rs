@@ -1,7 +1,7 @@
 //! Every part of a dump in every form. The JSON is a contract: a snapshot of it may get fields, and
 //! loses or renames none.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 use svclb_common::{
@@ -13,7 +13,9 @@ use svclb_core::apply::Snapshot;
 
 use crate::cli::args::Output;
 use crate::cli::render::render;
-use crate::cli::report::{Fill, Flow, Node, Report, affinity, backends, services, sockets};
+use crate::cli::report::{
+    Fill, Flow, Node, Report, Service, affinity, backends, services, sockets,
+};
 
 const ALL: SlotRange = SlotRange { first: 0, count: 3 };
 const LOCAL: SlotRange = SlotRange { first: 0, count: 1 };
@@ -331,4 +333,62 @@ fn every_part_in_every_form() {
             });
         }
     }
+}
+
+/// The addresses of the backends of which something holds.
+fn addresses(
+    service: &Service,
+    holds: impl Fn(&crate::cli::report::SlotBackend) -> bool,
+) -> BTreeSet<&str> {
+    let backends = service.backends.iter().filter(|backend| holds(backend));
+    backends.map(|backend| backend.address.as_str()).collect()
+}
+
+#[test]
+fn with_the_external_policy_local_a_backend_elsewhere_is_not_for_clients_outside() {
+    let mut maps = Maps::default();
+    local_load_balancer(&mut maps);
+    let services = services(&maps.0);
+    let web = &services[0];
+    assert_eq!(addresses(web, |backend| backend.internal).len(), 3);
+    let outside = addresses(web, |backend| backend.external);
+    assert_eq!(outside, BTreeSet::from(["10.244.1.5:8080"]));
+}
+
+#[test]
+fn a_frontend_names_the_backends_of_its_own_generation() {
+    let mut maps = Maps::default();
+    local_load_balancer(&mut maps);
+    // The node port is written first, and the cluster IP is still at the generation before.
+    let node_port = at("192.0.2.1:30080");
+    let key = FrontendKey::of_socket(node_port.ip().into(), PortBe::new(30_080), Proto::TCP);
+    let range = SlotRange { first: 0, count: 1 };
+    let moved = FrontendValue {
+        internal: range,
+        external: range,
+        ..value(1, 4, FrontendFlags::NODE_PORT)
+    };
+    maps.backend(4, "10.244.1.6:8080", Proto::TCP, Locality::LOCAL)
+        .slots(1, 4, &[4]);
+    maps.0.frontends.insert(key, moved);
+    let services = services(&maps.0);
+    let web = &services[0];
+    let choices: BTreeMap<_, _> = web
+        .by_frontend
+        .iter()
+        .map(|frontend| {
+            (
+                frontend.address.as_str(),
+                (&*frontend.internal, &*frontend.external),
+            )
+        })
+        .collect();
+    assert_eq!(choices["10.96.0.10:80"], (&[1, 2, 3][..], &[1, 2, 3][..]));
+    assert_eq!(choices["192.0.2.1:30080"], (&[4][..], &[4][..]));
+    assert_eq!(choices["198.51.100.10:80"], (&[1, 2, 3][..], &[1][..]));
+    let outside = addresses(web, |backend| backend.external);
+    assert_eq!(
+        outside,
+        BTreeSet::from(["10.244.1.5:8080", "10.244.1.6:8080"])
+    );
 }

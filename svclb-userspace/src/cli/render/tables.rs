@@ -2,9 +2,9 @@
 
 use comfy_table::{Table, presets};
 
-use super::super::report::{Affinity, Backend, Flow, Node, Report, Service, SlotBackend, Socket};
+use super::super::report::{Affinity, Backend, Flow, Frontend, Node, Report, Service, Socket};
 
-/// How many backends of a Service are listed.
+/// How many backends of a frontend are listed.
 const SHOWN: usize = 4;
 
 /// The tables of a report, each with its title if there are several.
@@ -59,21 +59,48 @@ fn services(services: &[Service]) -> Table {
         "SOURCES",
     ]);
     for service in services {
-        table.add_row([
-            service.namespace.clone(),
-            service.name.clone(),
-            or_dash(&service.port_name),
-            service.protocol.to_owned(),
-            service.frontends.join("\n"),
-            list_backends(&service.backends),
-            match service.affinity_seconds {
-                0 => "-".to_owned(),
-                seconds => format!("{seconds}s"),
-            },
-            or_dash(&service.source_ranges.join("\n")),
-        ]);
+        for frontends in alike(&service.by_frontend) {
+            let addresses: Vec<_> = frontends.iter().map(|f| f.address.as_str()).collect();
+            table.add_row([
+                service.namespace.clone(),
+                service.name.clone(),
+                or_dash(&service.port_name),
+                service.protocol.to_owned(),
+                addresses.join("\n"),
+                frontends
+                    .first()
+                    .map_or_else(String::new, |frontend| list_backends(service, frontend)),
+                match service.affinity_seconds {
+                    0 => "-".to_owned(),
+                    seconds => format!("{seconds}s"),
+                },
+                match frontends.first() {
+                    Some(frontend) if frontend.has_source_ranges => {
+                        service.source_ranges.join("\n")
+                    }
+                    _ => "-".to_owned(),
+                },
+            ]);
+        }
     }
     table
+}
+
+/// The frontends in groups of those that lead the same clients to the same backends: a row each.
+fn alike(frontends: &[Frontend]) -> Vec<Vec<&Frontend>> {
+    let mut groups = Vec::<Vec<&Frontend>>::new();
+    for frontend in frontends {
+        let choice = |f: &Frontend| (f.has_source_ranges, f.internal.clone(), f.external.clone());
+        let group = groups.iter_mut().find(|group| {
+            let first = group.first();
+            first.is_some_and(|first| choice(first) == choice(frontend))
+        });
+        match group {
+            Some(group) => group.push(frontend),
+            None => groups.push(vec![frontend]),
+        }
+    }
+    groups
 }
 
 fn backends(backends: &[Backend]) -> Table {
@@ -156,18 +183,30 @@ fn or_dash(text: &str) -> String {
     }
 }
 
-/// The first few, and how many more.
-fn list_backends(backends: &[SlotBackend]) -> String {
-    if backends.is_empty() {
+/// The first few backends that a frontend leads to, and how many more. Those that are not for all
+/// clients are marked with the clients that they are for.
+fn list_backends(service: &Service, frontend: &Frontend) -> String {
+    let mut lines: Vec<_> = service
+        .backends
+        .iter()
+        .filter_map(|backend| {
+            let is_in = |ids: &[u32]| ids.contains(&backend.id);
+            let address = &backend.address;
+            match (is_in(&frontend.internal), is_in(&frontend.external)) {
+                (true, true) => Some(address.clone()),
+                (true, false) => Some(format!("{address} (inside)")),
+                (false, true) => Some(format!("{address} (outside)")),
+                (false, false) => None,
+            }
+        })
+        .collect();
+    let all = lines.len();
+    if all == 0 {
         return "none: refused".to_owned();
     }
-    let mut lines: Vec<_> = backends
-        .iter()
-        .take(SHOWN)
-        .map(|backend| backend.address.clone())
-        .collect();
-    if backends.len() > SHOWN {
-        lines.push(format!("and {} more", backends.len() - SHOWN));
+    if all > SHOWN {
+        lines.truncate(SHOWN);
+        lines.push(format!("and {} more", all - SHOWN));
     }
     lines.join("\n")
 }
