@@ -23,6 +23,10 @@ const READ_TOGETHER: [&str; 4] = [names::FRONTENDS, names::SLOTS, names::SOURCES
 const IDS: [&str; 2] = [names::SERVICES, names::BACKENDS];
 const HOLD_IDS: [&str; 2] = [names::AFFINITY, names::FLOWS];
 
+/// Maps that earlier agents pinned under another name: the former one and today's. The layout is
+/// the same.
+const RENAMED: [(&str, &str); 1] = [("PEER_RINGS", names::UDP_TRANSLATIONS)];
+
 /// Where the maps are to be made or adopted: in their place, or beside maps of another layout. Of
 /// the latter, those that are as this version has them are shared.
 pub(crate) fn begin(pins: Pins, warnings: &mut Vec<String>) -> Result<Pins, OpenError> {
@@ -41,6 +45,7 @@ pub(crate) fn begin(pins: Pins, warnings: &mut Vec<String>) -> Result<Pins, Open
     // Without a version they were made by an agent that died before it wrote one: nothing is in
     // them.
     if meta.magic == 0 || (meta.magic == MAGIC && found == ABI_VERSION) {
+        rename_pins(&pins).map_err(failed(pins.maps()))?;
         return Ok(pins);
     }
     if meta.magic != MAGIC {
@@ -54,13 +59,35 @@ pub(crate) fn begin(pins: Pins, warnings: &mut Vec<String>) -> Result<Pins, Open
     let shared = shared(found);
     for name in &shared {
         let share = || -> io::Result<()> {
-            let map = sys::open_pin(&pins.map(name))?;
+            let map = sys::open_pin(&existing_pin(&pins, name))?;
             sys::pin(map.as_fd(), &beside.map(name))
         };
         share().map_err(failed(beside.map(name)))?;
     }
     warnings.push(sentence(pins.dir(), found, &shared));
     Ok(beside)
+}
+
+/// Gives maps with a former name today's, so that they are adopted. A pin of today's name beside
+/// one of the former is replaced: only an agent that does not know today's name makes the former
+/// pin, so the attached programs use that map.
+fn rename_pins(pins: &Pins) -> io::Result<()> {
+    for (former, name) in RENAMED {
+        match fs::rename(pins.map(former), pins.map(name)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Where a map is pinned, under its former name or today's.
+fn existing_pin(pins: &Pins, name: &str) -> PathBuf {
+    let former = RENAMED.iter().find(|(_, renamed)| *renamed == name);
+    former
+        .map(|(former, _)| pins.map(former))
+        .filter(|path| path.exists())
+        .unwrap_or_else(|| pins.map(name))
 }
 
 /// Puts the maps that were made beside others in their place.

@@ -286,6 +286,50 @@ fn maps_of_another_layout_are_replaced_by_new_ones_that_were_made_beside_them() 
     }
 }
 
+/// Pins a map under the name that an earlier agent gave it.
+fn rename_pin(place: &Place, name: &str, former: &str) {
+    let maps = place.pin_dir().join("maps");
+    fs::rename(maps.join(name), maps.join(former)).unwrap();
+}
+
+#[test]
+fn a_map_with_a_former_name_is_adopted_and_shared_and_removed() {
+    let place = Place::new();
+    drop(place.open());
+    let map = id(&place, "UDP_TRANSLATIONS");
+    let former = place.pin_dir().join("maps/PEER_RINGS");
+
+    // The same layout: the pin gets the new name.
+    rename_pin(&place, "UDP_TRANSLATIONS", "PEER_RINGS");
+    drop(place.open());
+    assert_eq!(id(&place, "UDP_TRANSLATIONS"), map);
+    assert!(!former.exists());
+
+    // After a downgrade the earlier agent has made a map of its own, and uses that.
+    drop(place.open());
+    rename_pin(&place, "UDP_TRANSLATIONS", "PEER_RINGS");
+    rename_pin(&place, "FRAGMENTS", "UDP_TRANSLATIONS");
+    drop(place.open());
+    assert_eq!(id(&place, "UDP_TRANSLATIONS"), map);
+    assert!(!former.exists());
+
+    // Another layout, in which this map is the same: both agents have it until the end.
+    rename_pin(&place, "UDP_TRANSLATIONS", "PEER_RINGS");
+    set_version(&place, 1);
+    let mut dataplane = place.open();
+    assert!(former.exists());
+    dataplane.migrate().unwrap();
+    drop(dataplane);
+    assert_eq!(id(&place, "UDP_TRANSLATIONS"), map);
+    assert!(!former.exists());
+
+    // A cleanup removes it under either name.
+    rename_pin(&place, "UDP_TRANSLATIONS", "PEER_RINGS");
+    let removed = cleanup(place.pin_dir()).unwrap();
+    assert!(removed.contains(&former), "{removed:?}");
+    assert!(!place.pin_dir().exists());
+}
+
 #[test]
 fn an_agent_that_dies_while_it_replaces_maps_is_followed_by_one_that_does() {
     let place = Place::new();

@@ -256,6 +256,24 @@ fn a_socket_without_a_peer_or_that_means_the_backend_itself_is_not_reported() {
 }
 
 #[test]
+fn a_socket_keeps_its_translation_over_an_update_from_an_agent_with_the_maps_former_name() {
+    let place = Place::new();
+    in_kept_namespace(|| {
+        let (_backend, at) = bound(ANY4);
+        place.serve(1, SERVICE4, at);
+        let client = place.connected(ANY4, address(SERVICE4));
+        let maps = place.options.pin_dir.join("maps");
+        fs::rename(maps.join("UDP_TRANSLATIONS"), maps.join("PEER_RINGS")).unwrap();
+
+        place.open().attach().unwrap();
+        let peer = client.peer_addr().unwrap();
+        assert_eq!(peer, address(SERVICE4));
+        assert_eq!(place.sockets().scan().unwrap().len(), 1);
+        assert!(!maps.join("PEER_RINGS").exists());
+    });
+}
+
+#[test]
 fn sockets_with_the_same_addresses_in_two_namespaces_are_two() {
     let place = Place::new();
     let client = || {
