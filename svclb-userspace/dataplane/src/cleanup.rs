@@ -13,8 +13,7 @@ use crate::migration::remove_maps;
 use crate::pin_lock::PinLock;
 use crate::pins::Pins;
 use crate::programs::PROGRAMS;
-use crate::source_ports::PortRange;
-use crate::sys;
+use crate::{reserved_ports, sys};
 
 /// Detaches the programs, unpins links and maps, and removes the pin directory if nothing
 /// else is in it. Returns what was removed; nothing pinned is nothing to do.
@@ -48,25 +47,23 @@ pub fn cleanup(pin_dir: &Path) -> Result<Vec<PathBuf>, CleanupError> {
     Ok(removed)
 }
 
-/// What is not in the maps alone: the packet programs, and the source ports.
+/// Detaches the packet programs, and gives back the source ports.
 fn remove_from_devices(pins: &Pins, removed: &mut Vec<PathBuf>) -> Result<(), CleanupError> {
-    // Without maps of ours nothing is ours.
-    let Ok(Some(meta)) = meta::read(pins) else {
-        return Ok(());
-    };
     let failed = |path: PathBuf| |source| CleanupError::Remove { path, source };
-    for (name, _) in device_pins(pins).map_err(failed(pins.links()))? {
-        let path = pins.link(&name);
-        release(&path).map_err(failed(path.clone()))?;
-        removed.push(path);
+    let meta = meta::read(pins).ok().flatten();
+    // Without maps no filter of this name is known to be svclb's.
+    if meta.is_some() {
+        for (name, _) in device_pins(pins).map_err(failed(pins.links()))? {
+            let path = pins.link(&name);
+            release(&path).map_err(failed(path.clone()))?;
+            removed.push(path);
+        }
+        remove_filters();
     }
-    remove_filters();
-    let [first, last] = meta.source_ports;
-    if let Some(ports) = PortRange::new(first, last) {
-        ports
-            .give_back()
-            .map_err(failed("net.ipv4.ip_local_reserved_ports".into()))?;
-    }
+    let unrecorded = meta.as_ref().and_then(meta::source_ports);
+    let had_record = reserved_ports::give_back(pins, unrecorded)
+        .map_err(failed("net.ipv4.ip_local_reserved_ports".into()))?;
+    removed.extend(had_record.then(|| pins.reserved_ports()));
     Ok(())
 }
 

@@ -26,7 +26,7 @@ use crate::programs::{PACKET_PROGRAMS, PROGRAMS};
 use crate::source_ports::PortRange;
 use crate::test_run::{self, TestRun};
 use crate::udp_sockets::{UdpSockets, UdpSocketsError};
-use crate::{load, migration, preflight, sys};
+use crate::{load, migration, preflight, reserved_ports, sys};
 
 /// The programs, loaded and verified, and the maps that they share with us.
 pub struct Dataplane {
@@ -39,6 +39,8 @@ pub struct Dataplane {
     cgroup: PathBuf,
     features: Features,
     source_ports: PortRange,
+    /// What the agent before this one wrote into `META`.
+    earlier_source_ports: Option<PortRange>,
     external_cluster_ips: bool,
     warnings: Vec<String>,
 }
@@ -54,6 +56,7 @@ impl Dataplane {
         let pins = Pins::new(&options.pin_dir);
         make_dir(pins.dir())?;
         let pin_lock = PinLock::new(pins.dir())?;
+        let earlier = meta::read(&pins)?;
         let mut warnings = Vec::new();
         let pins = migration::begin(pins, &mut warnings)?;
         pins.make_dirs()?;
@@ -80,9 +83,20 @@ impl Dataplane {
             cgroup: options.cgroup.clone(),
             features,
             source_ports: options.source_ports,
+            earlier_source_ports: earlier.and_then(|meta| meta::source_ports(&meta)),
             external_cluster_ips: options.external_cluster_ips,
             warnings,
         })
+    }
+
+    /// Keeps sockets of the calling thread's network namespace off the source ports, unless they
+    /// ask for one by its number. Gives back the ports that an earlier agent reserved for another
+    /// range, and no port that others had reserved.
+    ///
+    /// # Errors
+    /// What the system said; then nothing is reserved that was not before.
+    pub fn reserve_source_ports(&self) -> io::Result<()> {
+        reserved_ports::reserve(&self.pins, self.source_ports, self.earlier_source_ports)
     }
 
     /// Attaches every program, or replaces the one that an earlier agent attached.

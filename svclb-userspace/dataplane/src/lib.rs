@@ -27,6 +27,7 @@ mod pinned;
 mod pins;
 mod preflight;
 mod programs;
+mod reserved_ports;
 mod source_ports;
 mod sys;
 mod test_run;

@@ -51,6 +51,12 @@ impl Pins {
         self.dir.join("links")
     }
 
+    /// The map that records which ports svclb reserved; beside `maps`, since it belongs to no
+    /// layout version.
+    pub(crate) fn reserved_ports(&self) -> PathBuf {
+        self.dir.join("reserved_ports")
+    }
+
     pub(crate) fn map(&self, name: &str) -> PathBuf {
         self.maps().join(name)
     }

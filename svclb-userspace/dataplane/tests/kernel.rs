@@ -2,12 +2,15 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::fs::File;
+use std::io::Read;
 use std::net::Ipv6Addr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::{fs, io, process};
+use std::{fs, io, panic, process, thread};
 
 use aya::maps::{Array, Map, MapData};
+use nix::sched::{CloneFlags, unshare};
 use svclb_common::maps::Sizes;
 use svclb_common::{
     ABI_VERSION, Addr16, BackendId, BackendValue, FrontendKey, FrontendValue, Generation, Label,
@@ -350,6 +353,78 @@ fn an_agent_that_dies_while_it_replaces_maps_is_followed_by_one_that_does() {
     drop(place.open());
     cleanup(pins).unwrap();
     assert!(!pins.exists());
+}
+
+/// Runs on a thread with a network namespace of its own, whose sysctls are its own too.
+fn in_namespace(work: impl FnOnce() + Send) {
+    let work = || {
+        unshare(CloneFlags::CLONE_NEWNET).unwrap();
+        work();
+    };
+    thread::scope(|scope| scope.spawn(work).join())
+        .unwrap_or_else(|reason| panic::resume_unwind(reason));
+}
+
+const RESERVED: &str = "/proc/sys/net/ipv4/ip_local_reserved_ports";
+
+/// The reserved ports. (The kernel gives the list to the first read alone.)
+fn reserved() -> String {
+    let mut buffer = [0; 1 << 16];
+    let length = File::open(RESERVED).unwrap().read(&mut buffer).unwrap();
+    String::from_utf8_lossy(&buffer[..length]).trim().to_owned()
+}
+
+#[test]
+fn a_changed_range_of_source_ports_gives_back_the_earlier_one_and_no_port_of_others() {
+    in_namespace(|| {
+        fs::write(RESERVED, "8080,50990-51005").unwrap();
+        let mut place = Place::new();
+        let start = |place: &Place| place.open().reserve_source_ports().unwrap();
+        start(&place);
+        assert_eq!(reserved(), "8080,50000-51005");
+        // A restart changes nothing.
+        start(&place);
+        assert_eq!(reserved(), "8080,50000-51005");
+
+        place.0.source_ports = PortRange::new(50_500, 52_000).unwrap();
+        start(&place);
+        assert_eq!(reserved(), "8080,50500-52000");
+        // Others reserve a port next to the range.
+        fs::write(RESERVED, "8080,50500-52001").unwrap();
+        place.0.source_ports = PortRange::new(40_000, 40_999).unwrap();
+        start(&place);
+        assert_eq!(reserved(), "8080,40000-40999,50990-51005,52001");
+
+        cleanup(place.pin_dir()).unwrap();
+        assert_eq!(reserved(), "8080,50990-51005,52001");
+    });
+}
+
+#[test]
+fn a_long_list_of_reserved_ports_is_kept_whole() {
+    in_namespace(|| {
+        let others: Vec<_> = (0..2000).map(|n| (2000 + 2 * n).to_string()).collect();
+        let others = others.join(",");
+        fs::write(RESERVED, &others).unwrap();
+        let place = Place::new();
+        place.open().reserve_source_ports().unwrap();
+        assert_eq!(reserved(), format!("{others},50000-50999"));
+        cleanup(place.pin_dir()).unwrap();
+        assert_eq!(reserved(), others);
+    });
+}
+
+#[test]
+fn a_range_that_an_earlier_version_reserved_is_given_back() {
+    in_namespace(|| {
+        let mut place = Place::new();
+        // It wrote the range into META, and nothing else.
+        drop(place.open());
+        fs::write(RESERVED, "8080,50000-50999").unwrap();
+        place.0.source_ports = PortRange::new(40_000, 40_999).unwrap();
+        place.open().reserve_source_ports().unwrap();
+        assert_eq!(reserved(), "8080,40000-40999");
+    });
 }
 
 #[test]

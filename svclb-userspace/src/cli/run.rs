@@ -55,7 +55,7 @@ pub(crate) fn run(args: Run) -> anyhow::Result<()> {
     for warning in dataplane.warnings() {
         warn!("{warning}");
     }
-    if let Err(error) = options.source_ports.reserve() {
+    if let Err(error) = dataplane.reserve_source_ports() {
         let [first, last] = options.source_ports.ends();
         warn!(
             "the source ports of traffic to other nodes cannot be kept from sockets: {error}; add \

@@ -30,6 +30,12 @@ pub(crate) fn read(pins: &Pins) -> Result<Option<Meta>, PinnedError> {
     sys::value(&buffer).map(Some).map_err(failed)
 }
 
+/// The source ports that the agent before this one was given; `None` if it knew of none.
+pub(crate) const fn source_ports(meta: &Meta) -> Option<PortRange> {
+    let [first, last] = meta.source_ports;
+    PortRange::new(first, last)
+}
+
 /// Checks that maps are pinned, in the layout of this version.
 ///
 /// # Errors

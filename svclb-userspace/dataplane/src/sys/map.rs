@@ -107,6 +107,17 @@ impl Map {
         Self::new(fd)
     }
 
+    /// Makes an array of one element of zeros.
+    pub(crate) fn new_array(value_size: u32) -> io::Result<Self> {
+        Self::new(create(&mut MapCreate {
+            map_type: MAP_TYPE_ARRAY,
+            key_size: 4,
+            value_size,
+            max_entries: 1,
+            ..MapCreate::default()
+        })?)
+    }
+
     fn new(fd: OwnedFd) -> io::Result<Self> {
         let mut info = MapInfo::default();
         get_info(fd.as_fd(), &mut info)?;
