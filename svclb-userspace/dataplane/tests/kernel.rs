@@ -10,6 +10,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::{fs, io, panic, process, thread};
 
 use aya::maps::{Array, Map, MapData};
+use nix::errno::Errno;
+use nix::net::if_::if_nametoindex;
 use nix::sched::{CloneFlags, unshare};
 use svclb_common::maps::Sizes;
 use svclb_common::{
@@ -20,7 +22,8 @@ use svclb_common::{
 use svclb_core::apply::Maps;
 use svclb_core::op::Op;
 use svclb_dataplane::{
-    Attachment, Dataplane, Options, PROGRAMS, Pinned, PortRange, cleanup, find_bpffs, find_cgroup2,
+    Attached, Attachment, Dataplane, Options, PROGRAMS, Pinned, PortRange, XdpMode, cleanup,
+    find_bpffs, find_cgroup2,
 };
 
 /// A pin directory and a cgroup of this test alone, both gone when it is dropped.
@@ -442,6 +445,23 @@ fn pins_attached_to_another_cgroup_are_refused() {
         .unwrap_err()
         .to_string();
     assert!(error.contains("another cgroup"), "{error}");
+}
+
+#[test]
+fn the_reason_why_a_device_has_no_native_xdp_is_reported() {
+    in_namespace(|| {
+        let place = Place::new();
+        let mut dataplane = place.open();
+        let loopback = if_nametoindex("lo").unwrap();
+        let mut attach = |mode| dataplane.attach_device("lo", loopback, mode).unwrap();
+        let attached = attach(XdpMode::Auto);
+        assert_eq!(attached.by, Attached::Tc);
+        let error = attached.native_xdp_error.unwrap();
+        assert_eq!(error.raw_os_error(), Some(Errno::EOPNOTSUPP as i32));
+        for mode in [XdpMode::Off, XdpMode::Generic] {
+            assert!(attach(mode).native_xdp_error.is_none());
+        }
+    });
 }
 
 #[test]

@@ -89,10 +89,13 @@ impl fmt::Display for Attached {
 }
 
 /// How a device's programs are attached, and were found.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Debug)]
 pub struct DeviceAttachment {
     /// How they are attached.
     pub by: Attached,
+    /// Why [`XdpMode::Auto`] fell back to tc. EOPNOTSUPP: the driver has no native XDP; EBUSY:
+    /// another XDP program is attached.
+    pub native_xdp_error: Option<io::Error>,
     /// How many were not there before, and are no replacements.
     pub new: usize,
 }
@@ -130,10 +133,14 @@ pub(crate) fn attach(
         source,
         advice: "the driver cannot, or another program is there; use --xdp auto or off",
     };
+    let mut native_xdp_error = None;
     let (by, is_new) = match mode {
         XdpMode::Auto => match attach_xdp(ebpf, links, index, XDP_NATIVE) {
             Ok(is_new) => (Attached::NativeXdp, is_new),
-            Err(_) => (Attached::Tc, false),
+            Err(error) => {
+                native_xdp_error = Some(error);
+                (Attached::Tc, false)
+            }
         },
         XdpMode::Native => {
             let is_new = attach_xdp(ebpf, links, index, XDP_NATIVE).map_err(failed)?;
@@ -149,7 +156,11 @@ pub(crate) fn attach(
     if by == Attached::Tc {
         links.release(&pin(XDP, index)).map_err(failed)?;
     }
-    Ok(DeviceAttachment { by, new })
+    Ok(DeviceAttachment {
+        by,
+        native_xdp_error,
+        new,
+    })
 }
 
 /// Whether it was not there before.

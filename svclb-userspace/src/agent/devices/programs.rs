@@ -100,8 +100,15 @@ impl DevicePrograms {
             }
             match dataplane.attach_device(&device.name, *index, self.xdp_mode(device)) {
                 Ok(attached) if known == Some(attached.by) => restored += attached.new,
-                Ok(DeviceAttachment { by, .. }) => {
+                Ok(DeviceAttachment {
+                    by,
+                    native_xdp_error,
+                    ..
+                }) => {
                     info!(device = %device.name, %by, "packets of this device are translated");
+                    if let Some(error) = native_xdp_error {
+                        info!(device = %device.name, %error, "native XDP cannot be attached");
+                    }
                     self.attached.insert(*index, (device.name.clone(), by));
                 }
                 Err(error) => warn!("{error}"),
