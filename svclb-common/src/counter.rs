@@ -26,7 +26,8 @@ pub enum Counter {
     FlowsOpened = 8,
     /// Packets of flows from outside that were translated, in either direction.
     Translated = 9,
-    /// Packets from outside to a Service without usable endpoints, answered with a refusal.
+    /// Packets from outside to a Service without usable endpoints, or of a connection without a flow,
+    /// to which a reset or an ICMP error was sent.
     OutsideRefused = 10,
     /// Packets dropped since only other nodes have endpoints (`externalTrafficPolicy: Local`).
     DropNoLocalEndpoint = 11,
@@ -36,15 +37,28 @@ pub enum Counter {
     DropNoPort = 13,
     /// Packets dropped since no route leads to their backend or client.
     DropNoRoute = 14,
-    /// Packets to be forwarded that were too long for the way ahead, or had no hop left.
+    /// Packets to be forwarded that were too long for the next link.
     DropTooBig = 15,
     /// Packets dropped since their client is in none of the Service's source ranges.
     DropSourceRange = 16,
+    /// Packets from outside to a Service without usable endpoints, or of a connection without a flow,
+    /// to which no refusal can be sent.
+    DropUnserved = 17,
+    /// Packets to be forwarded whose hop limit was used up.
+    DropHopLimit = 18,
+    /// Packets dropped since the flow that another CPU had opened for them was gone again.
+    DropFlowGone = 19,
+    /// Packets dropped since the kernel could not make their headers writable.
+    DropNotWritable = 20,
+    /// Connects refused and packets dropped since their frontend changed at each of several readings.
+    FrontendUnsettled = 21,
+    /// Flows that were over and made room for a new one in a full `FLOWS`.
+    FlowsReplaced = 22,
 }
 
 impl Counter {
     /// All of them, in the order of their index.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 23] = [
         Self::Connected,
         Self::Sent,
         Self::Refused,
@@ -62,6 +76,12 @@ impl Counter {
         Self::DropNoRoute,
         Self::DropTooBig,
         Self::DropSourceRange,
+        Self::DropUnserved,
+        Self::DropHopLimit,
+        Self::DropFlowGone,
+        Self::DropNotWritable,
+        Self::FrontendUnsettled,
+        Self::FlowsReplaced,
     ];
 
     /// The index into the map.
@@ -90,6 +110,12 @@ impl Counter {
             Self::DropNoRoute => "drop_no_route",
             Self::DropTooBig => "drop_too_big",
             Self::DropSourceRange => "drop_source_range",
+            Self::DropUnserved => "drop_unserved",
+            Self::DropHopLimit => "drop_hop_limit",
+            Self::DropFlowGone => "drop_flow_gone",
+            Self::DropNotWritable => "drop_not_writable",
+            Self::FrontendUnsettled => "frontend_unsettled",
+            Self::FlowsReplaced => "flows_replaced",
         }
     }
 }

@@ -17,7 +17,7 @@
 #![forbid(unsafe_code)]
 
 mod addr;
-pub mod checksum;
+mod confirm;
 pub mod contract;
 mod counter;
 mod flow;
@@ -30,6 +30,7 @@ mod socket;
 mod source;
 
 pub use addr::{Addr16, PortBe, Proto};
+pub use confirm::{Reading, read_confirmed};
 pub use counter::Counter;
 pub use flow::{
     DeviceFlags, DeviceValue, FlowFlags, FlowKey, FlowValue, FragmentKey, FragmentValue, Hook,

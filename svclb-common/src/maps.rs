@@ -40,7 +40,7 @@ pub const COUNTERS: &str = "COUNTERS";
 /// that were the same then.
 pub const SINCE: [(&str, u32); 15] = [
     (META, 2),
-    (FRONTENDS, if cfg!(feature = "next-layout") { 3 } else { 2 }),
+    (FRONTENDS, if cfg!(feature = "next-layout") { 4 } else { 2 }),
     (SLOTS, 2),
     (SOURCES, 2),
     (BACKENDS, 2),
@@ -53,7 +53,7 @@ pub const SINCE: [(&str, u32); 15] = [
     (FRAGMENTS, 2),
     (DEVICES, 2),
     (PORTS, 2),
-    (COUNTERS, 2),
+    (COUNTERS, 3),
 ];
 
 /// All maps.

@@ -27,6 +27,7 @@ mod sources;
 
 use aya_ebpf::macros::{cgroup_sock, cgroup_sock_addr, classifier, xdp};
 use aya_ebpf::programs::{SockAddrContext, SockContext, TcContext, XdpContext};
+use packet::{TcFrame, XdpFrame};
 use socket::family::{V4, V6};
 use socket::{Connect, Send, connect, reverse};
 
@@ -77,19 +78,19 @@ fn svclb_sock_release(ctx: SockContext) -> i32 {
 
 #[xdp]
 fn svclb_xdp(ctx: XdpContext) -> u32 {
-    packet::incoming(&ctx) as u32
+    packet::incoming(&XdpFrame::new(ctx)) as u32
 }
 
 #[classifier]
 #[inline(always)]
 fn svclb_ingress(ctx: TcContext) -> i32 {
-    packet::incoming(&ctx)
+    packet::incoming(&TcFrame::new(ctx))
 }
 
 #[classifier]
 #[inline(always)]
 fn svclb_egress(ctx: TcContext) -> i32 {
-    packet::outgoing(&ctx)
+    packet::outgoing(&TcFrame::new(ctx))
 }
 
 /// Helpers marked GPL-only are refused to a program of another licence.

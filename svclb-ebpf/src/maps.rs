@@ -28,7 +28,8 @@ use svclb_common::maps::{self as names, Sizes};
 use svclb_common::{
     AffinityKey, AffinityValue, BackendId, BackendValue, Counter, DeviceValue, FlowKey, FlowValue,
     FragmentKey, FragmentValue, FrontendKey, FrontendValue, Hook, Meta, OverflowKey, OverflowValue,
-    PeerSlot, PortBe, ServiceId, ServiceRecord, SlotKey, SlotValue, Source, TranslationRing,
+    PeerSlot, PortBe, Reading, ServiceId, ServiceRecord, SlotKey, SlotValue, Source,
+    TranslationRing, read_confirmed,
 };
 
 const SIZES: Sizes = Sizes::DEFAULT;
@@ -120,9 +121,6 @@ pub(crate) static SOURCE_PORT_FIRST: Global<u32> = Global::new(0);
 #[unsafe(no_mangle)]
 pub(crate) static SOURCE_PORTS: Global<u32> = Global::new(0);
 
-/// How often a frontend is read again while it changes under the reader.
-const TRIES: u32 = 4;
-
 /// Copies a frontend out of its map, whole.
 ///
 /// The agent replaces an element to change it, and from Linux 6.1 on (commit fba1a1c6c912)
@@ -130,16 +128,10 @@ const TRIES: u32 = 4;
 /// preempted between its lookup and its copy would then hold another frontend's value, or
 /// parts of two. So what was copied counts only if a second lookup finds the same.
 #[inline(always)]
-pub(crate) fn frontend(key: &FrontendKey) -> Option<FrontendValue> {
-    let mut known = frontend_once(key)?;
-    for _ in 0..TRIES {
-        let again = frontend_once(key)?;
-        if again == known {
-            break;
-        }
-        known = again;
-    }
-    Some(known)
+pub(crate) fn frontend(key: &FrontendKey) -> Reading<FrontendValue> {
+    /// How often it is read again while it changes.
+    const TRIES: u32 = 4;
+    read_confirmed::<_, TRIES>(|| frontend_once(key))
 }
 
 #[inline(always)]

@@ -1,97 +1,116 @@
-//! Packets of clients outside: translated to a backend, and its answers back. One path for
+//! Packets of clients outside: translated to a backend, and their replies back. One path for
 //! both hooks: XDP finishes what it can and passes up the rest, and tc does everything.
 //!
-//! | file | what is there |
+//! A module uses those above it alone. Headers, checksums, rewriting and rejects are the crate
+//! `svclb-packet`.
+//!
+//! | module | what is there |
 //! |---|---|
-//! | `frame` | what differs between XDP and tc: reaching the bytes, sending them on |
-//! | `prefilter` | whether a frame can be anybody's, by its port alone |
-//! | `parse` | from bytes to addresses, ports and protocol |
-//! | `flows` | conntrack: the only file that writes `FLOWS` |
-//! | `new_flow` | a new flow: which frontend, which backend, which source |
-//! | `rewrite` | new addresses into the bytes, with the checksums |
-//! | `fib` | the kernel's routing: where a packet leaves that the kernel is not to route |
-//! | `forward` | a packet to a backend on another node, or back from there |
-//! | `reject` | what is sent back instead: refusals, and errors of the way |
-//! | `icmp` | errors about packets that were translated |
+//! | `frame` | what differs between XDP and tc: how a frame is sent on |
+//! | `prefilter` | whether a frame can be of no Service, by its port alone |
+//! | `verdict` | what becomes of a packet, and counting it: the only way to drop one |
+//! | `flows` | conntrack: the only module that writes `FLOWS` |
+//! | `fragments` | the ports of the fragments that carry none |
+//! | `fib` | the kernel's routing table |
+//! | `local_socket` | whether a socket of this node has an address and port |
 //! | `scratch` | what is too large for the stack |
-//! | `fragments` | the ports of the fragments that have none |
+//! | `reject` | resets and ICMP errors sent back |
+//! | `forward` | a packet of a known flow: translated, and sent on where the kernel can't |
+//! | `icmp` | errors about packets that were translated |
+//! | `new_flow` | the first packet: which frontend, which backend, which source |
 
 mod fib;
 mod flows;
 mod forward;
 mod fragments;
-pub(crate) mod frame;
+mod frame;
 mod icmp;
+mod local_socket;
 mod new_flow;
-mod parse;
 mod prefilter;
 mod reject;
-mod rewrite;
 mod scratch;
+mod verdict;
 
-use svclb_common::{Counter, FlowFlags, FlowKey, FlowValue, Hook};
+use svclb_common::{FlowKey, FlowValue, Hook};
+use svclb_packet::parse::{Kind, Part, parse};
 
-use crate::counters::count;
-use frame::Frame;
-use parse::{Kind, Packet, parse};
+pub(crate) use frame::{TcFrame, XdpFrame};
+
+use frame::HookFrame;
 use scratch::Scratch;
+use verdict::Verdict;
 
-/// A packet came in by one of our devices.
+/// A packet came in by one of our devices. Returns the action of the hook.
 #[inline(always)]
-pub(crate) fn incoming<F: Frame>(frame: &F) -> i32 {
+pub(crate) fn incoming<F: HookFrame>(frame: &F) -> i32 {
+    verdict::carry_out(frame, ingress(frame))
+}
+
+/// A packet is about to leave by one of our devices. Returns the action of the hook.
+#[inline(always)]
+pub(crate) fn outgoing<F: HookFrame>(frame: &F) -> i32 {
+    verdict::carry_out(frame, egress(frame))
+}
+
+#[inline(always)]
+fn ingress<F: HookFrame>(frame: &F) -> Verdict {
     if prefilter::cannot_match(frame, Hook::INGRESS) {
-        return F::PASS;
+        return Verdict::Pass;
     }
     let Some(scratch) = scratch::scratch() else {
-        return F::PASS;
+        return Verdict::Pass;
     };
-    match parse(frame, &mut scratch.packet) {
+    match read(frame, scratch) {
         Kind::Packet => {}
-        Kind::Message if !F::IS_XDP => return icmp::translate(frame, scratch, Hook::INGRESS),
-        Kind::Message | Kind::Other => return F::PASS,
+        Kind::Icmp if !F::IS_XDP => return icmp::translate(frame, scratch, Hook::INGRESS),
+        _ => return Verdict::Pass,
     }
     match find(scratch, Hook::INGRESS) {
-        Some(flow) => translate(frame, scratch, flow),
+        Some(flow) => forward::translate(frame, &scratch.packet, &mut scratch.fib_params, flow),
         None => new_flow::open(frame, scratch),
     }
 }
 
-/// A packet is about to leave by one of our devices.
 #[inline(always)]
-pub(crate) fn outgoing<F: Frame>(frame: &F) -> i32 {
+fn egress<F: HookFrame>(frame: &F) -> Verdict {
     if prefilter::cannot_match(frame, Hook::EGRESS) {
-        return F::PASS;
+        return Verdict::Pass;
     }
     let Some(scratch) = scratch::scratch() else {
-        return F::PASS;
+        return Verdict::Pass;
     };
-    match parse(frame, &mut scratch.packet) {
+    match read(frame, scratch) {
         Kind::Packet => {}
-        Kind::Message => return icmp::translate(frame, scratch, Hook::EGRESS),
-        Kind::Other => return F::PASS,
+        Kind::Icmp => return icmp::translate(frame, scratch, Hook::EGRESS),
+        _ => return Verdict::Pass,
     }
     match find(scratch, Hook::EGRESS) {
-        Some(flow) => translate(frame, scratch, flow),
-        None => F::PASS,
+        Some(flow) => forward::translate(frame, &scratch.packet, &mut scratch.fib_params, flow),
+        None => Verdict::Pass,
     }
 }
 
+/// Reads the headers; a later fragment gets the ports of the first one.
+#[inline(always)]
+fn read<F: HookFrame>(frame: &F, scratch: &mut Scratch) -> Kind {
+    match parse(frame, &mut scratch.packet) {
+        Kind::LaterFragment if F::IS_XDP => Kind::Other,
+        Kind::LaterFragment => match fragments::set_ports(&mut scratch.packet) {
+            Some(()) => Kind::Packet,
+            None => Kind::Other,
+        },
+        kind => kind,
+    }
+}
+
+/// The flow of a packet, if there is one.
 #[inline(always)]
 fn find(scratch: &mut Scratch, hook: Hook) -> Option<&'static FlowValue> {
-    let Packet { tuple, .. } = scratch.packet;
-    scratch.key = FlowKey::new(tuple, scratch.packet.proto(), hook);
-    flows::find(&scratch.key, &scratch.packet)
-}
-
-/// Gives a packet the addresses of its flow, and sends it on its way.
-#[inline(always)]
-fn translate<F: Frame>(frame: &F, scratch: &mut Scratch, flow: &FlowValue) -> i32 {
-    if flow.flags.contains(FlowFlags::FORWARDED) {
-        return forward::forward(frame, scratch, &flow.tuple);
+    scratch.key = FlowKey::new(scratch.packet.tuple, scratch.packet.proto(), hook);
+    let flow = flows::find(&scratch.key, &scratch.packet)?;
+    if scratch.packet.part == Part::First {
+        fragments::remember(&scratch.packet);
     }
-    if rewrite::rewrite(frame, &scratch.packet, &flow.tuple).is_none() {
-        return F::DROP;
-    }
-    count(Counter::Translated);
-    F::PASS
+    Some(flow)
 }

@@ -1,20 +1,21 @@
-//! Where a packet leaves that the kernel is not to route: one to a backend elsewhere, or back
-//! from there to its client. Its source is an address of this node, and the kernel takes no
-//! such packet in from a device (`fib_validate_source`).
+//! The kernel's routing table: where a packet leaves that the kernel is not to route. That is one to
+//! a backend on another node, or back from there to its client: its source is an address of this
+//! node, and the kernel takes no such packet in from a device (`fib_validate_source`).
 
+use aya_ebpf::helpers::generated::bpf_fib_lookup;
 use svclb_common::Addr16;
 
-use super::frame::{Frame, NextHop};
+use super::frame::{HookFrame, NextHop};
 
-/// `struct bpf_fib_lookup` (include/uapi/linux/bpf.h): 64 bytes. What is cleared together is one
-/// number, for many small ones would be cleared by a call of `memset` (see
+/// `struct bpf_fib_lookup` (include/uapi/linux/bpf.h): 64 bytes. Fields that are cleared together are
+/// one number: many small ones would be cleared by a call of `memset` (see
 /// [`OverflowKey::reserved`](svclb_common::OverflowKey::reserved)).
 #[repr(C)]
-pub(crate) struct FibParams {
-    /// The family is the first byte. Zero are the protocol, the ports, and the length of the packet:
-    /// at that we look ourselves.
+pub(super) struct FibParams {
+    /// The family is the first byte. The others are zero: the protocol, the ports, and the length of
+    /// the packet, which `forward` compares.
     family: u64,
-    /// Where it came in; the answer is where it goes out.
+    /// The interface index of the device that it came in by; afterwards, of the one that it leaves by.
     device: u32,
     flow: u32,
     src: [u32; 4],
@@ -25,9 +26,9 @@ pub(crate) struct FibParams {
 
 const _: () = assert!(size_of::<FibParams>() == 64);
 
-/// The kernel's answer to where an address is.
+/// The next hop of a packet with these addresses; `None` if no route leads there.
 #[inline(always)]
-pub(super) fn next_hop<F: Frame>(
+pub(super) fn next_hop<F: HookFrame>(
     frame: &F,
     fib_params: &mut FibParams,
     is_v4: bool,
@@ -36,9 +37,12 @@ pub(super) fn next_hop<F: Frame>(
 ) -> Option<NextHop> {
     const AF_INET: u8 = 2;
     const AF_INET6: u8 = 10;
+    /// `BPF_FIB_LKUP_RET_SUCCESS`.
     const SUCCESS: i64 = 0;
+    /// `BPF_FIB_LKUP_RET_NO_NEIGH`.
     const NO_NEIGHBOUR: i64 = 7;
-    /// The frame is too long for the device; what its packets are, we look at ourselves.
+    /// `BPF_FIB_LKUP_RET_FRAG_NEEDED`: the frame is too long for the device. It may stand for
+    /// several packets, so `forward` looks at the length of each.
     const TOO_LONG: i64 = 8;
     let words = |addr: Addr16| {
         if is_v4 {
@@ -53,16 +57,24 @@ pub(super) fn next_hop<F: Frame>(
     fib_params.flow = 0;
     fib_params.src = words(src);
     fib_params.dst = words(dst);
-    // The half with the destination, which shows whether there was an answer.
+    // The half with the destination, which shows whether the helper wrote one.
     fib_params.link[1] = 0;
-    let answer = frame.fib_lookup(fib_params);
+    // SAFETY: the structure is the helper's own, and of this size.
+    let result = unsafe {
+        bpf_fib_lookup(
+            frame.ctx(),
+            (&raw mut *fib_params).cast(),
+            size_of::<FibParams>() as i32,
+            0,
+        ) as i64
+    };
     let [_, _, _, _, g, h, i, j] = fib_params.link[0].to_ne_bytes();
     let [k, l, a, b, c, d, e, f] = fib_params.link[1].to_ne_bytes();
-    let link = match answer {
-        // tc lets the kernel look at the neighbour, who keeps him fresh; but `bpf_redirect_neigh`
-        // leaves the old link header in the sum of the whole packet, and a datagram out of a
-        // tunnel, whose sum the kernel made itself, is lost at a pod for that (seen on 5.10).
-        // Before Linux 6.3 the answer may be one who was never heard of.
+    let link = match result {
+        // tc leaves resolution to `bpf_redirect_neigh`, so that the neighbour entry stays fresh. But
+        // that helper leaves the old link header in the sum of the whole packet, and a datagram out
+        // of a tunnel, whose sum the kernel made itself, is lost at a pod for that (seen on 5.10).
+        // Before Linux 6.3 the address may be of a neighbour that was not resolved: zeroes.
         SUCCESS | TOO_LONG if [a, b, c, d, e, f] != [0; 6] && (F::IS_XDP || frame.has_sum()) => {
             Some([a, b, c, d, e, f, g, h, i, j, k, l])
         }

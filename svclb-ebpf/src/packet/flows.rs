@@ -1,11 +1,11 @@
-//! Conntrack: the only file of the kernel half that writes `FLOWS`.
+//! Conntrack: the only module of the kernel half that writes `FLOWS`.
 //!
-//! A flow never moves while it lives: what it was given is looked up, and chosen again only
-//! where its client opens it anew. Entries are removed by the agent, which has the clock for it.
+//! A flow never moves while it lives: its backend and source are looked up, and chosen again only
+//! where its client opens it anew. The agent removes entries that are over.
 
 use svclb_common::{FlowFlags, FlowKey, FlowValue};
+use svclb_packet::parse::Packet;
 
-use super::parse::Packet;
 use crate::kernel::now_ns;
 use crate::maps::FLOWS;
 
@@ -28,14 +28,23 @@ pub(super) enum Refused {
     Full,
 }
 
-/// The flow of a packet, which is noted to have been seen. None for a packet that opens a
-/// flow which is over.
+/// How a direction was entered.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Entered {
+    /// Nothing had its key.
+    New,
+    /// In the place of an entry that leads to the same, or is over.
+    Replaced,
+}
+
+/// The flow of a packet, whose entry is marked as seen. None for a packet that opens a flow where the
+/// entry is over.
 #[inline(always)]
 pub(super) fn find(key: &FlowKey, packet: &Packet) -> Option<&'static FlowValue> {
     let known = FLOWS.get_ptr_mut(key)?;
-    // SAFETY: map memory, valid for the run. The agent deletes only flows that are over, and
-    // no program ever writes the addresses of an entry again. What is written are aligned
-    // words, and a lost update of one is of no harm.
+    // SAFETY: map memory, valid for the run. Only flows that are over are deleted, and no program
+    // ever writes the addresses of an entry again. What is written are aligned words, and a lost
+    // update of one is of no harm.
     unsafe {
         let flags = (&raw const (*known).flags).read_volatile();
         if packet.tcp.opens() && flags.contains(FlowFlags::FROM_CLIENT) && is_over(key, &*known) {
@@ -55,14 +64,14 @@ pub(super) fn find(key: &FlowKey, packet: &Packet) -> Option<&'static FlowValue>
     }
 }
 
-/// The flow of a tuple, unseen: for errors about its packets.
+/// The flow of a tuple, without marking it as seen.
 #[inline(always)]
 pub(super) fn peek(key: &FlowKey) -> Option<&'static FlowValue> {
     // SAFETY: as above.
     unsafe { FLOWS.get(key) }
 }
 
-/// What a packet says of its direction. An opening one says nothing yet: it may be from anybody,
+/// What a packet shows of its direction. An opening one shows nothing yet: its source may be forged,
 /// and what it opens must not be remembered for long.
 #[inline(always)]
 const fn seen(packet: &Packet) -> FlowFlags {
@@ -81,8 +90,8 @@ const fn seen(packet: &Packet) -> FlowFlags {
     flags
 }
 
-/// Whether a TCP flow came to its end, so that its addresses may be used again: a reset, or both
-/// sides are done; or its other direction is gone.
+/// Whether a TCP flow came to its end, so that its addresses may be used again: a reset, or a FIN of
+/// both sides; or its other direction is gone.
 #[inline(always)]
 fn is_over(key: &FlowKey, flow: &FlowValue) -> bool {
     if flow.flags.contains(FlowFlags::RST) {
@@ -96,20 +105,20 @@ fn is_over(key: &FlowKey, flow: &FlowValue) -> bool {
     is_done || other.flags.contains(FlowFlags::RST)
 }
 
-/// Enters a direction of a new flow.
+/// Enters the reverse direction of a new flow.
 #[inline(always)]
-pub(super) fn enter(key: &FlowKey, value: &FlowValue) -> Result<(), Refused> {
+pub(super) fn enter_reverse(key: &FlowKey, value: &FlowValue) -> Result<Entered, Refused> {
     match FLOWS.insert(key, value, NO_EXIST) {
-        Ok(()) => Ok(()),
+        Ok(()) => Ok(Entered::New),
         Err(EEXIST) => replace(key, value),
         Err(_) => Err(Refused::Full),
     }
 }
 
-/// Takes the place of an entry that leads to the same, or has been over for a while: what still
-/// is on its way of the old flow must not reach the new one's client.
+/// Takes the place of an entry that leads to the same, or has been over for a while: packets of the
+/// old flow that are still on their way must not reach the new one's client.
 #[inline(always)]
-fn replace(key: &FlowKey, value: &FlowValue) -> Result<(), Refused> {
+fn replace(key: &FlowKey, value: &FlowValue) -> Result<Entered, Refused> {
     const WHILE_NS: u64 = 10_000_000_000;
     let is_free = match peek(key) {
         Some(known) => {
@@ -121,12 +130,13 @@ fn replace(key: &FlowKey, value: &FlowValue) -> Result<(), Refused> {
     if !is_free {
         return Err(Refused::Taken);
     }
-    renew(key, value)
+    renew(key, value)?;
+    Ok(Entered::Replaced)
 }
 
-/// Enters the client's direction of a new flow.
+/// Enters the client's direction of a new flow, where there is none.
 #[inline(always)]
-pub(super) fn open(key: &FlowKey, value: &FlowValue) -> Result<(), Refused> {
+pub(super) fn enter_forward(key: &FlowKey, value: &FlowValue) -> Result<(), Refused> {
     FLOWS
         .insert(key, value, NO_EXIST)
         .map_err(|errno| match errno {
@@ -141,8 +151,11 @@ pub(super) fn renew(key: &FlowKey, value: &FlowValue) -> Result<(), Refused> {
     FLOWS.insert(key, value, 0).map_err(|_errno| Refused::Full)
 }
 
-/// Takes a direction back that was just entered.
+/// Removes the reverse direction that this run entered for a flow that another CPU opened meanwhile,
+/// unless it is that flow's own: both may have come to the same backend and source.
 #[inline(always)]
-pub(super) fn take_back(key: &FlowKey) {
-    let _gone = FLOWS.remove(key);
+pub(super) fn take_back(reverse_key: &FlowKey, opened: &FlowValue) {
+    if opened.other(reverse_key.proto) != *reverse_key {
+        let _gone = FLOWS.remove(reverse_key);
+    }
 }

@@ -1,38 +1,57 @@
-//! Sends a packet to a backend on another node, or from there back to its client.
+//! A packet of a known flow: translated, and left to the kernel or sent to its next hop.
 
-use svclb_common::{Counter, DeviceFlags, Tuple};
+use svclb_common::{DeviceFlags, FlowFlags, FlowValue, Tuple};
+use svclb_packet::headers::{ETHERNET, TCP_LEN, UDP_LEN};
+use svclb_packet::parse::Packet;
+use svclb_packet::rewrite::{decrement_hop_limit, rewrite};
 
-use super::fib::next_hop;
-use super::frame::{ETHERNET, Frame};
-use super::parse::Packet;
-use super::reject::{self, Error};
-use super::rewrite::{hop, rewrite};
-use super::scratch::Scratch;
-use crate::counters::count;
+use super::fib::{FibParams, next_hop};
+use super::frame::HookFrame;
+use super::reject;
+use super::verdict::{DropReason, Verdict};
 use crate::maps;
 
-/// Gives a packet the addresses of its flow, and forwards it.
+/// Gives a packet the addresses of its flow.
 #[inline(always)]
-pub(super) fn forward<F: Frame>(frame: &F, scratch: &mut Scratch, to: &Tuple) -> i32 {
-    let Scratch {
-        packet, fib_params, ..
-    } = scratch;
-    if packet.hops <= 1 {
-        return reject::error(frame, packet, Error::NoHops);
+pub(super) fn translate<F: HookFrame>(
+    frame: &F,
+    packet: &Packet,
+    fib_params: &mut FibParams,
+    flow: &FlowValue,
+) -> Verdict {
+    if flow.flags.contains(FlowFlags::FORWARDED) {
+        return forward(frame, packet, fib_params, &flow.tuple);
+    }
+    match rewrite(frame, packet, &flow.tuple) {
+        Some(()) => Verdict::Translated,
+        None => Verdict::Drop(DropReason::NotWritable),
+    }
+}
+
+/// Gives a packet the addresses of its flow, and sends it on as a router does: to a backend on
+/// another node, or from there back to its client.
+#[inline(always)]
+fn forward<F: HookFrame>(
+    frame: &F,
+    packet: &Packet,
+    fib_params: &mut FibParams,
+    to: &Tuple,
+) -> Verdict {
+    if packet.hop_limit <= 1 {
+        return reject::hop_limit(frame, packet);
     }
     let Some(mut next_hop) = next_hop(frame, fib_params, packet.is_v4, to.src, to.dst) else {
-        // XDP is not told of every kind of route.
+        // For XDP the lookup knows fewer kinds of routes.
         if F::IS_XDP {
-            return F::PASS;
+            return Verdict::Pass;
         }
-        count(Counter::DropNoRoute);
-        return F::DROP;
+        return Verdict::Drop(DropReason::NoRoute);
     };
     let device = maps::device(next_hop.device);
     if F::IS_XDP {
         let takes = device.is_some_and(|device| device.flags.contains(DeviceFlags::XDP_TARGET));
         if next_hop.link.is_none() || !takes && next_hop.device != frame.device() {
-            return F::PASS;
+            return Verdict::Pass;
         }
         next_hop.by_redirect = takes;
     }
@@ -40,29 +59,32 @@ pub(super) fn forward<F: Frame>(frame: &F, scratch: &mut Scratch, to: &Tuple) ->
         && device.mtu != 0
         && longest(frame, packet) > device.mtu
     {
-        return reject::error(frame, packet, Error::TooBig(device.mtu));
+        return reject::too_big(frame, packet, device.mtu);
     }
-    let sent = hop(frame, packet.is_v4, packet.hops)
-        .and_then(|()| rewrite(frame, packet, to))
-        .map(|()| frame.send(&next_hop));
-    count(Counter::Translated);
-    sent.unwrap_or(F::DROP)
+    // No `and_then`: its closure would become a function of its own, and before Linux 6.2 the verifier
+    // takes long over the loops of a program with more than one.
+    if decrement_hop_limit(frame, packet.is_v4, packet.hop_limit).is_none()
+        || rewrite(frame, packet, to).is_none()
+    {
+        return Verdict::Drop(DropReason::NotWritable);
+    }
+    Verdict::Redirect(next_hop)
 }
 
 /// The length of the longest packet that a frame stands for, without the link header.
 #[inline(always)]
-fn longest<F: Frame>(frame: &F, packet: &Packet) -> u32 {
-    const TCP_LENGTH: u32 = 12;
+fn longest<F: HookFrame>(frame: &F, packet: &Packet) -> u32 {
+    const TCP_LENGTH_AT: u32 = 12;
     let segment = frame.segment();
     if segment == 0 {
         return packet.length;
     }
     let header = if packet.is_udp() {
-        8
+        UDP_LEN
     } else {
         frame
-            .load::<u8>(packet.transport + TCP_LENGTH)
-            .map_or(20, |length| u32::from(length >> 4) * 4)
+            .load::<u8>(packet.transport + TCP_LENGTH_AT)
+            .map_or(TCP_LEN, |length| u32::from(length >> 4) * 4)
     };
     packet.transport - ETHERNET + header + segment
 }

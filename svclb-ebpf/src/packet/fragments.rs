@@ -1,14 +1,15 @@
-//! The ports of the fragments that have none: they stand in the first one alone.
+//! The ports of the fragments that carry none: they stand in the first fragment of a datagram.
 //!
-//! Fragments that come before it are nobody's: they pass, and their datagram is lost, as a
-//! dropped fragment's is.
+//! Only datagrams of a flow are remembered, or the fragments of others would push them out of the
+//! map. A fragment that comes before the first one passes, and its datagram is lost, as a dropped
+//! fragment's is.
 
 use svclb_common::FragmentValue;
+use svclb_packet::parse::Packet;
 
-use super::parse::Packet;
 use crate::maps::{self, FRAGMENTS};
 
-/// Notes the ports of a first fragment.
+/// Remembers the ports of a first fragment.
 #[inline(always)]
 pub(super) fn remember(packet: &Packet) {
     let value = FragmentValue {
@@ -19,9 +20,9 @@ pub(super) fn remember(packet: &Packet) {
     let _stored = FRAGMENTS.insert(packet.datagram(), value, 0);
 }
 
-/// The ports of a later fragment.
+/// Gives a later fragment the ports of the first one. `None` if that is not known.
 #[inline(always)]
-pub(super) fn ports(packet: &Packet) -> Option<[u16; 2]> {
+pub(super) fn set_ports(packet: &mut Packet) -> Option<()> {
     let value = maps::fragment(&packet.datagram())?;
-    Some([value.src_port.bits(), value.dst_port.bits()])
+    packet.set_ports([value.src_port.bits(), value.dst_port.bits()])
 }

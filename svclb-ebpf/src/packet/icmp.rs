@@ -1,23 +1,24 @@
-//! ICMP errors about packets that were translated: whoever reports one knows the translated
-//! addresses, and whoever is told knows his own. So both the message's addresses and those of
+//! ICMP errors about packets that were translated: the router that reports one knows the translated
+//! addresses, and the sender of the packet its own. So both the message's addresses and those of
 //! the packet that it carries are put back.
 //!
-//! A message about a packet is found as the answer to it would be: by the carried packet's
-//! tuple, turned round.
+//! The flow of a message is that of the reply to the packet that it carries: the carried tuple, turned
+//! round.
 
-use svclb_common::{Addr16, Counter, FlowFlags, FlowKey, FlowValue, Hook, checksum};
+use svclb_common::{Addr16, FlowFlags, FlowKey, FlowValue, Hook};
+use svclb_packet::checksum;
+use svclb_packet::headers::ETHERNET;
+use svclb_packet::parse::{self, Packet, Part};
+use svclb_packet::rewrite::{addresses, decrement_hop_limit, ports_word};
 
-use super::fib;
-use super::flows;
-use super::frame::{ETHERNET, Frame};
-use super::parse::{self, Packet, Part};
-use super::rewrite::{addresses, hop, ports};
+use super::frame::HookFrame;
 use super::scratch::Scratch;
-use crate::counters::count;
+use super::verdict::{DropReason, Verdict};
+use super::{fib, flows};
 
 /// Puts the addresses of an ICMP error back, if it is about a flow of ours.
 #[inline(always)]
-pub(super) fn translate<F: Frame>(frame: &F, scratch: &mut Scratch, hook: Hook) -> i32 {
+pub(super) fn translate<F: HookFrame>(frame: &F, scratch: &mut Scratch, hook: Hook) -> Verdict {
     let Scratch {
         packet,
         carried,
@@ -26,44 +27,42 @@ pub(super) fn translate<F: Frame>(frame: &F, scratch: &mut Scratch, hook: Hook) 
         ..
     } = scratch;
     let Some(at) = read_carried(frame, packet, carried) else {
-        return F::PASS;
+        return Verdict::Pass;
     };
     *key = FlowKey::new(carried.tuple.reversed(), carried.proto(), hook);
     let Some(flow) = flows::peek(key) else {
-        return F::PASS;
+        return Verdict::Pass;
     };
     let next_hop = if flow.flags.contains(FlowFlags::FORWARDED) {
-        let next_hop = fib::next_hop(
-            frame,
-            fib_params,
-            packet.is_v4,
-            flow.tuple.src,
-            flow.tuple.dst,
-        );
-        match next_hop {
-            Some(next_hop) if packet.hops > 1 => Some(next_hop),
-            _ => return F::DROP,
+        if packet.hop_limit <= 1 {
+            // No error is sent about an error (RFC 1122 section 3.2.2).
+            return Verdict::Drop(DropReason::HopLimit);
+        }
+        let (src, dst) = (flow.tuple.src, flow.tuple.dst);
+        match fib::next_hop(frame, fib_params, packet.is_v4, src, dst) {
+            Some(next_hop) => Some(next_hop),
+            None => return Verdict::Drop(DropReason::NoRoute),
         }
     } else {
         None
     };
-    if put_back(frame, packet, carried, at, flow).is_none() {
-        return F::DROP;
-    }
-    count(Counter::Translated);
-    let Some(next_hop) = next_hop else {
-        return F::PASS;
-    };
-    match hop(frame, packet.is_v4, packet.hops) {
-        Some(()) => frame.send(&next_hop),
-        None => F::DROP,
+    let written = put_back(frame, packet, carried, at, flow);
+    match (written, next_hop) {
+        (None, _) => Verdict::Drop(DropReason::NotWritable),
+        (Some(()), None) => Verdict::Translated,
+        (Some(()), Some(next_hop)) => {
+            match decrement_hop_limit(frame, packet.is_v4, packet.hop_limit) {
+                Some(()) => Verdict::Redirect(next_hop),
+                None => Verdict::Drop(DropReason::NotWritable),
+            }
+        }
     }
 }
 
 /// Reads the packet that an error carries, and returns where it begins; `None` for any other
 /// message.
 #[inline(always)]
-fn read_carried<F: Frame>(frame: &F, message: &Packet, carried: &mut Packet) -> Option<u32> {
+fn read_carried<F: HookFrame>(frame: &F, message: &Packet, carried: &mut Packet) -> Option<u32> {
     const HEADER: u32 = 8;
     if message.part != Part::Whole {
         return None;
@@ -80,19 +79,14 @@ fn read_carried<F: Frame>(frame: &F, message: &Packet, carried: &mut Packet) -> 
         return None;
     }
     let at = message.transport + HEADER;
-    if message.is_v4 {
-        parse::v4(frame, at, carried)?;
-    } else {
-        parse::v6(frame, at, carried)?;
-    }
-    parse::carried_ports(frame, carried)?;
+    parse::carried(frame, at, message.is_v4, carried)?;
     Some(at)
 }
 
-/// Writes what the packet's sender knows: `flow` leads to him, so its tuple turned round is the
-/// packet as he sent it.
+/// Writes the addresses that the packet's sender knows: `flow` leads there, so its tuple turned round
+/// is the packet as it was sent.
 #[inline(always)]
-fn put_back<F: Frame>(
+fn put_back<F: HookFrame>(
     frame: &F,
     message: &Packet,
     carried: &Packet,
@@ -100,18 +94,17 @@ fn put_back<F: Frame>(
     flow: &FlowValue,
 ) -> Option<()> {
     let (is_v4, old, new) = (message.is_v4, &carried.tuple, flow.tuple.reversed());
-    // The carried packet. The checksum of its transport stays as it is: it may be cut off, or
-    // be of what is, and who is told does not look at it. What the message's own checksum
-    // covers is what counts.
+    // The carried packet. The checksum of its transport stays as it is: it may be cut off, and no
+    // receiver of the message looks at it. The message's own checksum has to be right.
     let moved = addresses(frame, at, is_v4, [old.src, old.dst], [new.src, new.dst])?;
     let (old_ports, new_ports) = (
-        ports(old.src_port, old.dst_port),
-        ports(new.src_port, new.dst_port),
+        ports_word(old.src_port, old.dst_port),
+        ports_word(new.src_port, new.dst_port),
     );
     frame.store(carried.transport, new_ports)?;
     let renumbered = checksum::change([old_ports], [new_ports]);
-    // An IPv4 header's checksum was corrected with its addresses: together they sum up to what
-    // they did before.
+    // An IPv4 header's checksum was corrected with its addresses, so the sum over both is the same
+    // as before.
     let inner = if is_v4 {
         renumbered
     } else {
@@ -136,9 +129,9 @@ fn put_back<F: Frame>(
     frame.store(field, checksum::apply(known, change))
 }
 
-/// Who the message is shown to be from. One that is forwarded has to come from an address of
-/// the node, as all that its receiver hears of the flow does; one that the kernel routes stays
-/// from the router that reports.
+/// The source address that the message gets. A forwarded one has to come from an address of the node,
+/// as all packets of the flow do that its receiver gets; one that the kernel routes keeps the
+/// address of the router.
 #[inline(always)]
 fn source(message: &Packet, carried: &Packet, flow: &FlowValue) -> Addr16 {
     let is_of_the_peer = message.tuple.src == carried.tuple.dst;

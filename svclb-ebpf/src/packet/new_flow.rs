@@ -1,16 +1,17 @@
 //! A new flow: which frontend, which backend, which source address.
 
 use svclb_common::{
-    Addr16, AffinityKey, Counter, DeviceFlags, DeviceValue, FlowFlags, FlowKey, FrontendFlags,
-    FrontendKey, FrontendValue, Hook, PortBe, Scope, SlotRange, SlotValue, Tuple,
+    Addr16, AffinityKey, Counter, DeviceFlags, DeviceValue, FlowFlags, FlowKey, FlowValue,
+    FrontendFlags, FrontendKey, FrontendValue, Hook, PortBe, Reading, Scope, SlotRange, SlotValue,
+    Tuple,
 };
+use svclb_packet::parse::{Packet, Part};
 
-use super::fib;
-use super::flows::{self, Refused};
-use super::frame::{Frame, has_socket};
-use super::parse::{Packet, Part};
-use super::reject;
+use super::flows::{self, Entered, Refused};
+use super::frame::HookFrame;
 use super::scratch::Scratch;
+use super::verdict::{DropReason, Verdict};
+use super::{fib, forward, fragments, local_socket, reject};
 use crate::affinity;
 use crate::counters::count;
 use crate::kernel::{now_ns, random};
@@ -23,15 +24,15 @@ use crate::sources;
 const ATTEMPTS: u32 = 4;
 const CANDIDATES: u32 = 16;
 
-/// The ports that a client is given beside its own: below those that clients take of
-/// themselves, and those that other nodes take for their flows. The client may be one of these
-/// nodes, and a backend's answers tell its flows apart by the port alone.
+/// The ports that a client is given in place of its own: below those that clients choose of
+/// themselves, and those that other nodes choose for their flows. The client may be one of these
+/// nodes, and a backend's replies differ by the port alone.
 const ALT_PORT_FIRST: u32 = 1024;
 const ALT_PORTS: u32 = 30_000 - ALT_PORT_FIRST;
 
-/// A packet that is of no flow: maybe it opens one.
+/// A packet without a flow: maybe it opens one.
 #[inline(always)]
-pub(super) fn open<F: Frame>(frame: &F, scratch: &mut Scratch) -> i32 {
+pub(super) fn open<F: HookFrame>(frame: &F, scratch: &mut Scratch) -> Verdict {
     let packet = &scratch.packet;
     let key = FrontendKey {
         addr: packet.tuple.dst,
@@ -39,18 +40,21 @@ pub(super) fn open<F: Frame>(frame: &F, scratch: &mut Scratch) -> i32 {
         proto: packet.proto(),
         scope: Scope::ANY,
     };
-    let Some(frontend) = maps::frontend(&key) else {
-        return F::PASS;
+    let frontend = match maps::frontend(&key) {
+        Reading::Confirmed(frontend) => frontend,
+        Reading::Absent => return Verdict::Pass,
+        // The kernel would refuse it; a dropped packet is sent again.
+        Reading::Unsettled => return Verdict::Drop(DropReason::FrontendUnsettled),
     };
     if frontend.flags.contains(FrontendFlags::CLUSTER_IP) && CLUSTER_IPS_OUTSIDE.load() == 0 {
-        return F::PASS;
+        return Verdict::Pass;
     }
     if packet.part == Part::Later {
-        return F::PASS;
+        return Verdict::Pass;
     }
     let device = maps::device(frame.device());
     if F::IS_XDP && !is_our_mac(frame, device.as_ref()) {
-        return F::PASS;
+        return Verdict::Pass;
     }
     let is_inside = device.is_some_and(|device| device.flags.contains(DeviceFlags::PODS));
     let range = if is_inside {
@@ -60,35 +64,33 @@ pub(super) fn open<F: Frame>(frame: &F, scratch: &mut Scratch) -> i32 {
     };
     let drops = !is_inside && frontend.flags.contains(FrontendFlags::DROPS_OUTSIDE);
     if range.count == 0 && drops {
-        count(Counter::DropNoLocalEndpoint);
-        return F::DROP;
+        return Verdict::Drop(DropReason::NoLocalEndpoint);
     }
     if !sources::allow(&frontend, packet.tuple.src) {
-        count(Counter::DropSourceRange);
-        return F::DROP;
+        return Verdict::Drop(DropReason::SourceRange);
     }
     if packet.is_tcp() && !packet.tcp.opens() {
-        // Of a connection that nobody knows any more: its client is told so. At an address of
-        // the node it may be an answer to a connection of the node's own, or the kernel's to
-        // refuse.
+        // Of a connection without a flow: its client gets a reset. At an address of the node it may
+        // be the reply to a connection of the node's own, or the kernel's to refuse.
         if frontend.flags.contains(FrontendFlags::NODE_PORT) {
-            return F::PASS;
+            return Verdict::Pass;
         }
-        return reject::refuse(frame, packet);
+        return reject::unserved(frame, packet);
     }
     if range.count == 0 {
-        return reject::refuse(frame, packet);
+        return reject::unserved(frame, packet);
     }
     let Some(slot) = choose(&frontend, range, packet.tuple.src) else {
         count(Counter::SlotMissing);
-        return reject::refuse(frame, packet);
+        return reject::unserved(frame, packet);
     };
     establish(frame, scratch, &frontend, &slot, is_inside)
 }
 
-/// Whether a frame is for this machine: in promiscuous mode XDP sees others' too.
+/// Whether a frame has the link address of the device: in promiscuous mode XDP sees frames to other
+/// machines, too.
 #[inline(always)]
-fn is_our_mac<F: Frame>(frame: &F, device: Option<&DeviceValue>) -> bool {
+fn is_our_mac<F: HookFrame>(frame: &F, device: Option<&DeviceValue>) -> bool {
     let to = frame.load::<[u8; 6]>(0);
     device.is_some_and(|device| to == Some(device.link))
 }
@@ -108,13 +110,13 @@ fn choose(frontend: &FrontendValue, range: SlotRange, client: Addr16) -> Option<
 
 /// Gives a flow its backend, and sends its first packet there.
 #[inline(always)]
-fn establish<F: Frame>(
+fn establish<F: HookFrame>(
     frame: &F,
     scratch: &mut Scratch,
     frontend: &FrontendValue,
     slot: &SlotValue,
     is_inside: bool,
-) -> i32 {
+) -> Verdict {
     let Packet { tuple, is_v4, .. } = scratch.packet;
     let value = &mut scratch.forward;
     value.flags = FlowFlags::NONE;
@@ -127,7 +129,7 @@ fn establish<F: Frame>(
         dst_port: slot.port,
         ..tuple
     };
-    // A client inside the cluster would be answered by the backend itself, past this node.
+    // The replies to a client inside the cluster would go there past this node.
     let own = if slot.locality.is_local() && !is_inside {
         None
     } else {
@@ -148,18 +150,19 @@ fn establish<F: Frame>(
     let mut entered = Err(Refused::Taken);
     for attempt in 0..ATTEMPTS {
         // A client keeps its port too, unless it reached the same backend by another address
-        // from it, or may be a node that sends from it (what a node masquerades has any port):
-        // the answers could not be told apart.
+        // from it, or may be a node that sends from it (masquerading may use any port of a node):
+        // the replies could not be told apart.
         if !keeps_source || attempt > 0 || in_snat_range(tuple.src_port) {
             let (first, count) = if keeps_source {
                 (ALT_PORT_FIRST, ALT_PORTS)
             } else {
                 (SOURCE_PORT_FIRST.load(), SOURCE_PORTS.load())
             };
-            take_port(scratch, reverse_hook, first, count);
+            choose_port(scratch, reverse_hook, first, count);
         }
-        let answer = scratch.forward.tuple.reversed();
-        if !keeps_source && has_socket(frame.ctx(), scratch.packet.proto(), &answer, is_v4) {
+        let reply = scratch.forward.tuple.reversed();
+        let proto = scratch.packet.proto();
+        if !keeps_source && local_socket::exists(frame.ctx(), proto, &reply, is_v4) {
             continue;
         }
         entered = enter(scratch, reverse_hook, flags);
@@ -167,36 +170,35 @@ fn establish<F: Frame>(
             break;
         }
     }
-    let flow = match entered {
-        Ok(()) => scratch.forward,
-        Err(Refused::Opened) => match flows::peek(&scratch.key) {
-            Some(flow) => *flow,
-            None => return F::DROP,
-        },
-        Err(Refused::Full) => {
-            count(Counter::DropFlowsFull);
-            return F::DROP;
-        }
-        Err(Refused::Taken) => {
-            count(Counter::DropNoPort);
-            return F::DROP;
-        }
+    let opened = match entered {
+        Ok(opened) => opened,
+        Err(Refused::Opened) => return Verdict::Drop(DropReason::FlowGone),
+        Err(Refused::Full) => return Verdict::Drop(DropReason::FlowsFull),
+        Err(Refused::Taken) => return Verdict::Drop(DropReason::NoPort),
     };
-    super::translate(frame, scratch, &flow)
+    if scratch.packet.part == Part::First {
+        fragments::remember(&scratch.packet);
+    }
+    let Scratch {
+        packet,
+        fib_params,
+        forward,
+        ..
+    } = scratch;
+    forward::translate(frame, packet, fib_params, opened.unwrap_or(forward))
 }
 
 /// Gives the new flow a source port of a range, one that no other flow to its backend has if
 /// there is any among those that are looked at.
 #[inline(always)]
-fn take_port(scratch: &mut Scratch, reverse_hook: Hook, first: u32, count: u32) {
+fn choose_port(scratch: &mut Scratch, reverse_hook: Hook, first: u32, count: u32) {
     scratch.reverse_key = FlowKey::new(
         scratch.forward.tuple.reversed(),
         scratch.packet.proto(),
         reverse_hook,
     );
     for _ in 0..CANDIDATES {
-        // By chance: to step from one to the next would make those that are taken stand in
-        // rows.
+        // At random: stepping from one to the next would make taken ports stand in rows.
         let offset = (u64::from(random()) * u64::from(count)) >> 32;
         scratch.reverse_key.tuple.dst_port = PortBe::new(first.wrapping_add(offset as u32) as u16);
         if flows::peek(&scratch.reverse_key).is_none() {
@@ -206,16 +208,16 @@ fn take_port(scratch: &mut Scratch, reverse_hook: Hook, first: u32, count: u32) 
     scratch.forward.tuple.src_port = scratch.reverse_key.tuple.dst_port;
 }
 
-/// The address of this node that a backend elsewhere is to answer to, or what becomes of the
-/// packet if there is no way to the backend. None for a backend behind a device whose answers
-/// nobody would meet: it is on this node after all, where the objects do not say it.
+/// The address of this node that a backend on another node is to reply to, or what becomes of the
+/// packet if no route leads to the backend. None for a backend behind a device without programs, where
+/// its replies would not be translated: it is on this node, and the objects do not show it.
 #[inline(always)]
-fn source<F: Frame>(
+fn source<F: HookFrame>(
     frame: &F,
     scratch: &mut Scratch,
     backend: Addr16,
     is_inside: bool,
-) -> Result<Option<Addr16>, i32> {
+) -> Result<Option<Addr16>, Verdict> {
     let Packet { tuple, is_v4, .. } = scratch.packet;
     let next_hop = fib::next_hop(frame, &mut scratch.fib_params, is_v4, tuple.src, backend);
     if let Some(next_hop) = next_hop
@@ -228,11 +230,11 @@ fn source<F: Frame>(
             return Ok(Some(own));
         }
     }
-    if F::IS_XDP {
-        return Err(F::PASS);
-    }
-    count(Counter::DropNoRoute);
-    Err(F::DROP)
+    Err(if F::IS_XDP {
+        Verdict::Pass
+    } else {
+        Verdict::Drop(DropReason::NoRoute)
+    })
 }
 
 /// Whether nodes send flows of ours from this port.
@@ -241,17 +243,22 @@ fn in_snat_range(port: PortBe) -> bool {
     u32::from(port.get()).wrapping_sub(SOURCE_PORT_FIRST.load()) < SOURCE_PORTS.load()
 }
 
-/// Enters both directions, the answers' first: no packet is sent whose answer is unknown.
+/// Enters both directions, the reverse one first: no packet is sent whose reply would be unknown. If
+/// another CPU opened the flow meanwhile, what that one entered is returned.
 #[inline(always)]
-fn enter(scratch: &mut Scratch, reverse_hook: Hook, flags: FlowFlags) -> Result<(), Refused> {
+fn enter(
+    scratch: &mut Scratch,
+    reverse_hook: Hook,
+    flags: FlowFlags,
+) -> Result<Option<&'static FlowValue>, Refused> {
     let proto = scratch.packet.proto();
     scratch.reverse_key = FlowKey::new(scratch.forward.tuple.reversed(), proto, reverse_hook);
     scratch.reverse = scratch.forward;
     scratch.reverse.tuple = scratch.packet.tuple.reversed();
     scratch.reverse.flags = flags;
-    // Whatever is there is over: nobody would be here otherwise.
+    // An entry that is there is over, or the packet would have been of its flow.
     let is_known = flows::peek(&scratch.key).is_some();
-    flows::enter(&scratch.reverse_key, &scratch.reverse)?;
+    let reverse = flows::enter_reverse(&scratch.reverse_key, &scratch.reverse)?;
     let other_at = match reverse_hook {
         Hook::EGRESS => FlowFlags::OTHER_AT_EGRESS,
         _ => FlowFlags::NONE,
@@ -264,15 +271,25 @@ fn enter(scratch: &mut Scratch, reverse_hook: Hook, flags: FlowFlags) -> Result<
             FlowFlags::NONE
         })
         .union(other_at);
-    let entered = if is_known {
+    let forward = if is_known {
         flows::renew(&scratch.key, &scratch.forward)
     } else {
-        flows::open(&scratch.key, &scratch.forward)
+        flows::enter_forward(&scratch.key, &scratch.forward)
     };
-    if let Err(refused) = entered {
-        flows::take_back(&scratch.reverse_key);
-        return Err(refused);
+    match forward {
+        Ok(()) => {
+            count(Counter::FlowsOpened);
+            Ok(None)
+        }
+        Err(Refused::Opened) => {
+            let opened = flows::peek(&scratch.key).ok_or(Refused::Opened)?;
+            if reverse == Entered::New {
+                flows::take_back(&scratch.reverse_key, opened);
+            }
+            Ok(Some(opened))
+        }
+        // The reverse direction stays: another CPU may have taken it for the same flow, and have
+        // found room for the other one. It is swept if not.
+        Err(refused) => Err(refused),
     }
-    count(Counter::FlowsOpened);
-    Ok(())
 }

@@ -6,22 +6,24 @@
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::PerCpuArray;
 use svclb_common::{FlowKey, FlowValue};
+use svclb_packet::parse::Packet;
 
 use super::fib::FibParams;
-use super::parse::Packet;
 
 #[repr(C)]
-pub(crate) struct Scratch {
+pub(super) struct Scratch {
     /// The packet at hand.
     pub(super) packet: Packet,
     /// The packet that an ICMP error carries.
     pub(super) carried: Packet,
-    /// What is looked for.
+    /// The key that the packet's flow is looked up by.
     pub(super) key: FlowKey,
-    /// The two directions of a new flow: the client's is found by `key`.
+    /// The client's direction of a new flow, whose key is `key`.
     pub(super) forward: FlowValue,
+    /// The other direction of a new flow.
     pub(super) reverse_key: FlowKey,
     pub(super) reverse: FlowValue,
+    /// What the routing table is asked, and its reply.
     pub(super) fib_params: FibParams,
 }
 
@@ -31,7 +33,7 @@ static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
 /// This CPU's.
 #[inline(always)]
 pub(super) fn scratch() -> Option<&'static mut Scratch> {
-    // SAFETY: map memory, valid for the run, and nobody else's meanwhile (see above). Zeroed at
+    // SAFETY: map memory, valid for the run, and no other program's meanwhile (see above). Zeroed at
     // first, and then what programs wrote.
     unsafe { Some(&mut *SCRATCH.get_ptr_mut(0)?) }
 }

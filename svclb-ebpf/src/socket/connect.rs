@@ -2,8 +2,8 @@
 
 use aya_ebpf::programs::SockAddrContext;
 use svclb_common::{
-    AffinityKey, Counter, FrontendFlags, FrontendKey, FrontendValue, Proto, Scope, SlotIndex,
-    SlotValue, Translation, pick, spread,
+    AffinityKey, Counter, FrontendFlags, FrontendKey, FrontendValue, Proto, Reading, Scope,
+    SlotIndex, SlotValue, Translation, pick, spread,
 };
 
 use super::call::Call;
@@ -22,12 +22,8 @@ pub(crate) fn connect<F: Family, C: Call>(ctx: &SockAddrContext) -> i32 {
     };
     let wanted = peer::<F>(ctx);
     let key = FrontendKey::of_socket(wanted.addr, wanted.port, proto);
-    let is_nobodys = key.scope == Scope::HOST && !is_of_the_host(ctx);
-    let served = if is_nobodys {
-        None
-    } else {
-        maps::frontend(&key).or_else(|| other_ports(&key))
-    };
+    let is_elsewhere = key.scope == Scope::HOST && !is_of_the_host(ctx);
+    let served = if is_elsewhere { None } else { served(&key) };
     let Some(frontend) = served.filter(|served| sources::allow_socket::<F>(ctx, served, wanted))
     else {
         // Not for sends: an IPv6 socket that is connected to an IPv4-mapped address comes
@@ -76,10 +72,23 @@ pub(crate) fn connect<F: Family, C: Call>(ctx: &SockAddrContext) -> i32 {
     ALLOW
 }
 
-/// The frontend that refuses the ports of a Service's address that nobody serves.
+/// The frontend of an address: its own, or the one that refuses the ports that a Service does not have.
 #[inline(always)]
-fn other_ports(key: &FrontendKey) -> Option<FrontendValue> {
-    maps::frontend(&FrontendKey::other_ports(key.addr, key.scope))
+fn served(key: &FrontendKey) -> Option<FrontendValue> {
+    let reading = match maps::frontend(key) {
+        Reading::Absent => maps::frontend(&FrontendKey::other_ports(key.addr, key.scope)),
+        reading => reading,
+    };
+    match reading {
+        Reading::Confirmed(frontend) => Some(frontend),
+        Reading::Absent => None,
+        // Refused, as one without endpoints is: a program tries again after a refusal, and a connect
+        // to the Service address itself would wait for nothing.
+        Reading::Unsettled => {
+            count(Counter::FrontendUnsettled);
+            Some(FrontendValue::default())
+        }
+    }
 }
 
 /// A new connection: where session affinity sends it, or anywhere.

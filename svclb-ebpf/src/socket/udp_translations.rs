@@ -79,8 +79,11 @@ fn find(
 /// Whether this socket knows a backend, and under which address makes no difference.
 #[inline(always)]
 pub(crate) fn leads_to(ctx: &SockAddrContext, backend: Endpoint) -> bool {
-    ring_of(ctx)
-        .is_some_and(|ring| find(ring, |t| t.leads_to(backend.addr, backend.port)).is_some())
+    // No `is_some_and`: its closure would become a function of its own.
+    match ring_of(ctx) {
+        Some(ring) => find(ring, |t| t.leads_to(backend.addr, backend.port)).is_some(),
+        None => false,
+    }
 }
 
 /// The backend that this socket last used for a Service address.

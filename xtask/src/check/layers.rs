@@ -8,11 +8,16 @@ use serde_json::Value;
 use crate::{process, workspace};
 
 /// A crate, and what it may not reach, directly or through others, with the reason.
-const FORBIDDEN: [(&str, &[&str], &str); 5] = [
+const FORBIDDEN: [(&str, &[&str], &str); 6] = [
     (
         "svclb-common",
         &["aya", "aya-ebpf", "kube", "tokio", "serde"],
         "it is the contract of both halves and builds for the BPF target",
+    ),
+    (
+        "svclb-packet",
+        &["aya", "aya-ebpf", "kube", "tokio", "libc"],
+        "it builds for the BPF target and, over a plain buffer, for the host",
     ),
     (
         "svclb-core",

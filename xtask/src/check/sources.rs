@@ -62,9 +62,10 @@ const UNSAFE: &[(&str, &str)] = &[
         "svclb-ebpf/src/socket/udp_translations.rs",
         "socket-local storage",
     ),
+    ("svclb-ebpf/src/packet/fib.rs", "a helper of the kernel"),
     (
-        "fuzz/src/packet/frame.rs",
-        "the bytes of a frame, as in the kernel",
+        "svclb-ebpf/src/packet/local_socket.rs",
+        "helpers of the kernel",
     ),
 ];
 

@@ -75,6 +75,8 @@ fn a_packet_without_a_hop_left_is_reported_to_its_sender() {
         assert_eq!(run.verdict, SENT(HOOKS[1]));
         same_but_for_the_id(&run.frame, &expected);
     }
+    assert_eq!(world.counted(Counter::DropHopLimit), 2);
+    assert_eq!(world.counted(Counter::DropTooBig), 0);
 }
 
 #[test]

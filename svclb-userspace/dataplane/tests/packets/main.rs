@@ -9,9 +9,12 @@
 )]
 
 mod elsewhere;
+mod fragments;
 mod frames;
+mod full;
 mod fuzz;
 mod malformed;
+mod races;
 mod world;
 
 use std::thread::sleep;

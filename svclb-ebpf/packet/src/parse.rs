@@ -2,86 +2,70 @@
 
 use svclb_common::{Addr16, FragmentKey, PortBe, Proto, Tuple};
 
-use super::fragments;
-use super::frame::{ETHERNET, Frame};
-
-pub(super) const IPV4: u16 = u16::to_be(0x0800);
-pub(super) const IPV6: u16 = u16::to_be(0x86dd);
-const ICMP: u8 = 1;
-const ICMPV6: u8 = 58;
-
-/// An IPv4 header without options (RFC 791 section 3.1), all fields in network order.
-#[repr(C)]
-#[derive(Clone, Copy)]
-pub(super) struct Ipv4 {
-    pub(super) version_and_length: u8,
-    pub(super) service: u8,
-    pub(super) length: u16,
-    pub(super) id: u16,
-    pub(super) fragment: u16,
-    pub(super) hops: u8,
-    pub(super) proto: u8,
-    pub(super) checksum: u16,
-    pub(super) src: u32,
-    pub(super) dst: u32,
-}
-
-/// An IPv6 header (RFC 8200 section 3), all fields in network order.
-#[repr(C)]
-#[derive(Clone, Copy)]
-pub(super) struct Ipv6 {
-    pub(super) version_and_flow: u32,
-    pub(super) length: u16,
-    pub(super) next: u8,
-    pub(super) hops: u8,
-    pub(super) src: [u32; 4],
-    pub(super) dst: [u32; 4],
-}
-
-/// An IPv6 fragment header (RFC 8200 section 4.5).
-#[repr(C)]
-#[derive(Clone, Copy)]
-struct Fragment {
-    next: u8,
-    reserved: u8,
-    offset_and_more: u16,
-    id: u32,
-}
+use crate::frame::Frame;
+use crate::headers::{
+    ETHERNET, ETHERNET_TYPE, Fragment, ICMP, ICMPV6, IPV4, IPV4_LEN, IPV6, IPV6_LEN, Ipv4, Ipv6,
+    V4_MORE_OR_OFFSET, V4_OFFSET,
+};
 
 /// Where in its datagram a fragment is.
 #[repr(u8)]
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Part {
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Part {
+    /// Not a fragment.
     Whole,
+    /// The first one, which carries the header of the transport.
     First,
+    /// Any other one.
     Later,
 }
 
 /// What the headers of a packet say.
 #[repr(C)]
-#[derive(Clone, Copy)]
-pub(crate) struct Packet {
+#[derive(Clone, Copy, Debug)]
+pub struct Packet {
     /// The addresses; and the ports, if it is of a protocol that Services have.
-    pub(super) tuple: Tuple,
-    /// Where the transport's header begins.
-    pub(super) transport: u32,
-    /// The length of the packet, without the link header.
-    pub(super) length: u32,
-    /// The datagram that a fragment is of, in network order.
+    pub tuple: Tuple,
+    /// The offset of the transport's header in the frame.
+    pub transport: u32,
+    /// The length of the packet without the link header, in bytes.
+    pub length: u32,
+    /// The identification of the datagram that a fragment is of, in network order.
     id: u32,
-    pub(super) is_v4: bool,
-    /// The protocol, by its number.
+    /// Whether it is of IPv4.
+    pub is_v4: bool,
+    /// The protocol number of the transport.
     next: u8,
-    pub(super) hops: u8,
-    pub(super) part: Part,
+    /// How many routers may still forward it.
+    pub hop_limit: u8,
+    /// Where in its datagram it is.
+    pub part: Part,
     /// The flags of a TCP header; none otherwise.
-    pub(super) tcp: TcpFlags,
+    pub tcp: TcpFlags,
 }
 
 impl Packet {
-    /// Its protocol, if it is one that Services have.
+    /// Nothing read yet: all zeroes.
+    pub const EMPTY: Self = Self {
+        tuple: Tuple {
+            src: Addr16::UNSPECIFIED,
+            dst: Addr16::UNSPECIFIED,
+            src_port: PortBe::new(0),
+            dst_port: PortBe::new(0),
+        },
+        transport: 0,
+        length: 0,
+        id: 0,
+        is_v4: false,
+        next: 0,
+        hop_limit: 0,
+        part: Part::Whole,
+        tcp: TcpFlags::NONE,
+    };
+
+    /// Its protocol, of the two that Services have.
     #[inline(always)]
-    pub(super) const fn proto(&self) -> Proto {
+    pub const fn proto(&self) -> Proto {
         if self.next == Proto::TCP.number() {
             Proto::TCP
         } else {
@@ -89,19 +73,21 @@ impl Packet {
         }
     }
 
+    /// Whether it is of UDP.
     #[inline(always)]
-    pub(super) const fn is_udp(&self) -> bool {
+    pub const fn is_udp(&self) -> bool {
         self.next == Proto::UDP.number()
     }
 
+    /// Whether it is of TCP.
     #[inline(always)]
-    pub(super) const fn is_tcp(&self) -> bool {
+    pub const fn is_tcp(&self) -> bool {
         self.next == Proto::TCP.number()
     }
 
-    /// The key of the fragments of one datagram.
+    /// The key of the fragments of its datagram.
     #[inline(always)]
-    pub(super) const fn datagram(&self) -> FragmentKey {
+    pub const fn datagram(&self) -> FragmentKey {
         FragmentKey {
             src: by_word(self.tuple.src.words()),
             dst: by_word(self.tuple.dst.words()),
@@ -110,6 +96,18 @@ impl Packet {
             reserved: 0,
             reserved_half: 0,
         }
+    }
+
+    /// Takes ports as they stand in a header. `None` if one is zero: no socket has that port
+    /// (RFC 768, RFC 9293).
+    #[inline(always)]
+    pub fn set_ports(&mut self, [src, dst]: [u16; 2]) -> Option<()> {
+        if src == 0 || dst == 0 {
+            return None;
+        }
+        self.tuple.src_port = PortBe::from_bits(src);
+        self.tuple.dst_port = PortBe::from_bits(dst);
+        Some(())
     }
 }
 
@@ -121,56 +119,70 @@ const fn by_word([a, b, c, d]: [u32; 4]) -> Addr16 {
 }
 
 /// The flags of a TCP header (RFC 9293 section 3.1).
-#[derive(Clone, Copy)]
-pub(super) struct TcpFlags(u8);
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct TcpFlags(u8);
 
 impl TcpFlags {
+    /// No flag.
+    pub const NONE: Self = Self(0);
     const FIN: u8 = 1;
     const SYN: u8 = 2;
-    const RST: u8 = 4;
-    const ACK: u8 = 16;
+    pub(crate) const RST: u8 = 4;
+    pub(crate) const ACK: u8 = 16;
 
+    /// Whether its sender has no more data.
     #[inline(always)]
-    pub(super) const fn fin(self) -> bool {
+    pub const fn fin(self) -> bool {
         self.0 & Self::FIN != 0
     }
 
+    /// Whether it resets the connection.
     #[inline(always)]
-    pub(super) const fn rst(self) -> bool {
+    pub const fn rst(self) -> bool {
         self.0 & Self::RST != 0
     }
 
+    /// Whether it acknowledges something.
     #[inline(always)]
-    pub(super) const fn ack(self) -> bool {
+    pub const fn ack(self) -> bool {
         self.0 & Self::ACK != 0
     }
 
     /// Whether it opens a connection.
     #[inline(always)]
-    pub(super) const fn opens(self) -> bool {
+    pub const fn opens(self) -> bool {
         self.0 & (Self::SYN | Self::ACK | Self::RST) == Self::SYN
     }
 }
 
 /// What a frame is.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
-    /// A packet that may be a Service's.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    /// A packet with ports.
     Packet,
+    /// A fragment whose ports are in the first one of its datagram.
+    LaterFragment,
     /// An ICMP message: maybe an error about a packet of a Service.
-    Message,
-    /// Nothing that could be a Service's, or not for this hook.
+    Icmp,
+    /// Nothing that a Service could have sent or received, or not for this hook.
     Other,
 }
 
 /// Reads the headers of a frame.
 #[inline(always)]
-pub(super) fn parse<F: Frame>(frame: &F, packet: &mut Packet) -> Kind {
+pub fn parse<F: Frame>(frame: &F, packet: &mut Packet) -> Kind {
     if network(frame, packet).is_none() {
         return Kind::Other;
     }
     if packet.next == ICMP || packet.next == ICMPV6 {
-        return Kind::Message;
+        return Kind::Icmp;
+    }
+    if !packet.is_tcp() && !packet.is_udp() {
+        return Kind::Other;
+    }
+    if packet.part == Part::Later {
+        packet.tcp = TcpFlags::NONE;
+        return Kind::LaterFragment;
     }
     match transport(frame, packet) {
         Some(()) => Kind::Packet,
@@ -181,35 +193,25 @@ pub(super) fn parse<F: Frame>(frame: &F, packet: &mut Packet) -> Kind {
 /// Reads ports and flags.
 #[inline(always)]
 fn transport<F: Frame>(frame: &F, packet: &mut Packet) -> Option<()> {
-    if !packet.is_tcp() && !packet.is_udp() {
-        return None;
-    }
-    let [src_port, dst_port] = if packet.part == Part::Later {
-        fragments::ports(packet)?
-    } else {
-        frame.load::<[u16; 2]>(packet.transport)?
-    };
-    // Port zero is nobody's (RFC 768, RFC 9293).
-    if src_port == 0 || dst_port == 0 {
-        return None;
-    }
-    packet.tuple.src_port = PortBe::from_bits(src_port);
-    packet.tuple.dst_port = PortBe::from_bits(dst_port);
-    packet.tcp = TcpFlags(0);
-    if packet.is_tcp() && packet.part != Part::Later {
-        const FLAGS: u32 = 13;
+    const FLAGS: u32 = 13;
+    let ports = frame.load::<[u16; 2]>(packet.transport)?;
+    packet.set_ports(ports)?;
+    packet.tcp = TcpFlags::NONE;
+    if packet.is_tcp() {
         packet.tcp = TcpFlags(frame.load::<u8>(packet.transport + FLAGS)?);
-    }
-    if packet.part == Part::First {
-        fragments::remember(packet);
     }
     Some(())
 }
 
-/// Reads the ports of a packet that an ICMP error carries, of which there may be no more than
-/// eight bytes (RFC 792).
+/// Reads the headers of the packet that an ICMP error carries at an offset, of whose transport there
+/// may be no more than eight bytes (RFC 792).
 #[inline(always)]
-pub(super) fn carried_ports<F: Frame>(frame: &F, packet: &mut Packet) -> Option<()> {
+pub fn carried<F: Frame>(frame: &F, at: u32, is_v4: bool, packet: &mut Packet) -> Option<()> {
+    if is_v4 {
+        v4(frame, at, packet)?;
+    } else {
+        v6(frame, at, packet)?;
+    }
     if packet.part == Part::Later || !packet.is_tcp() && !packet.is_udp() {
         return None;
     }
@@ -221,11 +223,10 @@ pub(super) fn carried_ports<F: Frame>(frame: &F, packet: &mut Packet) -> Option<
 
 #[inline(always)]
 fn network<F: Frame>(frame: &F, packet: &mut Packet) -> Option<()> {
-    const TYPE: u32 = 12;
-    if !frame.is_ours() {
+    if !frame.is_for_this_node() {
         return None;
     }
-    match frame.load::<u16>(TYPE)? {
+    match frame.load::<u16>(ETHERNET_TYPE)? {
         IPV4 => v4(frame, ETHERNET, packet)?,
         IPV6 => v6(frame, ETHERNET, packet)?,
         _ => return None,
@@ -238,13 +239,11 @@ fn network<F: Frame>(frame: &F, packet: &mut Packet) -> Option<()> {
 
 /// An IPv4 header.
 #[inline(always)]
-pub(super) fn v4<F: Frame>(frame: &F, at: u32, packet: &mut Packet) -> Option<()> {
-    const MORE_OR_OFFSET: u16 = u16::to_be(0x3fff);
-    const OFFSET: u16 = u16::to_be(0x1fff);
+fn v4<F: Frame>(frame: &F, at: u32, packet: &mut Packet) -> Option<()> {
     let header = frame.load::<Ipv4>(at)?;
     let length = u32::from(header.version_and_length & 0xf) * 4;
-    let is_plain = header.version_and_length == 0x45 && header.fragment & MORE_OR_OFFSET == 0;
-    if F::IS_XDP && !is_plain || header.version_and_length >> 4 != 4 || length < 20 {
+    let is_plain = header.version_and_length == 0x45 && header.fragment & V4_MORE_OR_OFFSET == 0;
+    if F::IS_XDP && !is_plain || header.version_and_length >> 4 != 4 || length < IPV4_LEN {
         return None;
     }
     // Zero is more than it can say: several segments at once (BIG TCP, Linux 6.3).
@@ -259,12 +258,12 @@ pub(super) fn v4<F: Frame>(frame: &F, at: u32, packet: &mut Packet) -> Option<()
     packet.tuple.dst = Addr16::from_v4_word(header.dst);
     packet.is_v4 = true;
     packet.next = header.proto;
-    packet.hops = header.hops;
-    packet.transport = at + if F::IS_XDP { 20 } else { length };
+    packet.hop_limit = header.hop_limit;
+    packet.transport = at + if F::IS_XDP { IPV4_LEN } else { length };
     packet.length = total;
-    packet.part = if header.fragment & MORE_OR_OFFSET == 0 {
+    packet.part = if header.fragment & V4_MORE_OR_OFFSET == 0 {
         Part::Whole
-    } else if header.fragment & OFFSET == 0 {
+    } else if header.fragment & V4_OFFSET == 0 {
         Part::First
     } else {
         Part::Later
@@ -275,8 +274,9 @@ pub(super) fn v4<F: Frame>(frame: &F, at: u32, packet: &mut Packet) -> Option<()
 
 /// An IPv6 header, and those that may stand between it and the transport's.
 #[inline(always)]
-pub(super) fn v6<F: Frame>(frame: &F, at: u32, packet: &mut Packet) -> Option<()> {
-    const HEADER: u32 = 40;
+fn v6<F: Frame>(frame: &F, at: u32, packet: &mut Packet) -> Option<()> {
+    /// More extension headers than any real sender has are no Service's.
+    const EXTENSIONS: u32 = 4;
     let header = frame.load::<Ipv6>(at)?;
     packet.tuple.src = by_word(header.src);
     packet.tuple.dst = by_word(header.dst);
@@ -290,16 +290,15 @@ pub(super) fn v6<F: Frame>(frame: &F, at: u32, packet: &mut Packet) -> Option<()
     }
     packet.is_v4 = false;
     packet.next = header.next;
-    packet.hops = header.hops;
-    packet.transport = at + HEADER;
-    packet.length = HEADER + u32::from(u16::from_be(header.length));
+    packet.hop_limit = header.hop_limit;
+    packet.transport = at + IPV6_LEN;
+    packet.length = IPV6_LEN + u32::from(u16::from_be(header.length));
     packet.part = Part::Whole;
     packet.id = 0;
     if F::IS_XDP {
         return Some(());
     }
-    // More of them than any real sender has are no Service's.
-    for _ in 0..4 {
+    for _ in 0..EXTENSIONS {
         if !extension(frame, packet)? {
             break;
         }
