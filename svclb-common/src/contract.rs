@@ -2,7 +2,7 @@
 //! what a test compares with the maps that the kernel has.
 
 use crate::maps::{
-    AFFINITY, BACKENDS, COUNTERS, DEVICES, FLOWS, FRAGMENTS, FRONTENDS, META, PEER_OVERFLOW, PEERS,
+    AFFINITY, BACKENDS, COUNTERS, DEVICES, FLOW_CURSOR, FLOW_RING, FLOWS, FRAGMENTS, FRONTENDS, META, PEER_OVERFLOW, PEERS,
     PORTS, SERVICES, SLOTS, SOURCES, UDP_TRANSLATIONS,
 };
 use crate::{
@@ -99,7 +99,7 @@ macro_rules! map {
 
 /// All maps, in the order of [`SINCE`](crate::maps::SINCE).
 #[rustfmt::skip] // A row each.
-pub const CONTRACT: [MapContract; 15] = [
+pub const CONTRACT: [MapContract; 17] = [
     map!(META, Array, [u32, "0"] => [Meta], "agent", "agent"),
     map!(FRONTENDS, Hash, [FrontendKey] => [FrontendValue], "agent", "connect, sendmsg, packets"),
     map!(SLOTS, Hash, [SlotKey] => [SlotValue], "agent", "connect, sendmsg, packets"),
@@ -111,6 +111,8 @@ pub const CONTRACT: [MapContract; 15] = [
     map!(UDP_TRANSLATIONS, SkStorage, [u32, "the socket"] => [TranslationRing], "connect, sendmsg", "recvmsg, getpeername"),
     map!(PEER_OVERFLOW, Hash, [OverflowKey] => [OverflowValue], "connect, sendmsg, `sock_release`", "recvmsg, getpeername"),
     map!(FLOWS, Hash, [FlowKey] => [FlowValue], "packets; the agent removes", "packets, agent"),
+    map!(FLOW_RING, Array, [u32, "place"] => [FlowKey], "packets", "packets"),
+    map!(FLOW_CURSOR, Array, [u32, "0"] => [u64, "the next place"], "packets", "packets"),
     map!(FRAGMENTS, LruHash, [FragmentKey] => [FragmentValue], "packets", "packets"),
     map!(DEVICES, Hash, [u32, "interface index"] => [DeviceValue], "agent", "packets, connect, sendmsg"),
     map!(PORTS, Array, [u32, "word"] => [u64, "a bit for each port (`Hook::bit_of`)"], "agent", "packets"),

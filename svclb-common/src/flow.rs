@@ -31,7 +31,7 @@ pub struct Hook(u8);
 impl Hook {
     /// As they come in.
     pub const INGRESS: Self = Self(0);
-    /// As they go out: the answers of a backend on this node. Translated any earlier, they
+    /// As they go out: the replies of a backend on this node. Translated any earlier, they
     /// would be packets from an address of the node that come in from elsewhere, which the
     /// kernel drops as martian.
     pub const EGRESS: Self = Self(1);
@@ -74,7 +74,7 @@ pub struct Tuple {
 }
 
 impl Tuple {
-    /// The tuple of the answer.
+    /// The tuple of the reply.
     #[inline(always)]
     pub const fn reversed(self) -> Self {
         Self {
@@ -143,11 +143,11 @@ impl FlowFlags {
     pub const OTHER_AT_EGRESS: Self = Self(4);
     /// A packet came by.
     pub const SEEN: Self = Self(8);
-    /// Its sender has nothing more to say (TCP FIN).
+    /// Its sender has no more data (TCP FIN).
     pub const FIN: Self = Self(16);
     /// It is over (TCP RST).
     pub const RST: Self = Self(32);
-    /// It went on for longer than a question takes: packets came more than a second apart.
+    /// It goes on for longer than a question and its reply take: packets came more than a second apart.
     pub const STREAM: Self = Self(64);
 
     /// None of them.
@@ -202,6 +202,56 @@ impl FlowValue {
             Hook::INGRESS
         };
         FlowKey::new(self.tuple.reversed(), proto, hook)
+    }
+}
+
+/// What the entries of a flow show of it, which decides for how long it is remembered after its last
+/// packet. Both halves use it: the agent's sweep, and a program that finds `FLOWS` full.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum FlowState {
+    /// TCP without a reply yet; and one direction alone, which a crash or a full map left.
+    TcpOpening,
+    /// TCP with packets both ways.
+    TcpEstablished,
+    /// TCP that one side ended.
+    TcpHalfClosed,
+    /// TCP that both sides ended.
+    TcpClosed,
+    /// TCP that was reset.
+    TcpReset,
+    /// UDP without a reply, or with no more than a question and its reply.
+    Udp,
+    /// UDP that goes on, both ways.
+    UdpStream,
+}
+
+impl FlowState {
+    /// The state of a flow by the flags of its entries. `other` is the other direction's, if it has an
+    /// entry.
+    #[inline(always)]
+    pub const fn of(proto: Proto, one: FlowFlags, other: Option<FlowFlags>) -> Self {
+        let Some(other) = other else {
+            return Self::TcpOpening;
+        };
+        let either = one.union(other);
+        let is_answered = one.contains(FlowFlags::SEEN) && other.contains(FlowFlags::SEEN);
+        if proto.number() == Proto::UDP.number() {
+            if is_answered && either.contains(FlowFlags::STREAM) {
+                Self::UdpStream
+            } else {
+                Self::Udp
+            }
+        } else if either.contains(FlowFlags::RST) {
+            Self::TcpReset
+        } else if one.contains(FlowFlags::FIN) && other.contains(FlowFlags::FIN) {
+            Self::TcpClosed
+        } else if either.contains(FlowFlags::FIN) {
+            Self::TcpHalfClosed
+        } else if is_answered {
+            Self::TcpEstablished
+        } else {
+            Self::TcpOpening
+        }
     }
 }
 
@@ -289,7 +339,7 @@ impl DeviceFlags {
     pub const PODS: Self = Self(1);
     /// XDP may redirect to it.
     pub const XDP_TARGET: Self = Self(2);
-    /// The programs are attached to it, so that answers that come in by it are met.
+    /// The programs are attached to it, so that replies that come in by it are translated.
     pub const ATTACHED: Self = Self(4);
 
     /// Whether all bits of `other` are set.

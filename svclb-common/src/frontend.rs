@@ -69,7 +69,7 @@ impl Generation {
     pub const EMPTY: Self = Self(0);
 }
 
-/// Who a frontend answers. Part of the key, so that one address and port can mean
+/// Which clients a frontend serves. Part of the key, so that one address and port can mean
 /// different things to different clients.
 #[repr(transparent)]
 #[derive(
@@ -113,7 +113,7 @@ pub struct FrontendKey {
     pub port: PortBe,
     /// TCP and UDP may share a number.
     pub proto: Proto,
-    /// Who is answered.
+    /// Which clients it serves.
     pub scope: Scope,
 }
 
@@ -355,8 +355,8 @@ pub struct Locality(u8);
 impl Locality {
     /// On another node, or outside the cluster.
     pub const REMOTE: Self = Self(0);
-    /// On this node (`EndpointSlice.endpoints[].nodeName`): packets reach it, and its answers
-    /// come back, by way of this node alone.
+    /// On this node (`EndpointSlice.endpoints[].nodeName`): packets reach it, and its replies
+    /// come back, through this node alone.
     pub const LOCAL: Self = Self(1);
 
     /// Whether it is on this node.

@@ -33,8 +33,8 @@ pub use addr::{Addr16, PortBe, Proto};
 pub use confirm::{Reading, read_confirmed};
 pub use counter::Counter;
 pub use flow::{
-    DeviceFlags, DeviceValue, FlowFlags, FlowKey, FlowValue, FragmentKey, FragmentValue, Hook,
-    Tuple,
+    DeviceFlags, DeviceValue, FlowFlags, FlowKey, FlowState, FlowValue, FragmentKey, FragmentValue,
+    Hook, Tuple,
 };
 pub use frontend::{
     BackendId, BackendValue, FrontendFlags, FrontendKey, FrontendValue, Generation, Locality,

@@ -23,6 +23,11 @@ pub const UDP_TRANSLATIONS: &str = "UDP_TRANSLATIONS";
 pub const PEER_OVERFLOW: &str = "PEER_OVERFLOW";
 /// Hash, [`FlowKey`](crate::FlowKey) → [`FlowValue`](crate::FlowValue).
 pub const FLOWS: &str = "FLOWS";
+/// Array of [`FlowKey`](crate::FlowKey): the client's direction of the flows opened last, in a ring. In a
+/// full `FLOWS` a program finds here which flow to replace.
+pub const FLOW_RING: &str = "FLOW_RING";
+/// One `u64`: where in `FLOW_RING` the next flow is written, modulo its length.
+pub const FLOW_CURSOR: &str = "FLOW_CURSOR";
 /// LRU hash, [`FragmentKey`](crate::FragmentKey) → [`FragmentValue`](crate::FragmentValue).
 pub const FRAGMENTS: &str = "FRAGMENTS";
 /// Hash, interface index → [`DeviceValue`](crate::DeviceValue).
@@ -38,7 +43,7 @@ pub const COUNTERS: &str = "COUNTERS";
 /// Since which [`ABI_VERSION`](crate::ABI_VERSION) each map is as it is now: its type, its key, its
 /// value, and what they mean. An agent that finds maps of an earlier version goes on with those
 /// that were the same then.
-pub const SINCE: [(&str, u32); 15] = [
+pub const SINCE: [(&str, u32); 17] = [
     (META, 2),
     (FRONTENDS, if cfg!(feature = "next-layout") { 4 } else { 2 }),
     (SLOTS, 2),
@@ -50,6 +55,8 @@ pub const SINCE: [(&str, u32); 15] = [
     (UDP_TRANSLATIONS, 1),
     (PEER_OVERFLOW, 1),
     (FLOWS, 2),
+    (FLOW_RING, 3),
+    (FLOW_CURSOR, 3),
     (FRAGMENTS, 2),
     (DEVICES, 2),
     (PORTS, 2),
@@ -87,7 +94,7 @@ pub struct Sizes {
 }
 
 impl Sizes {
-    /// Enough for 65,536 Services of one port and half a million slots; about 36 MiB of kernel
+    /// Enough for 65,536 Services of one port and half a million slots; about 41 MiB of kernel
     /// memory before the first entry.
     pub const DEFAULT: Self = Self {
         frontends: 1 << 17,
@@ -100,6 +107,11 @@ impl Sizes {
         flows: 1 << 18,
         peers: 1 << 18,
     };
+
+    /// The length of `FLOW_RING`: a power of two, and at least as many as there can be flows.
+    pub const fn flow_ring(&self) -> u32 {
+        (self.flows / 2).next_power_of_two()
+    }
 }
 
 impl Default for Sizes {

@@ -1,4 +1,4 @@
-//! Whose a service id is: what makes a dump readable and ids stable over restarts.
+//! The owner of a service id: what makes a dump readable and ids stable over restarts.
 
 use core::fmt;
 

@@ -6,9 +6,9 @@
 //! | `sendmsg4/6` | `sendto()`, `sendmsg()` with an address | Service address → backend |
 //! | `recvmsg4/6` | `recvfrom()`, `recvmsg()` on UDP | backend → Service address |
 //! | `getpeername4/6` | `getpeername()` | backend → Service address |
-//! | `sock_release` | the last close of a socket | forgets what was remembered |
-//! | `xdp`, `ingress` | a packet that comes in | to a backend, and answers from elsewhere back |
-//! | `egress` | a packet that goes out | answers of backends on this node back |
+//! | `sock_release` | the last close of a socket | removes what was remembered |
+//! | `xdp`, `ingress` | a packet that comes in | to a backend; replies from other nodes back |
+//! | `egress` | a packet that goes out | replies of backends on this node back |
 //!
 //! The programs only read what the agent planned; see `maps` for who writes which map.
 #![no_std]

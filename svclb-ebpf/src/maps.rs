@@ -10,6 +10,7 @@
 //! | `PEERS` | connect, `sock_release` | getpeername |
 //! | `UDP_TRANSLATIONS`, `PEER_OVERFLOW` | connect, sendmsg, `sock_release` | recvmsg, getpeername, sendmsg |
 //! | `FLOWS` | packets | packets, agent (removes) |
+//! | `FLOW_RING`, `FLOW_CURSOR` | packets | packets |
 //! | `FRAGMENTS` | packets | packets |
 //! | `DEVICES` | agent | packets |
 //! | `PORTS` | agent | packets |
@@ -26,14 +27,14 @@ use aya_ebpf::maps::lpm_trie::Key;
 use aya_ebpf::maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray};
 use svclb_common::maps::{self as names, Sizes};
 use svclb_common::{
-    AffinityKey, AffinityValue, BackendId, BackendValue, Counter, DeviceValue, FlowKey, FlowValue,
-    FragmentKey, FragmentValue, FrontendKey, FrontendValue, Hook, Meta, OverflowKey, OverflowValue,
-    PeerSlot, PortBe, Reading, ServiceId, ServiceRecord, SlotKey, SlotValue, Source,
+    AffinityKey, AffinityValue, BackendId, BackendValue, Counter, DeviceValue, FlowKey, FlowState,
+    FlowValue, FragmentKey, FragmentValue, FrontendKey, FrontendValue, Hook, Meta, OverflowKey,
+    OverflowValue, PeerSlot, PortBe, Reading, ServiceId, ServiceRecord, SlotKey, SlotValue, Source,
     TranslationRing, read_confirmed,
 };
 
 const SIZES: Sizes = Sizes::DEFAULT;
-/// Datagrams of which fragments are on their way.
+/// Datagrams whose fragments may still arrive.
 const FRAGMENTS_LEN: u32 = 8192;
 const DEVICES_LEN: u32 = 4096;
 
@@ -79,6 +80,12 @@ pub(crate) static FLOWS: HashMap<FlowKey, FlowValue> =
     HashMap::with_max_entries(SIZES.flows, BPF_F_NO_PREALLOC);
 
 #[map]
+pub(crate) static FLOW_RING: Array<FlowKey> = Array::with_max_entries(SIZES.flow_ring(), 0);
+
+#[map]
+pub(crate) static FLOW_CURSOR: Array<u64> = Array::with_max_entries(1, 0);
+
+#[map]
 pub(crate) static FRAGMENTS: LruHashMap<FragmentKey, FragmentValue> =
     LruHashMap::with_max_entries(FRAGMENTS_LEN, 0);
 
@@ -120,6 +127,40 @@ pub(crate) static CLUSTER_IPS_OUTSIDE: Global<u32> = Global::new(0);
 pub(crate) static SOURCE_PORT_FIRST: Global<u32> = Global::new(0);
 #[unsafe(no_mangle)]
 pub(crate) static SOURCE_PORTS: Global<u32> = Global::new(0);
+
+/// The length of `FLOW_RING`, a power of two, less one.
+#[unsafe(no_mangle)]
+pub(crate) static FLOW_RING_MASK: Global<u32> = Global::new(SIZES.flow_ring() - 1);
+
+/// For how long a full `FLOWS` remembers a flow after its last packet, by its state, in nanoseconds.
+#[unsafe(no_mangle)]
+static TCP_OPENING_NS: Global<u64> = Global::new(u64::MAX);
+#[unsafe(no_mangle)]
+static TCP_ESTABLISHED_NS: Global<u64> = Global::new(u64::MAX);
+#[unsafe(no_mangle)]
+static TCP_HALF_CLOSED_NS: Global<u64> = Global::new(u64::MAX);
+#[unsafe(no_mangle)]
+static TCP_CLOSED_NS: Global<u64> = Global::new(u64::MAX);
+#[unsafe(no_mangle)]
+static TCP_RESET_NS: Global<u64> = Global::new(u64::MAX);
+#[unsafe(no_mangle)]
+static UDP_NS: Global<u64> = Global::new(u64::MAX);
+#[unsafe(no_mangle)]
+static UDP_STREAM_NS: Global<u64> = Global::new(u64::MAX);
+
+/// For how long a full `FLOWS` remembers a flow in a state, in nanoseconds.
+#[inline(always)]
+pub(crate) fn flow_timeout_ns(state: FlowState) -> u64 {
+    match state {
+        FlowState::TcpOpening => TCP_OPENING_NS.load(),
+        FlowState::TcpEstablished => TCP_ESTABLISHED_NS.load(),
+        FlowState::TcpHalfClosed => TCP_HALF_CLOSED_NS.load(),
+        FlowState::TcpClosed => TCP_CLOSED_NS.load(),
+        FlowState::TcpReset => TCP_RESET_NS.load(),
+        FlowState::Udp => UDP_NS.load(),
+        FlowState::UdpStream => UDP_STREAM_NS.load(),
+    }
+}
 
 /// Copies a frontend out of its map, whole.
 ///

@@ -1,13 +1,15 @@
 //! Conntrack: the only module of the kernel half that writes `FLOWS`.
 //!
 //! A flow never moves while it lives: its backend and source are looked up, and chosen again only
-//! where its client opens it anew. The agent removes entries that are over.
+//! where its client opens it anew. The agent removes entries that are over. Where it did not, and the
+//! map is full, a new flow takes the place of one that is over; one that goes on is never replaced.
 
-use svclb_common::{FlowFlags, FlowKey, FlowValue};
+use svclb_common::{Counter, FlowFlags, FlowKey, FlowState, FlowValue};
 use svclb_packet::parse::Packet;
 
+use crate::counters::count;
 use crate::kernel::now_ns;
-use crate::maps::FLOWS;
+use crate::maps::{FLOW_CURSOR, FLOW_RING, FLOW_RING_MASK, FLOWS, flow_timeout_ns};
 
 /// How precisely is known when a flow was last seen: writing it for each packet would move the
 /// entry from CPU to CPU.
@@ -158,4 +160,101 @@ pub(super) fn take_back(reverse_key: &FlowKey, opened: &FlowValue) {
     if opened.other(reverse_key.proto) != *reverse_key {
         let _gone = FLOWS.remove(reverse_key);
     }
+}
+
+/// The entry of `FLOW_RING` at the cursor, and the cursor.
+#[inline(always)]
+fn ring_at(cursor: *mut u64) -> Option<*mut FlowKey> {
+    // SAFETY: map memory, valid for the run. Two CPUs that read the same cursor share an entry, and
+    // one of two flows is missing in the ring.
+    let position = unsafe { cursor.read_volatile() };
+    FLOW_RING.get_ptr_mut(position as u32 & FLOW_RING_MASK.load())
+}
+
+/// Copies a key word by word: as a whole it would be copied by a call of `memmove` (see
+/// [`OverflowKey::reserved`](svclb_common::OverflowKey::reserved)).
+///
+/// # Safety
+/// Both are map memory, valid for the run.
+#[inline(always)]
+unsafe fn copy_key(from: *const FlowKey, to: *mut FlowKey) {
+    const WORDS: usize = size_of::<FlowKey>() / size_of::<u32>();
+    for word in 0..WORDS {
+        // SAFETY: within both keys, which are aligned as their words are.
+        unsafe {
+            let value = from.cast::<u32>().add(word).read_volatile();
+            to.cast::<u32>().add(word).write_volatile(value);
+        }
+    }
+}
+
+#[inline(always)]
+fn advance(cursor: *mut u64) {
+    // SAFETY: as above.
+    unsafe { cursor.write_volatile(cursor.read_volatile().wrapping_add(1)) }
+}
+
+/// Enters a flow into the ring, by the key of its client's direction.
+#[inline(always)]
+pub(super) fn note_opened(key: &FlowKey) {
+    if let Some(cursor) = FLOW_CURSOR.get_ptr_mut(0)
+        && let Some(entry) = ring_at(cursor)
+    {
+        // SAFETY: map memory, valid for the run. A reader on another CPU may find parts of two keys,
+        // which is the key of no flow.
+        unsafe { copy_key(key, entry) };
+        advance(cursor);
+    }
+}
+
+/// Makes room in a full map: looks at the next few flows of the ring, those opened longest ago, and
+/// removes the first one that is over. Whether there was one.
+///
+/// `one` and `other` are room for two keys. The cursor stays at the entry of the removed flow, and passes
+/// those that go on: so in a map that stays full no flow is ever lost from the ring.
+#[inline(always)]
+pub(super) fn make_room(now_ns: u64, one: &mut FlowKey, other: &mut FlowKey) -> bool {
+    /// How many flows are looked at for each new one.
+    const CANDIDATES: u32 = 8;
+    let Some(cursor) = FLOW_CURSOR.get_ptr_mut(0) else {
+        return false;
+    };
+    for _ in 0..CANDIDATES {
+        let Some(entry) = ring_at(cursor) else {
+            return false;
+        };
+        // SAFETY: map memory, valid for the run; any bytes are a key.
+        unsafe { copy_key(entry, one) };
+        if is_removed(now_ns, one, other) {
+            count(Counter::FlowsReplaced);
+            return true;
+        }
+        advance(cursor);
+    }
+    false
+}
+
+/// Removes both directions of a flow if it has been over for as long as a full map remembers it.
+#[inline(always)]
+fn is_removed(now_ns: u64, key: &FlowKey, other_key: &mut FlowKey) -> bool {
+    let Some(one) = peek(key) else {
+        return false;
+    };
+    *other_key = one.other(key.proto);
+    // A direction that was since given to another flow is not this one's.
+    let other = peek(other_key).filter(|other| other.other(key.proto) == *key);
+    let state = FlowState::of(key.proto, one.flags, other.map(|other| other.flags));
+    let seen = match other {
+        Some(other) if other.last_seen_ns > one.last_seen_ns => other.last_seen_ns,
+        _ => one.last_seen_ns,
+    };
+    if now_ns.saturating_sub(seen) < flow_timeout_ns(state) {
+        return false;
+    }
+    let has_other = other.is_some();
+    let _gone = FLOWS.remove(key);
+    if has_other {
+        let _gone = FLOWS.remove(other_key);
+    }
+    true
 }

@@ -151,7 +151,7 @@ fn establish<F: HookFrame>(
     for attempt in 0..ATTEMPTS {
         // A client keeps its port too, unless it reached the same backend by another address
         // from it, or may be a node that sends from it (masquerading may use any port of a node):
-        // the replies could not be told apart.
+        // replies to different flows would be the same.
         if !keeps_source || attempt > 0 || in_snat_range(tuple.src_port) {
             let (first, count) = if keeps_source {
                 (ALT_PORT_FIRST, ALT_PORTS)
@@ -168,6 +168,12 @@ fn establish<F: HookFrame>(
         entered = enter(scratch, reverse_hook, flags);
         if !matches!(entered, Err(Refused::Taken)) {
             break;
+        }
+    }
+    if matches!(entered, Err(Refused::Full)) {
+        let now = scratch.forward.last_seen_ns;
+        if flows::make_room(now, &mut scratch.candidate, &mut scratch.reverse_key) {
+            entered = enter(scratch, reverse_hook, flags);
         }
     }
     let opened = match entered {
@@ -279,6 +285,9 @@ fn enter(
     match forward {
         Ok(()) => {
             count(Counter::FlowsOpened);
+            if !is_known {
+                flows::note_opened(&scratch.key);
+            }
             Ok(None)
         }
         Err(Refused::Opened) => {

@@ -23,6 +23,8 @@ pub(super) struct Scratch {
     /// The other direction of a new flow.
     pub(super) reverse_key: FlowKey,
     pub(super) reverse: FlowValue,
+    /// A flow that may have to make room.
+    pub(super) candidate: FlowKey,
     /// What the routing table is asked, and its reply.
     pub(super) fib_params: FibParams,
 }

@@ -25,7 +25,7 @@ pub(super) enum Verdict {
 #[repr(u32)]
 #[derive(Clone, Copy)]
 pub(super) enum DropReason {
-    /// Nothing serves it, and its sender was told so.
+    /// Nothing serves it, and its sender gets a reset or an ICMP error.
     Unserved = Counter::OutsideRefused as u32,
     /// Nothing serves it, and there is nothing to be sent back.
     UnservedSilently = Counter::DropUnserved as u32,

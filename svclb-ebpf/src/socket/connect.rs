@@ -52,7 +52,7 @@ pub(crate) fn connect<F: Family, C: Call>(ctx: &SockAddrContext) -> i32 {
         backend_port: slot.port,
         backend: slot.backend,
     };
-    // A TCP socket has one peer for its life, and there are many of them: the cheap way.
+    // A TCP socket has one peer for its life, and there are many of them: the array is cheaper.
     let remembered = C::CONNECTS
         && matches!(proto, Proto::TCP)
         && (udp_translations::remember_mptcp(ctx, &translation)
@@ -100,7 +100,7 @@ fn connect_slot(ctx: &SockAddrContext, frontend: &FrontendValue) -> Option<SlotV
     random_slot(frontend, frontend.internal)
 }
 
-/// Whom session affinity knows a socket as.
+/// The client that session affinity sees in a socket: its network namespace.
 #[inline(always)]
 fn client(ctx: &SockAddrContext, frontend: &FrontendValue) -> AffinityKey {
     AffinityKey::netns(frontend.service, netns_cookie(ctx))

@@ -19,7 +19,7 @@ fn slot_of(cookie: u64) -> Option<*mut PeerSlot> {
 
 /// Adds to the acquisitions of a slot, by an addition without a result: see [`PeerSlot::acquisitions`].
 #[inline(always)]
-fn add_claims(slot: *mut PeerSlot, number: u64) {
+fn add_acquisitions(slot: *mut PeerSlot, number: u64) {
     // SAFETY: the slot is map memory, valid for the run, and its acquisitions are aligned. An
     // instruction of its own, since `core` offers only additions that return a result.
     unsafe {
@@ -48,9 +48,9 @@ pub(crate) fn acquire(ctx: &SockAddrContext, translation: &Translation) -> bool 
                 count(Counter::PeerFallback);
                 return false;
             }
-            add_claims(slot, 1);
+            add_acquisitions(slot, 1);
             if (&raw const (*slot).acquisitions).read_volatile() != 1 {
-                add_claims(slot, 1_u64.wrapping_neg());
+                add_acquisitions(slot, 1_u64.wrapping_neg());
                 count(Counter::PeerFallback);
                 return false;
             }
@@ -81,7 +81,7 @@ pub(crate) fn release(cookie: u64) {
     if let Some(slot) = slot_of(cookie) {
         // SAFETY: map memory, valid for the run.
         if unsafe { (&raw const (*slot).cookie).read_volatile() } == cookie {
-            add_claims(slot, 1_u64.wrapping_neg());
+            add_acquisitions(slot, 1_u64.wrapping_neg());
         }
     }
 }

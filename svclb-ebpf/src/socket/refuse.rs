@@ -26,7 +26,7 @@ const fn v4(octets: [u8; 4]) -> Addr16 {
 /// call is sent where it is refused: to a loopback port of the client's own namespace.
 /// Nobody can listen on port 0; TCP is refused within the call, a connected UDP socket
 /// learns it at its second send. A datagram with an address may not go to port 0
-/// (EINVAL), so it goes to port 1 of an address that nobody uses, and its sender learns
+/// (EINVAL), so it goes to port 1 of an address that no socket uses, and its sender learns
 /// nothing unless it set IP_RECVERR: the same as with an ICMP reject. So do the datagrams
 /// of an IPv6 socket that is connected to an IPv4-mapped address: the kernel sends them
 /// as if each had an address (`udpv6_sendmsg`).

@@ -9,7 +9,7 @@ use crate::kernel::{ALLOW, socket_cookie};
 /// Shows the Service address in a call that reports a peer or a source.
 ///
 /// Only if the address in the call is the backend that the translation leads to: a socket
-/// may since have connected to, or heard from, somebody else.
+/// may since have connected to, or received from, another peer.
 #[inline(always)]
 pub(crate) fn reverse<F: Family>(ctx: &SockAddrContext) -> i32 {
     let actual = peer::<F>(ctx);

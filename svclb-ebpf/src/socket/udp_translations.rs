@@ -1,8 +1,8 @@
 //! The translations of a UDP socket (and of a TCP socket that found its place in the array
 //! taken), in socket-local storage, with a hash for the few that do not fit.
 //!
-//! Nothing here evicts: a forgotten translation would show a program the answer of a
-//! backend that it never spoke to.
+//! Nothing here evicts: a forgotten translation would show a program a reply from a
+//! backend that it never sent to.
 
 use aya_ebpf::bindings::BPF_SK_STORAGE_GET_F_CREATE;
 use aya_ebpf::cty::c_void;
@@ -272,7 +272,7 @@ pub(crate) fn release(ctx: &SockContext, cookie: u64) {
             reserved: 0,
             reserved_word: 0,
         };
-        // SAFETY: nobody else removes the element.
+        // SAFETY: only the release of this socket removes the element.
         let Some(value) = (unsafe { PEER_OVERFLOW.get(key) }) else {
             return;
         };

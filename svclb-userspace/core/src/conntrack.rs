@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use svclb_common::{FlowFlags, FlowValue, Proto};
+use svclb_common::{FlowState, FlowValue, Proto};
 
 /// How long a flow is remembered after its last packet, by what was seen of it. The defaults
 /// are those of Linux and kube-proxy for netfilter's conntrack.
@@ -46,29 +46,14 @@ impl Timeouts {
     /// How long a flow is remembered. `other` is the other direction's entry, if it has one:
     /// a direction alone is what a crash or a full map left.
     pub fn of(&self, proto: Proto, one: &FlowValue, other: Option<&FlowValue>) -> Duration {
-        let Some(other) = other else {
-            return self.tcp_opening;
-        };
-        let both = |flag| one.flags.contains(flag) && other.flags.contains(flag);
-        let any = |flag| one.flags.contains(flag) || other.flags.contains(flag);
-        let is_answered = both(FlowFlags::SEEN);
-        if proto == Proto::UDP {
-            return if is_answered && any(FlowFlags::STREAM) {
-                self.udp_stream
-            } else {
-                self.udp
-            };
-        }
-        if any(FlowFlags::RST) {
-            self.tcp_reset
-        } else if both(FlowFlags::FIN) {
-            self.tcp_closed
-        } else if any(FlowFlags::FIN) {
-            self.tcp_half_closed
-        } else if is_answered {
-            self.tcp_established
-        } else {
-            self.tcp_opening
+        match FlowState::of(proto, one.flags, other.map(|other| other.flags)) {
+            FlowState::TcpOpening => self.tcp_opening,
+            FlowState::TcpEstablished => self.tcp_established,
+            FlowState::TcpHalfClosed => self.tcp_half_closed,
+            FlowState::TcpClosed => self.tcp_closed,
+            FlowState::TcpReset => self.tcp_reset,
+            FlowState::Udp => self.udp,
+            FlowState::UdpStream => self.udp_stream,
         }
     }
 
@@ -115,6 +100,8 @@ pub const fn is_pressed(entries: usize, capacity: usize) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use svclb_common::FlowFlags;
+
     use super::*;
 
     const SECOND: u64 = 1_000_000_000;

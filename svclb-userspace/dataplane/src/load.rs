@@ -71,13 +71,32 @@ pub(crate) fn load_object(
     for (name, size) in sizeable(&mut sizes) {
         loader.map_max_entries(name, *size);
     }
+    loader.map_max_entries(names::FLOW_RING, sizes.flow_ring());
     let set_retval = u32::from(features.set_retval);
     let skc_to_mptcp_sock = u32::from(features.skc_to_mptcp_sock);
     let peers_mask = sizes.peers - 1;
     let cluster_ips_outside = u32::from(options.external_cluster_ips);
     let [first, _] = options.source_ports.ends();
     let (source_port_first, source_ports) = (u32::from(first), options.source_ports.count());
+    let flow_ring_mask = sizes.flow_ring() - 1;
+    // What a full map leaves of them.
+    let timeouts = options.conntrack.under_pressure(1, 1);
+    let timeouts = [
+        ("TCP_OPENING_NS", timeouts.tcp_opening),
+        ("TCP_ESTABLISHED_NS", timeouts.tcp_established),
+        ("TCP_HALF_CLOSED_NS", timeouts.tcp_half_closed),
+        ("TCP_CLOSED_NS", timeouts.tcp_closed),
+        ("TCP_RESET_NS", timeouts.tcp_reset),
+        ("UDP_NS", timeouts.udp),
+        ("UDP_STREAM_NS", timeouts.udp_stream),
+    ];
+    let timeouts = timeouts
+        .map(|(name, timeout)| (name, u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX)));
+    for (name, nanoseconds) in &timeouts {
+        loader.override_global(name, nanoseconds, true);
+    }
     loader
+        .override_global("FLOW_RING_MASK", &flow_ring_mask, true)
         .override_global("HAS_SET_RETVAL", &set_retval, true)
         .override_global("HAS_SKC_TO_MPTCP_SOCK", &skc_to_mptcp_sock, true)
         .override_global("HOST_NETNS_COOKIE", &features.host_netns_cookie, true)

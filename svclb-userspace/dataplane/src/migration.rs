@@ -185,6 +185,8 @@ mod tests {
             names::UDP_TRANSLATIONS,
             names::PEER_OVERFLOW,
             names::FLOWS,
+            names::FLOW_RING,
+            names::FLOW_CURSOR,
             names::FRAGMENTS,
             names::DEVICES,
             names::PORTS,

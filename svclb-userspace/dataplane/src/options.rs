@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use svclb_common::maps::Sizes;
+use svclb_core::conntrack::Timeouts;
 
 use crate::source_ports::PortRange;
 
@@ -19,6 +20,9 @@ pub struct Options {
     pub source_ports: PortRange,
     /// Whether packets from outside may reach cluster IPs.
     pub external_cluster_ips: bool,
+    /// How long flows from outside are remembered: by this, programs replace one that is over where
+    /// there is no room for another.
+    pub conntrack: Timeouts,
     /// Whether devices are going to be attached to, so that the packet programs are loaded.
     pub packets: bool,
 }

@@ -20,6 +20,7 @@ use svclb_common::{
     SlotValue, SourceKey, SourceRange,
 };
 use svclb_core::apply::Maps;
+use svclb_core::conntrack::Timeouts;
 use svclb_core::op::Op;
 use svclb_dataplane::{
     Attached, Attachment, Dataplane, Options, PROGRAMS, Pinned, PortRange, XdpMode, cleanup,
@@ -55,6 +56,7 @@ impl Place {
             },
             source_ports: PortRange::new(50_000, 50_999).unwrap(),
             external_cluster_ips: true,
+            conntrack: Timeouts::default(),
             packets: true,
         })
     }

@@ -19,6 +19,7 @@ use svclb_common::{
     SlotIndex, SlotKey, SlotRange, SlotValue,
 };
 use svclb_core::apply::Maps;
+use svclb_core::conntrack::Timeouts;
 use svclb_core::op::Op;
 use svclb_dataplane::{
     Dataplane, Options, PortRange, UdpSockets, can_destroy, cleanup, find_bpffs, find_cgroup2,
@@ -59,6 +60,7 @@ impl Place {
             },
             source_ports: PortRange::new(50_000, 50_999).unwrap(),
             external_cluster_ips: true,
+            conntrack: Timeouts::default(),
             packets: false,
         };
         fs::create_dir(&options.cgroup).unwrap();

@@ -35,6 +35,7 @@ pub(crate) fn run(args: Run) -> anyhow::Result<()> {
         sizes: Sizes::from(&args.sizes),
         source_ports: args.source_ports,
         external_cluster_ips: args.external_cluster_ips == Switch::On,
+        conntrack: Timeouts::from(&args.timeouts),
         packets: args.devices != DeviceChoice::None,
     };
     let source = match args.manifests {

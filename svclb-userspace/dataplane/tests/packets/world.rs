@@ -247,6 +247,7 @@ impl World {
             sizes,
             source_ports: PortRange::new(50_000, 50_999).unwrap(),
             external_cluster_ips: true,
+            conntrack: Timeouts::default(),
             packets: true,
         })
         .unwrap_or_else(|error| panic!("{error}: {error:?}"));
