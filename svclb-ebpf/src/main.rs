@@ -77,6 +77,7 @@ fn svclb_sock_release(ctx: SockContext) -> i32 {
 }
 
 #[xdp]
+#[inline(always)]
 fn svclb_xdp(ctx: XdpContext) -> u32 {
     packet::incoming(&XdpFrame::new(ctx)) as u32
 }

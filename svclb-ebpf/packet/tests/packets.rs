@@ -312,7 +312,8 @@ proptest! {
         };
         prop_assert_eq!(&carried[..], &bytes[LINK..][..carried.len()]);
         // The ports are in it.
-        prop_assert!(carried.len() >= if packet.is_v4 { 28 } else { 48 });
+        let least = if packet.is_v4 { 28 } else { 48 };
+        prop_assert!(carried.len() >= least);
     }
 
     #[test]
