@@ -6,6 +6,7 @@
 //! | `connect` | connect and sendmsg: Service address → backend |
 //! | `reverse` | recvmsg and getpeername: backend → Service address; the release of a socket |
 //! | `refuse` | ECONNREFUSED for a Service without endpoints |
+//! | `source_ranges` | whether a socket may use a load balancer's address |
 //! | `peers` | the peer of a TCP socket, in an array |
 //! | `udp_translations` | the translations of a UDP socket, in socket-local storage |
 //! | `call`, `family` | what differs between connect and sendmsg, and between IPv4 and IPv6 |
@@ -18,6 +19,7 @@ mod log;
 mod peers;
 mod refuse;
 pub(crate) mod reverse;
+mod source_ranges;
 mod udp_translations;
 
 pub(crate) use call::{Connect, Send};

@@ -8,11 +8,11 @@ use svclb_common::{
 
 use super::call::Call;
 use super::family::{Endpoint, Family, peer, protocol, set_peer};
-use super::{log, peers, refuse, reverse, udp_translations};
+use super::{log, peers, refuse, reverse, source_ranges, udp_translations};
 use crate::counters::count;
 use crate::kernel::{ALLOW, is_of_the_host, netns_cookie, socket_cookie};
 use crate::slots::{random_slot, slot_at};
-use crate::{affinity, maps, sources};
+use crate::{affinity, maps};
 
 /// Rewrites the peer of a call if it is a Service address.
 #[inline(always)]
@@ -24,7 +24,7 @@ pub(crate) fn connect<F: Family, C: Call>(ctx: &SockAddrContext) -> i32 {
     let key = FrontendKey::of_socket(wanted.addr, wanted.port, proto);
     let is_elsewhere = key.scope == Scope::HOST && !is_of_the_host(ctx);
     let served = if is_elsewhere { None } else { served(&key) };
-    let Some(frontend) = served.filter(|served| sources::allow_socket::<F>(ctx, served, wanted))
+    let Some(frontend) = served.filter(|served| source_ranges::allow::<F>(ctx, served, wanted))
     else {
         // Not for sends: an IPv6 socket that is connected to an IPv4-mapped address comes
         // here with its backend at every send.
