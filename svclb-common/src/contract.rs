@@ -2,8 +2,8 @@
 //! what a test compares with the maps that the kernel has.
 
 use crate::maps::{
-    AFFINITY, BACKENDS, COUNTERS, DEVICES, FLOW_CURSOR, FLOW_RING, FLOWS, FRAGMENTS, FRONTENDS, META, PEER_OVERFLOW, PEERS,
-    PORTS, SERVICES, SLOTS, SOURCES, UDP_TRANSLATIONS,
+    AFFINITY, BACKENDS, COUNTERS, DEVICES, FLOW_CURSOR, FLOW_RING, FLOWS, FRAGMENTS, FRONTENDS,
+    META, PEER_OVERFLOW, PEERS, PORTS, SERVICES, SLOTS, SOURCES, UDP_TRANSLATIONS,
 };
 use crate::{
     AffinityKey, AffinityValue, BackendId, BackendValue, DeviceValue, FlowKey, FlowValue,

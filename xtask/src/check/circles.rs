@@ -18,6 +18,8 @@ use read::{Module, Path};
 /// The crates that are held to it, and the file that each begins with.
 const CRATES: &[&str] = &[
     "svclb-common/src/lib.rs",
+    "svclb-ebpf/packet/src/lib.rs",
+    "svclb-ebpf/src/main.rs",
     "svclb-userspace/core/src/lib.rs",
     "svclb-userspace/dataplane/src/lib.rs",
     "xtask/src/main.rs",
