@@ -57,7 +57,7 @@ impl Pinned {
     /// The planned maps.
     ///
     /// # Errors
-    /// What the system said.
+    /// The system's error.
     pub fn snapshot(&self) -> io::Result<Snapshot> {
         self.planned.read()
     }
@@ -65,7 +65,7 @@ impl Pinned {
     /// The flows from outside.
     ///
     /// # Errors
-    /// What the system said.
+    /// The system's error.
     pub fn flows(&self) -> io::Result<Vec<Flow>> {
         self.flows.list()
     }
@@ -73,7 +73,7 @@ impl Pinned {
     /// How many entries conntrack has: two for each flow, or one of one that is half gone.
     ///
     /// # Errors
-    /// What the system said.
+    /// The system's error.
     pub fn flow_entries(&self) -> io::Result<usize> {
         self.flows.entries()
     }
@@ -81,15 +81,15 @@ impl Pinned {
     /// All affinity entries, also those whose time is over.
     ///
     /// # Errors
-    /// What the system said.
+    /// The system's error.
     pub fn affinity(&self) -> io::Result<Vec<Affinity>> {
         read_all(&self.affinity)
     }
 
-    /// The TCP sockets that hold a place in `PEERS`: cookie and translation.
+    /// The TCP sockets that have a slot in `PEERS`: cookie and translation.
     ///
     /// # Errors
-    /// What the system said.
+    /// The system's error.
     pub fn sockets(&self) -> io::Result<Vec<(u64, Translation)>> {
         Ok(read_all::<u32, PeerSlot>(&self.peers)?
             .into_iter()
@@ -101,7 +101,7 @@ impl Pinned {
     /// Each counter's sum over all CPUs.
     ///
     /// # Errors
-    /// What the system said.
+    /// The system's error.
     pub fn counters(&self) -> io::Result<Vec<(Counter, u64)>> {
         let mut buffer = vec![0; self.counters.value_size];
         Counter::ALL

@@ -48,9 +48,9 @@ impl fmt::Display for Problem {
     }
 }
 
-/// Whether the labels say that another proxy (or none) serves the Service. Any value counts.
+/// Whether a label gives the Service to another proxy, or to none. Any value counts.
 ///
-/// kube-proxy asks the API server for the same with [`SELECTOR`].
+/// kube-proxy has the API server leave out the same ones, with [`SELECTOR`].
 pub fn not_ours(labels: Option<&BTreeMap<String, String>>) -> bool {
     labels.is_some_and(|labels| {
         labels.contains_key("service.kubernetes.io/service-proxy-name")

@@ -14,21 +14,21 @@ pub(crate) fn dump(args: &Dump) -> anyhow::Result<()> {
     let maps = pinned
         .snapshot()
         .context("the planned maps cannot be read")?;
-    let is_asked = |what| args.what == what || args.what == What::All;
+    let is_wanted = |what| args.what == what || args.what == What::All;
     let mut report = Report::default();
-    if is_asked(What::Services) {
+    if is_wanted(What::Services) {
         report.services = Some(services(&maps));
     }
-    if is_asked(What::Backends) {
+    if is_wanted(What::Backends) {
         report.backends = Some(backends(&maps));
     }
-    if is_asked(What::Conntrack) {
+    if is_wanted(What::Conntrack) {
         // Of clients outside only: of sockets the kernel's own connection is the state.
         report.conntrack = Some(conntrack(
             pinned.flows().with_context(|| cannot_read(names::FLOWS))?,
         ));
     }
-    if is_asked(What::Affinity) {
+    if is_wanted(What::Affinity) {
         report.affinity = Some(affinity(
             pinned
                 .affinity()
@@ -36,7 +36,7 @@ pub(crate) fn dump(args: &Dump) -> anyhow::Result<()> {
             &maps,
         ));
     }
-    if is_asked(What::Sockets) {
+    if is_wanted(What::Sockets) {
         report.sockets = Some(sockets(
             pinned
                 .sockets()

@@ -21,7 +21,7 @@ pub(crate) fn error(text: &str) {
     eprintln!("svclb: {text}");
 }
 
-/// Prints a report in the form asked for.
+/// Prints a report.
 pub(super) fn print(report: &Report, output: Output) -> anyhow::Result<()> {
     use std::io::Write as _;
     let text = render(report, output)?;
@@ -29,7 +29,7 @@ pub(super) fn print(report: &Report, output: Output) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A report in the form asked for, with a line break at its end.
+/// The text of a report, with a line break at its end.
 pub(super) fn render(report: &Report, output: Output) -> anyhow::Result<String> {
     match output {
         Output::Json => json::json(report),

@@ -14,7 +14,7 @@ use svclb_common::{
 use svclb_core::apply::Snapshot;
 use svclb_dataplane::{Features, Pinned};
 
-/// All parts of a dump; those that were not asked for are absent.
+/// All parts of a dump; those that were not requested are absent.
 #[derive(Serialize, Default)]
 pub(super) struct Report {
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -10,8 +10,7 @@ use super::{Names, Problem, address, port, protocol};
 /// `sessionAffinityConfig.clientIP.timeoutSeconds` by default.
 const DEFAULT_AFFINITY: u32 = 10_800;
 
-/// A Service. Headless and ExternalName ones come out as well, with what they have: that
-/// they are not proxied is the plan's to say.
+/// A Service. Headless and ExternalName ones are converted, too: the plan leaves them out.
 ///
 /// `None`, with a problem, only for one that has no name, or one that no cluster would take.
 pub fn service(from: core::Service, names: &Names, problems: &mut Vec<Problem>) -> Option<Service> {
@@ -103,7 +102,7 @@ pub fn service(from: core::Service, names: &Names, problems: &mut Vec<Problem>) 
 }
 
 /// The ranges that can be read. Blanks around them are trimmed, as kube-proxy does, and host bits
-/// are of no account.
+/// are ignored.
 fn source_ranges(spec: &core::ServiceSpec, problems: &mut Vec<Problem>) -> Vec<IpNet> {
     let ranges = spec.load_balancer_source_ranges.iter().flatten();
     let mut found = Vec::new();

@@ -5,7 +5,7 @@ use svclb_core::model::{
 
 use super::{Names, Problem, address, port, protocol};
 
-/// The label that says which Service a slice belongs to.
+/// The label with the name of the Service that a slice belongs to.
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
 
 /// An EndpointSlice. `None` for one of names (FQDN), and, with a problem, for one that

@@ -17,7 +17,7 @@ use serde_json::{Map, Value};
 /// Reads a document. The text is JSON, or YAML (of which JSON is a part).
 ///
 /// # Errors
-/// One line that says what is wrong and where.
+/// One line: what is wrong, and where.
 pub(super) fn parse(text: &str, json: bool) -> Result<Document, String> {
     let braced = text.trim_start().starts_with('{');
     if json || braced {

@@ -250,9 +250,8 @@ impl Reader {
                 {
                     problems.push(Problem {
                         field: "spec.clusterIP".to_owned(),
-                        reason:
-                            "missing; without a cluster nobody assigns one, so it is not served"
-                                .to_owned(),
+                        reason: "missing; without a cluster none is assigned, so it is not served"
+                            .to_owned(),
                     });
                 }
                 objects.extend(service.map(Object::Service));

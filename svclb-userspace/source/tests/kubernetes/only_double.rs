@@ -25,7 +25,7 @@ async fn run() -> Run<Double> {
 }
 
 #[tokio::test]
-async fn the_api_server_is_asked_for_what_is_ours() {
+async fn only_objects_for_this_proxy_are_requested() {
     let mut run = run().await;
     run.expect(&["web 80", "web-1", "synced"]).await;
     for (resource, selector) in run.server.with(|inner| inner.selectors.clone()) {
@@ -151,7 +151,7 @@ async fn a_list_from_before_is_held_back_and_what_is_new_in_it_is_sent() {
     run.expect(&["other 90"]).await;
     run.silence(Duration::from_secs(1)).await;
     run.server.with(|inner| inner.objects = now);
-    // By then `other` is gone, as a list says that is not from before.
+    // By then `other` is gone, by a list that is not from before.
     run.expect(&["no other"]).await;
     run.silence(CONFIRM_AFTER).await;
 }
