@@ -1,4 +1,4 @@
-//! What /metrics says. Names of kube-proxy are kept where the meaning is the same.
+//! What `/metrics` reports. kube-proxy's names are used where the meaning is the same.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicU64;
@@ -17,7 +17,10 @@ use svclb_core::image::Fill;
 use svclb_dataplane::Pinned;
 use svclb_source::Status;
 
+use super::health::Failures;
+
 type Labels = [(&'static str, &'static str); 1];
+type ServiceLabels = [(&'static str, String); 2];
 
 /// The agent's metrics.
 pub(crate) struct Metrics {
@@ -30,6 +33,7 @@ pub(crate) struct Metrics {
     ready_seconds: Gauge<f64, AtomicU64>,
     services: Gauge,
     failing: Gauge,
+    failing_services: Family<ServiceLabels, Gauge>,
     waiting: Gauge,
     connected: Gauge,
     problems: Gauge,
@@ -65,13 +69,13 @@ impl Metrics {
         let destroyed = Counter::default();
         registry.register(
             "svclb_udp_sockets_destroyed",
-            "Connected UDP sockets whose backend was gone",
+            "Connected UDP sockets that were destroyed because their backend no longer serves",
             destroyed.clone(),
         );
         let drifted = Counter::default();
         registry.register(
             "svclb_drift_repaired",
-            "Service ports and programs that an audit found changed by others",
+            "Service ports, device entries, pins and programs that an audit found changed, and repaired",
             drifted.clone(),
         );
         let ready_seconds = Gauge::default();
@@ -85,21 +89,30 @@ impl Metrics {
             registry.register(name, help, gauge.clone());
             gauge
         };
-        let services = gauge("svclb_services", "Services that the source named");
+        let services = gauge("svclb_services", "Services of the source");
         let failing = gauge(
             "svclb_services_failing",
             "Service ports that could not be written",
         );
         let waiting = gauge(
             "svclb_frontends_waiting",
-            "Addresses that an older Service has",
+            "Frontends that a Service waits for, since an older Service has the same address and port",
         );
-        let connected = gauge("svclb_source_connected", "1 while the source is there");
+        let connected = gauge(
+            "svclb_source_connected",
+            "1 while the API server or the folder is there",
+        );
         let problems = gauge("svclb_source_problems", "Problems in the configuration");
+        let failing_services = Family::<ServiceLabels, Gauge>::default();
+        registry.register(
+            "svclb_service_failing",
+            "1 for a Service that could not be written to the maps; the first twenty of them",
+            failing_services.clone(),
+        );
         let entries = Family::<Labels, Gauge>::default();
         registry.register(
             "svclb_map_entries",
-            "Entries in a map: of what is planned, and of FLOWS at its last sweep",
+            "Entries in a map; those of FLOWS are counted at each sweep",
             entries.clone(),
         );
         registry.register_collector(Box::new(Kernel {
@@ -115,6 +128,7 @@ impl Metrics {
             ready_seconds,
             services,
             failing,
+            failing_services,
             waiting,
             connected,
             problems,
@@ -151,22 +165,27 @@ impl Metrics {
             .set(number(entries));
     }
 
+    /// Writes failed, or no longer fail.
+    pub(crate) fn failing(&self, failures: &Failures) {
+        self.failing.set(number(failures.ports));
+        self.failing_services.clear();
+        for service in &failures.named {
+            let labels = [
+                ("namespace", service.namespace.clone()),
+                ("name", service.name.clone()),
+            ];
+            self.failing_services.get_or_create(&labels).set(1);
+        }
+    }
+
     /// The first full sync is done.
     pub(crate) fn ready(&self, after: Duration) {
         self.ready_seconds.set(after.as_secs_f64());
     }
 
-    /// How things stand.
-    pub(crate) fn state(
-        &self,
-        services: usize,
-        fill: Fill,
-        failing: usize,
-        waiting: usize,
-        source: &Status,
-    ) {
+    /// The current values.
+    pub(crate) fn state(&self, services: usize, fill: Fill, waiting: usize, source: &Status) {
         self.services.set(number(services));
-        self.failing.set(number(failing));
         self.waiting.set(number(waiting));
         self.connected.set(i64::from(source.connected()));
         self.problems
@@ -193,7 +212,7 @@ impl Metrics {
     }
 }
 
-/// What the programs count, read at each scrape.
+/// The programs' counters, read at each scrape.
 #[derive(Debug)]
 struct Kernel {
     pin_dir: PathBuf,
@@ -206,7 +225,7 @@ impl Collector for Kernel {
         };
         let mut family = encoder.encode_descriptor(
             "svclb_socket_events",
-            "What the socket programs did",
+            "Events that the programs count",
             None,
             MetricType::Counter,
         )?;

@@ -9,7 +9,6 @@
 //! * `health`, `http`, `metrics`: what is reported, and where.
 
 mod audit;
-mod connections;
 mod conntrack;
 mod context;
 mod devices;

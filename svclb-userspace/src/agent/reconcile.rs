@@ -12,6 +12,7 @@ use svclb_core::model::Event;
 use svclb_core::planner::{Conflict, Planner, Round};
 use svclb_core::writer::{QUARANTINE, Retired, Writer};
 use svclb_dataplane::{Dataplane, GracePeriod, KernelMaps};
+use svclb_source::EventRecorder;
 use tokio::task::JoinHandle;
 use tracing::{debug, error, info, warn};
 
@@ -54,6 +55,7 @@ impl Reconciler {
     pub(super) fn new(
         dataplane: &Dataplane,
         node_name: &str,
+        event_recorder: EventRecorder,
         started: Instant,
     ) -> anyhow::Result<Self> {
         let maps = dataplane.maps()?;
@@ -69,7 +71,7 @@ impl Reconciler {
         }
         Ok(Self {
             planner: Planner::new(node_name),
-            failed_writes: FailedWrites::default(),
+            failed_writes: FailedWrites::new(event_recorder),
             writer,
             grace_period,
             waiting: None,

@@ -60,6 +60,8 @@ pub(crate) struct Config {
 pub(crate) struct Listen {
     pub(crate) metrics: SocketAddr,
     pub(crate) healthz: SocketAddr,
+    /// For the kubelet's probes.
+    pub(crate) probes: SocketAddr,
 }
 
 /// The start of the process, intervals and timeouts.
@@ -84,6 +86,12 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
         http::health_routes(health.clone()),
         "--healthz-addr",
     );
+    // A listener of its own: clients outside can occupy that of /healthz.
+    http::serve(
+        config.listen.probes,
+        http::probe_routes(health.clone()),
+        "--probe-addr",
+    );
     http::serve(
         config.listen.metrics,
         http::metrics_routes(Arc::clone(&metrics)),
@@ -102,7 +110,12 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
         conntrack,
     } = config.times;
     let mut agent = Agent {
-        reconciler: Reconciler::new(&config.dataplane, &config.node_name, started)?,
+        reconciler: Reconciler::new(
+            &config.dataplane,
+            &config.node_name,
+            event_recorder.clone(),
+            started,
+        )?,
         conntrack: Conntrack::new(config.dataplane.flows()?, conntrack),
         udp_socket_reaper: config.udp_socket_reaper,
         node_context: NodeContext::new(
@@ -262,6 +275,7 @@ impl Agent {
             }
             let mut committed = self.reconciler.commit(round);
             self.metrics.round(committed.took, committed.writes);
+            self.health.step();
             if self.ready {
                 Reconciler::log(&committed);
             } else {
@@ -281,11 +295,12 @@ impl Agent {
         } else {
             None
         };
-        self.health.synced(
-            self.ready,
-            self.reconciler.failed_writes.sentence(),
-            self.reconciler.planner.cluster().known_node(),
-        );
+        if let Some(failures) = self.reconciler.failed_writes.changed() {
+            self.metrics.failing(&failures);
+            self.health.set_failures(failures);
+        }
+        let node = self.reconciler.planner.cluster().known_node();
+        self.health.synced(self.ready, node);
         // Only now: a reader of the line `ready` may ask for the health at once.
         if let Some(attached) = attached {
             self.log_ready(&attached);
@@ -359,7 +374,6 @@ impl Agent {
         self.metrics.state(
             planner.cluster().service_count(),
             self.reconciler.fill(),
-            self.reconciler.failed_writes.len(),
             planner.waiting().count(),
             status,
         );

@@ -58,7 +58,7 @@ pub(crate) struct Run {
     pub(crate) cgroup: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) pins: Pins,
-    /// Where /metrics and /proxyMode answer
+    /// Where /metrics and /proxyMode are served
     #[arg(
         long,
         env = "SVCLB_METRICS_ADDR",
@@ -66,7 +66,7 @@ pub(crate) struct Run {
         default_value = "127.0.0.1:10249"
     )]
     pub(crate) metrics_addr: SocketAddr,
-    /// Where /healthz and /livez answer
+    /// Where /healthz and /livez are served, for load balancers
     #[arg(
         long,
         env = "SVCLB_HEALTHZ_ADDR",
@@ -74,6 +74,15 @@ pub(crate) struct Run {
         default_value = "0.0.0.0:10256"
     )]
     pub(crate) healthz_addr: SocketAddr,
+    /// Where /livez and /readyz are served, for the kubelet's probes; clients outside the node
+    /// should not reach it
+    #[arg(
+        long,
+        env = "SVCLB_PROBE_ADDR",
+        value_name = "ADDR",
+        default_value = "127.0.0.1:10247"
+    )]
+    pub(crate) probe_addr: SocketAddr,
     /// The devices by which traffic from outside comes in, and that of pods whose sockets another
     /// kernel has; auto takes those with a default route or an address of their own, and those of
     /// pods while a Service has source ranges; none translates no packet, connections of this

@@ -83,6 +83,7 @@ pub(crate) fn run(args: Run) -> anyhow::Result<()> {
         listen: agent::Listen {
             metrics: args.metrics_addr,
             healthz: args.healthz_addr,
+            probes: args.probe_addr,
         },
         times: agent::Times {
             started,

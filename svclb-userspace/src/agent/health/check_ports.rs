@@ -1,5 +1,5 @@
-//! The ports at which load balancers ask whether this node has an endpoint of a Service
-//! (`healthCheckNodePort`). What is answered is the plan's to say; here it is said.
+//! The listeners at which load balancers ask whether this node has an endpoint of a Service
+//! (`healthCheckNodePort`). The plan decides how many endpoints there are.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
@@ -22,15 +22,15 @@ use tokio::sync::watch;
 use tracing::{debug, info, warn};
 
 use super::Health;
-use crate::agent::connections::Limited;
+use crate::agent::http::server::{self, Limits};
 
 /// How many connections may wait to be accepted.
 const BACKLOG: i32 = 128;
 /// How long until a port that could not be opened is tried again: at first, and at most. A port
 /// whose listener was closed a moment ago is free within a few tries.
 const RETRY: [Duration; 2] = [Duration::from_millis(10), Duration::from_secs(30)];
-/// A port that is not open by the time that the delay has grown to this is told of.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// A port that is still not open when the delay has grown to this is logged.
+const WARN_AFTER: Duration = Duration::from_secs(1);
 
 /// The listeners of all health checks.
 pub(crate) struct CheckPorts {
@@ -51,7 +51,7 @@ pub(crate) fn all_addresses() -> Vec<IpAddr> {
 }
 
 impl CheckPorts {
-    /// Health checks that answer at these addresses of the node.
+    /// Health checks are served at these addresses of the node.
     pub(crate) fn new(
         addresses: Vec<IpAddr>,
         health: Health,
@@ -65,8 +65,8 @@ impl CheckPorts {
         }
     }
 
-    /// Takes a round's changes in. What is no more is closed before anything is opened, since
-    /// a port may pass from one Service to another.
+    /// Takes a round's changes in. Ports that are no longer wanted are closed before others are
+    /// opened, since a port may pass from one Service to another.
     pub(crate) fn update(
         &mut self,
         changes: BTreeMap<ObjectName, Option<HealthCheck>>,
@@ -109,13 +109,13 @@ impl CheckPorts {
                 health: self.health.clone(),
             };
             let event_recorder = self.event_recorder.clone();
-            tokio::spawn(attend(SocketAddr::new(*ip, port), check, event_recorder));
+            tokio::spawn(serve_at(SocketAddr::new(*ip, port), check, event_recorder));
         }
         self.open.insert(service, sender);
     }
 }
 
-/// What a listener answers from.
+/// What a listener's responses are made from.
 #[derive(Clone)]
 struct Checked {
     check: watch::Receiver<HealthCheck>,
@@ -127,29 +127,25 @@ impl Checked {
         self.check.has_changed().is_err()
     }
 
-    /// Resolves when the health check is no more.
+    /// Resolves when the health check is removed.
     async fn closed(mut self) {
         while self.check.changed().await.is_ok() {}
     }
 }
 
-/// Answers at one address until the health check is no more; connections that wait for a
-/// request end with it.
-async fn attend(at: SocketAddr, checked: Checked, event_recorder: EventRecorder) {
+/// Serves at one address until the health check is removed; connections that wait for a request
+/// end with it.
+async fn serve_at(at: SocketAddr, checked: Checked, event_recorder: EventRecorder) {
     let listener = tokio::select! {
-        listener = open_in_the_end(at, &checked, &event_recorder) => listener,
+        listener = open_with_retry(at, &checked, &event_recorder) => listener,
         () = checked.clone().closed() => return,
     };
     let routes = Router::new().fallback(answer).with_state(checked.clone());
-    let served =
-        axum::serve(Limited::new(listener), routes).with_graceful_shutdown(checked.closed());
-    if let Err(error) = served.await {
-        warn!("the health check at {at} stopped answering: {error}");
-    }
+    server::serve(listener, routes, Limits::default(), checked.closed()).await;
 }
 
-/// Tries until the port can be opened: somebody else's port is no reason to stop.
-async fn open_in_the_end(
+/// Tries until the port can be opened: another process may have it for a while.
+async fn open_with_retry(
     at: SocketAddr,
     checked: &Checked,
     event_recorder: &EventRecorder,
@@ -161,19 +157,19 @@ async fn open_in_the_end(
         match listen(at) {
             Ok(listener) => {
                 if warned {
-                    info!("the health check of Service {service} answers at {at} now");
+                    info!("the health check of Service {service} is served at {at} now");
                 } else {
-                    debug!("the health check of Service {service} answers at {at}");
+                    debug!("the health check of Service {service} is served at {at}");
                 }
                 return listener;
             }
-            Err(error) if !warned && delay >= PATIENCE => {
+            Err(error) if !warned && delay >= WARN_AFTER => {
                 let line = format!(
                     "the health check of Service {service} cannot be opened at {at} and is tried \
                      again: {error}; `ss -ltnp` shows who has the port"
                 );
                 warn!("{line}");
-                // The words that kube-proxy has for it. Too many at once say the same.
+                // kube-proxy's reason. A full queue holds enough Events about the same.
                 let _queue_is_full = event_recorder.try_send(KubeEvent {
                     service: service.clone(),
                     reason: "FailedToStartServiceHealthcheck",
@@ -203,7 +199,7 @@ fn listen(at: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::from_std(socket.into())
 }
 
-/// The body that kube-proxy answers with.
+/// The response's body, with kube-proxy's fields.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Answer {
@@ -219,9 +215,9 @@ struct Name {
 }
 
 async fn answer(State(checked): State<Checked>) -> impl IntoResponse {
-    let healthy = checked.health.is_healthy();
     let check = checked.check.borrow();
-    // A request may come in on a connection from before the health check went.
+    let healthy = checked.health.can_serve(&check.service);
+    // A request may arrive on a connection that is older than the removal of the health check.
     let endpoints = if checked.is_closed() {
         0
     } else {

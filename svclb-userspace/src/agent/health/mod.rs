@@ -1,21 +1,33 @@
-//! What /healthz and /livez report.
+//! Whether this node can serve what it was given, as `/healthz`, `/livez`, `/readyz` and the
+//! health check ports of Services report it.
+//!
+//! A Service that cannot be written makes the node no less healthy. All nodes plan the same, so
+//! each of them would leave every load balancer for the fault of one Service. It is named in the
+//! report, in a metric and in an Event, and its own health check port answers 503.
 
 mod check_ports;
 mod failed_writes;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 pub(crate) use check_ports::{CheckPorts, all_addresses};
-pub(crate) use failed_writes::FailedWrites;
+pub(crate) use failed_writes::{FailedService, FailedWrites, Failures};
 use jiff::Timestamp;
 use serde::Serialize;
-use svclb_core::model::Node;
+use svclb_core::model::{Node, ObjectName};
 use svclb_core::plan::ineligible;
 use svclb_source::Status;
 use tracing::{info, warn};
 
 const UNKNOWN: &str = "there is no Node of this name; --node-name has to be that of a Node";
+const NOT_READY: &str = "the first full sync is not done";
+const HANGS: &str = "the agent's loop has not run for a minute";
+
+/// How long the agent's loop may take for one step. kube-proxy is unhealthy when a change waits
+/// for longer than twice its sync period, which is 30 s.
+const LOOP_LIMIT: Duration = Duration::from_secs(60);
 
 /// The agent's health. A clone is another handle to the same.
 #[derive(Clone)]
@@ -25,28 +37,37 @@ pub(crate) struct Health {
     needs_node: bool,
 }
 
-#[derive(Default)]
 struct State {
     ready: bool,
-    reason: Option<String>,
+    failures: Failures,
     ineligible: Option<&'static str>,
     updated: Option<Timestamp>,
+    /// When the loop last made a step.
+    step: Instant,
 }
 
-/// The body of /healthz and /livez, with the fields that kube-proxy has.
+/// The body of `/healthz`, `/livez` and `/readyz`, with the fields that kube-proxy has.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Report {
+    /// When the maps were last up to date, RFC 3339: now, if the node is healthy.
     pub(crate) last_updated: String,
+    /// RFC 3339.
     pub(crate) current_time: String,
-    /// Whether load balancers may send this node traffic; /livez has nothing to do with it.
+    /// Whether load balancers may send this node traffic; only in `/healthz`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) node_eligible: Option<bool>,
+    /// Whether the first full sync is done and the agent's loop runs.
     pub(crate) healthy: bool,
-    /// What is wrong, with the proxy or with the node.
+    /// Why the proxy is not healthy, or the node not eligible.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) reason: Option<String>,
+    /// Whether the API server or the folder is there.
     pub(crate) source_connected: bool,
+    /// How many Service ports could not be written. They make the node no less healthy.
+    pub(crate) failed_service_ports: usize,
+    /// The first Services that these belong to.
+    pub(crate) failed_services: Vec<FailedService>,
     /// By family. One set of maps serves both, so that both are always alike.
     pub(crate) status: BTreeMap<&'static str, FamilyReport>,
 }
@@ -59,24 +80,49 @@ pub(crate) struct FamilyReport {
 }
 
 impl State {
-    fn is_healthy(&self) -> bool {
-        self.ready && self.reason.is_none()
+    fn hangs(&self) -> bool {
+        self.step.elapsed() >= LOOP_LIMIT
+    }
+
+    /// Why the proxy is not healthy; `None` if it is.
+    fn reason(&self) -> Option<&'static str> {
+        if self.hangs() {
+            Some(HANGS)
+        } else {
+            (!self.ready).then_some(NOT_READY)
+        }
     }
 }
 
 impl Health {
     /// `needs_node`: whether a node without a Node object is not eligible.
     pub(crate) fn new(source: Status, needs_node: bool) -> Self {
+        let state = State {
+            ready: false,
+            failures: Failures::default(),
+            ineligible: None,
+            updated: None,
+            step: Instant::now(),
+        };
         Self {
-            state: Arc::default(),
+            state: Arc::new(Mutex::new(state)),
             source,
             needs_node,
         }
     }
 
-    /// The maps are as they should be, but for what `reason` says, and this node is like
-    /// this, if that is known.
-    pub(crate) fn synced(&self, ready: bool, reason: Option<String>, node: Option<&Node>) {
+    /// The agent's loop made a step.
+    pub(crate) fn step(&self) {
+        self.lock().step = Instant::now();
+    }
+
+    /// Writes failed, or no longer fail.
+    pub(crate) fn set_failures(&self, failures: Failures) {
+        self.lock().failures = failures;
+    }
+
+    /// Everything that changed was written. `node` is this node's object, if it is known.
+    pub(crate) fn synced(&self, ready: bool, node: Option<&Node>) {
         let ineligible = match node {
             Some(node) => ineligible(node),
             None => self.needs_node.then_some(UNKNOWN),
@@ -89,18 +135,30 @@ impl Health {
             }
         }
         state.ready = ready;
-        state.reason = reason;
-        // Before the first full sync the node may only not be known yet.
+        // Before the first full sync the Node object may not have arrived yet.
         state.ineligible = ineligible.filter(|_| ready);
         state.updated = Some(Timestamp::now());
+        state.step = Instant::now();
     }
 
-    /// Whether the maps are as they should be, whatever becomes of the node.
-    pub(crate) fn is_healthy(&self) -> bool {
-        self.lock().is_healthy()
+    /// Whether the node can serve this Service: the proxy is healthy, and the Service's last write
+    /// did not fail.
+    pub(crate) fn can_serve(&self, service: &ObjectName) -> bool {
+        let state = self.lock();
+        state.reason().is_none() && !state.failures.services.contains(service)
     }
 
-    /// What /healthz says: of the proxy and of the node.
+    /// Whether the first full sync is in the maps.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.lock().ready
+    }
+
+    /// Whether the agent's loop runs. If not, a restart of the agent helps.
+    pub(crate) fn is_live(&self) -> bool {
+        !self.lock().hangs()
+    }
+
+    /// What `/healthz` reports: the proxy and the node.
     pub(crate) fn of_node(&self) -> Report {
         let ineligible = self.lock().ineligible;
         let report = self.of_proxy();
@@ -111,12 +169,13 @@ impl Health {
         }
     }
 
-    /// What /livez says: of the proxy alone.
+    /// What `/livez` and `/readyz` report: the proxy alone.
     pub(crate) fn of_proxy(&self) -> Report {
         let state = self.lock();
         let now = Timestamp::now();
-        let healthy = state.is_healthy();
-        // When healthy, nothing waits to be written: the maps are up to date now.
+        let reason = state.reason();
+        let healthy = reason.is_none();
+        // When healthy, no change waits to be written: the maps are up to date now.
         let last_updated = if healthy {
             now
         } else {
@@ -137,16 +196,76 @@ impl Health {
             current_time: now.to_string(),
             node_eligible: None,
             healthy,
-            reason: match (&state.reason, state.ready) {
-                (Some(reason), _) => Some(reason.clone()),
-                (None, true) => None,
-                (None, false) => Some("the first full sync is not done".to_owned()),
-            },
+            reason: reason.map(str::to_owned),
             source_connected: self.source.connected(),
+            failed_service_ports: state.failures.ports,
+            failed_services: state.failures.named.clone(),
         }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn failures(name: &str) -> Failures {
+        Failures {
+            ports: 1,
+            services: [ObjectName::new("default", name)].into(),
+            named: vec![FailedService {
+                namespace: "default".to_owned(),
+                name: name.to_owned(),
+                reason: "FRONTENDS is full".to_owned(),
+            }],
+        }
+    }
+
+    #[test]
+    fn a_service_that_cannot_be_written_is_named_and_turns_only_itself_away() {
+        let health = Health::new(Status::default(), false);
+        health.synced(true, None);
+        health.set_failures(failures("large"));
+        health.synced(true, None);
+        let report = health.of_node();
+        assert!(report.healthy && report.node_eligible == Some(true));
+        assert_eq!(report.reason, None);
+        let body = serde_json::to_value(&report).unwrap();
+        assert_eq!(body["failedServicePorts"], 1);
+        assert_eq!(body["failedServices"][0]["name"], "large");
+        assert!(health.is_live() && health.is_ready());
+        assert!(!health.can_serve(&ObjectName::new("default", "large")));
+        assert!(health.can_serve(&ObjectName::new("default", "other")));
+        health.set_failures(Failures::default());
+        assert!(health.can_serve(&ObjectName::new("default", "large")));
+    }
+
+    #[test]
+    fn nothing_is_served_before_the_first_full_sync() {
+        let health = Health::new(Status::default(), false);
+        health.synced(false, None);
+        assert!(health.is_live() && !health.is_ready());
+        assert!(!health.can_serve(&ObjectName::new("default", "web")));
+        let report = health.of_node();
+        assert!(!report.healthy);
+        assert_eq!(report.reason.as_deref(), Some(NOT_READY));
+    }
+
+    #[test]
+    fn a_loop_that_hangs_is_neither_live_nor_healthy_until_it_runs_again() {
+        let health = Health::new(Status::default(), false);
+        health.synced(true, None);
+        // The machine may have been up for less than that.
+        let Some(before) = Instant::now().checked_sub(LOOP_LIMIT) else {
+            return;
+        };
+        health.lock().step = before;
+        assert!(!health.is_live() && !health.of_node().healthy);
+        assert!(!health.can_serve(&ObjectName::new("default", "web")));
+        health.step();
+        assert!(health.is_live() && health.of_node().healthy);
     }
 }

@@ -1,4 +1,6 @@
-//! The listeners.
+//! The HTTP listeners of the agent, and what they serve.
+
+pub(crate) mod server;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -12,7 +14,7 @@ use axum::{Json, Router};
 use tokio::net::TcpListener;
 use tracing::{info, warn};
 
-use super::connections::Limited;
+use self::server::Limits;
 use super::health::Health;
 use super::metrics::Metrics;
 
@@ -21,8 +23,8 @@ const RETRY: Duration = Duration::from_secs(5);
 /// As kube-proxy says it: the body is what its type says, and nothing else.
 const NO_SNIFF: [(HeaderName, &str); 1] = [(header::X_CONTENT_TYPE_OPTIONS, "nosniff")];
 
-/// Serves routes at an address. A port that is taken (by the kube-proxy that is being
-/// replaced, say) is tried again, and is no reason to stop.
+/// Serves routes at an address for as long as the agent runs. A port that another process has (the
+/// kube-proxy that is being replaced, for example) is tried again.
 pub(crate) fn serve(addr: SocketAddr, routes: Router, flag: &'static str) {
     tokio::spawn(async move {
         let mut warned = false;
@@ -30,11 +32,10 @@ pub(crate) fn serve(addr: SocketAddr, routes: Router, flag: &'static str) {
             match TcpListener::bind(addr).await {
                 Ok(listener) => {
                     if warned {
-                        info!("{flag} {addr} answers now");
+                        info!("{flag} {addr} is open now");
                     }
-                    if let Err(error) = axum::serve(Limited::new(listener), routes.clone()).await {
-                        warn!("{flag} {addr} stopped answering: {error}");
-                    }
+                    let never = std::future::pending();
+                    return server::serve(listener, routes, Limits::default(), never).await;
                 }
                 Err(error) if !warned => {
                     warn!("{flag} {addr} cannot be opened and is tried again: {error}");
@@ -47,9 +48,7 @@ pub(crate) fn serve(addr: SocketAddr, routes: Router, flag: &'static str) {
     });
 }
 
-/// `/healthz`: 200 if every Service is as it should be, and this node is not about to go:
-/// load balancers ask it. `/livez`: 200 while the agent runs, so that nothing restarts it for
-/// a fault that a restart does not mend.
+/// The public routes: `/healthz` for load balancers, and `/livez` as with kube-proxy.
 pub(crate) fn health_routes(health: Health) -> Router {
     Router::new()
         .route("/healthz", get(healthz))
@@ -57,18 +56,41 @@ pub(crate) fn health_routes(health: Health) -> Router {
         .with_state(health)
 }
 
+/// The routes for the kubelet's probes, which clients outside the node cannot reach.
+pub(crate) fn probe_routes(health: Health) -> Router {
+    Router::new()
+        .route("/livez", get(livez))
+        .route("/readyz", get(readyz))
+        .with_state(health)
+}
+
+/// 200 once the first full sync is in the maps, if this node is eligible for traffic. A Service
+/// that cannot be written is named in the body and changes nothing else: it would be the same on
+/// every node, and take all of them out of every load balancer.
 async fn healthz(State(health): State<Health>) -> impl IntoResponse {
     let report = health.of_node();
-    let code = if report.healthy && report.node_eligible == Some(true) {
+    let is_ok = report.healthy && report.node_eligible == Some(true);
+    (status(is_ok), NO_SNIFF, Json(report))
+}
+
+/// 200 unless the agent's loop hangs: the kubelet restarts the agent for anything else, and only
+/// this is mended by a restart.
+async fn livez(State(health): State<Health>) -> impl IntoResponse {
+    (status(health.is_live()), NO_SNIFF, Json(health.of_proxy()))
+}
+
+/// 200 once the first full sync is in the maps.
+async fn readyz(State(health): State<Health>) -> impl IntoResponse {
+    let report = health.of_proxy();
+    (status(health.is_ready()), NO_SNIFF, Json(report))
+}
+
+const fn status(is_ok: bool) -> StatusCode {
+    if is_ok {
         StatusCode::OK
     } else {
         StatusCode::SERVICE_UNAVAILABLE
-    };
-    (code, NO_SNIFF, Json(report))
-}
-
-async fn livez(State(health): State<Health>) -> impl IntoResponse {
-    (NO_SNIFF, Json(health.of_proxy()))
+    }
 }
 
 /// `/metrics` in the OpenMetrics text format, and `/proxyMode`.
