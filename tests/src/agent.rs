@@ -83,6 +83,8 @@ impl Agent {
     pub const METRICS: &str = "127.0.0.1:10249";
     /// Where `/healthz` and `/livez` answer in the node's namespace.
     pub const HEALTHZ: &str = "127.0.0.1:10256";
+    /// Where the kubelet's probes find `/livez` and `/readyz` in the node's namespace.
+    pub const PROBES: &str = "127.0.0.1:10247";
 
     const REPAIRED: &str = "svclb_drift_repaired_total";
 
@@ -185,6 +187,7 @@ impl Agent {
                 .arg(self.node.pin_dir())
                 .args(["--metrics-addr", Self::METRICS])
                 .args(["--healthz-addr", Self::HEALTHZ])
+                .args(["--probe-addr", Self::PROBES])
                 .args(self.devices())
                 .args(&self.options.args)
                 .env("NO_COLOR", "1")
@@ -416,6 +419,8 @@ impl Agent {
                     "--metrics-addr",
                     "127.0.0.1:0",
                     "--healthz-addr",
+                    "127.0.0.1:0",
+                    "--probe-addr",
                     "127.0.0.1:0",
                 ])
                 .args(args)

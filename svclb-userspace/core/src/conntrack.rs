@@ -1,5 +1,5 @@
-//! When a flow from outside is over. Pure: what is known of both directions, and how long
-//! neither was heard of.
+//! When a flow from outside is over: by what was seen of both directions, and by the time since
+//! the last packet of either.
 
 use std::time::Duration;
 
@@ -9,10 +9,10 @@ use svclb_common::{FlowState, FlowValue, Proto};
 /// are those of Linux and kube-proxy for netfilter's conntrack.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Timeouts {
-    /// TCP that nobody answered (`nf_conntrack_tcp_timeout_syn_sent`, shortened: a flood of
+    /// TCP without a reply (`nf_conntrack_tcp_timeout_syn_sent`, shortened: a flood of
     /// them must not fill the map).
     pub tcp_opening: Duration,
-    /// TCP that was answered (`nf_conntrack_tcp_timeout_established`, as kube-proxy sets it).
+    /// TCP with replies (`nf_conntrack_tcp_timeout_established`, as kube-proxy sets it).
     pub tcp_established: Duration,
     /// TCP that one side ended (`nf_conntrack_tcp_timeout_close_wait`, as kube-proxy sets it).
     pub tcp_half_closed: Duration,
@@ -20,10 +20,10 @@ pub struct Timeouts {
     pub tcp_closed: Duration,
     /// TCP that was reset (`nf_conntrack_tcp_timeout_close`).
     pub tcp_reset: Duration,
-    /// UDP that nobody answered, or that was a question and its answer
+    /// UDP without a reply, or with a single request and its reply
     /// (`nf_conntrack_udp_timeout`).
     pub udp: Duration,
-    /// UDP that goes on, both ways (`nf_conntrack_udp_timeout_stream`).
+    /// UDP with further packets in both directions (`nf_conntrack_udp_timeout_stream`).
     pub udp_stream: Duration,
 }
 
@@ -57,13 +57,13 @@ impl Timeouts {
         }
     }
 
-    /// The same where a map of `capacity` entries has `entries` in it. Once it is more than half
-    /// full, what is over or was never answered is forgotten the sooner the less room there is,
+    /// The timeouts where a map of `capacity` entries has `entries` in it. Once it is more than half
+    /// full, what is over or never had a reply is forgotten the sooner the less room there is,
     /// down to a twelfth of its time: else the flows of two minutes would be all that a node
-    /// can take. What goes on is remembered as long as ever, also when there is no room.
+    /// can take. Flows that go on keep their timeouts, also when there is no room.
     #[must_use]
     pub fn under_pressure(&self, entries: usize, capacity: usize) -> Self {
-        if !is_pressed(entries, capacity) {
+        if !is_under_pressure(entries, capacity) {
             return *self;
         }
         let room = capacity.saturating_sub(entries);
@@ -94,7 +94,7 @@ impl Timeouts {
 }
 
 /// Whether a map is so full that flows are forgotten sooner, and looked for more often.
-pub const fn is_pressed(entries: usize, capacity: usize) -> bool {
+pub const fn is_under_pressure(entries: usize, capacity: usize) -> bool {
     entries > capacity / 2
 }
 
@@ -130,7 +130,7 @@ mod tests {
     const RST: FlowFlags = FlowFlags::RST;
 
     #[test]
-    fn an_established_connection_is_kept_for_a_day_and_one_that_nobody_answered_for_seconds() {
+    fn an_established_connection_is_kept_for_a_day_and_one_without_a_reply_for_seconds() {
         assert_eq!(lasts(Proto::TCP, &[SEEN], &[SEEN]), 24 * 3600);
         assert_eq!(lasts(Proto::TCP, &[SEEN], &[]), 30);
     }

@@ -15,6 +15,7 @@
 //! * Kubernetes' rules: [`plan`];
 //! * who has an address that two Services claim: `conflicts`; and a health check's port:
 //!   `health_checks`;
+//! * whether established flows may stay with their backend: [`serving`];
 //! * the order of writes: [`op::Phase`], and nowhere else;
 //! * what the maps hold now: [`image`];
 //! * what must always hold in them: [`invariants`].
@@ -38,6 +39,7 @@ pub mod model;
 pub mod op;
 pub mod plan;
 pub mod planner;
+pub mod serving;
 pub mod writer;
 
 pub use svclb_common as abi;

@@ -8,9 +8,11 @@ mod frontends;
 mod health;
 mod sources;
 
+use std::sync::Arc;
+
 use svclb_common::{
-    Addr16, BackendValue, FrontendFlags, FrontendKey, FrontendValue, Generation, Label, PortBe,
-    Proto, ServiceFamily, ServiceId, ServiceRecord, SlotRange, SourceRange,
+    Addr16, BackendValue, FrontendFlags, FrontendValue, Generation, Label, PortBe, Proto,
+    ServiceFamily, ServiceId, ServiceRecord, SlotRange, SourceRange,
 };
 
 use crate::model::{EndpointSlice, Family, Node, NodeConfig, Service, ServicePort, TrafficPolicy};
@@ -151,31 +153,48 @@ pub fn plan<'a>(
     plans
 }
 
-/// Whether one of a Service's endpoints serves at an address and port, whatever policies,
-/// topology or termination say: established flows to it stay where they are, as TCP's do.
-pub(crate) fn serves<'a>(
+/// The address and port of an endpoint that serves.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(crate) struct ServingBackend {
+    addr: Addr16,
+    port: PortBe,
+}
+
+impl From<&BackendValue> for ServingBackend {
+    fn from(backend: &BackendValue) -> Self {
+        Self {
+            addr: backend.addr,
+            port: backend.port,
+        }
+    }
+}
+
+/// The endpoints of a Service that serve clients of a port number (or NodePort), whatever
+/// policies, topology or termination say: established flows to them stay where they are, as TCP's
+/// do.
+pub(crate) fn serving<'a>(
     service: &Service,
-    mut slices: impl Iterator<Item = &'a EndpointSlice>,
-    frontend: &FrontendKey,
-    backend: &BackendValue,
-) -> bool {
+    slices: impl Iterator<Item = &'a EndpointSlice>,
+    number: PortBe,
+    proto: Proto,
+) -> impl Iterator<Item = ServingBackend> {
     let names: Vec<_> = served_ports(service)
-        .filter(|port| {
-            let numbers = [port.port, port.node_port];
-            numbers.contains(&frontend.port.get()) && port.proto == frontend.proto
-        })
-        .map(|port| &port.name)
+        .filter(|port| [port.port, port.node_port].contains(&number.get()) && port.proto == proto)
+        .map(|port| Arc::clone(&port.name))
         .collect();
-    slices.any(|slice| {
-        let port = slice.ports.iter().any(|port| {
-            names.contains(&&port.name)
-                && port.proto == frontend.proto
-                && PortBe::new(port.port) == backend.port
-        });
-        port && slice.endpoints.iter().any(|endpoint| {
-            let conditions = endpoint.conditions;
-            (conditions.ready || conditions.serving)
-                && Addr16::from_ip(endpoint.addr) == backend.addr
+    slices.flat_map(move |slice| {
+        let ports = slice.ports.iter();
+        let ports: Vec<_> = ports
+            .filter(|port| names.contains(&port.name) && port.proto == proto)
+            .map(|port| PortBe::new(port.port))
+            .collect();
+        let endpoints = slice.endpoints.iter();
+        let endpoints =
+            endpoints.filter(|endpoint| endpoint.conditions.ready || endpoint.conditions.serving);
+        endpoints.flat_map(move |endpoint| {
+            let addr = Addr16::from_ip(endpoint.addr);
+            let ports = ports.clone().into_iter();
+            ports.map(move |port| ServingBackend { addr, port })
         })
     })
 }

@@ -2,13 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use svclb_common::{BackendValue, FrontendKey, Generation, ServiceId, ServiceRecord};
+use svclb_common::{FrontendKey, Generation, PortBe, Proto, ServiceId, ServiceRecord};
 
 use crate::cluster::Cluster;
 use crate::conflicts::Conflicts;
 use crate::health_checks::HealthChecks;
 use crate::model::{Event, NodeConfig, ObjectName};
-use crate::plan::{Frontend, HealthCheck, PortPlan, candidates, health_check, plan, serves};
+use crate::plan::{
+    Frontend, HealthCheck, PortPlan, ServingBackend, candidates, health_check, plan, serving,
+};
 
 /// What changed since the round before.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -95,16 +97,20 @@ impl Planner {
         self.given.values().flatten().copied().collect()
     }
 
-    /// Whether a flow from a frontend to a backend may go on: the Service that has the
-    /// frontend still has a serving endpoint there.
-    pub fn serves(&self, frontend: &FrontendKey, backend: &BackendValue) -> bool {
-        let Some(name) = self.conflicts.holder(frontend) else {
-            return false;
-        };
-        let slices = self.cluster.slices(name);
-        self.cluster
-            .service(name)
-            .is_some_and(|service| serves(service, slices, frontend, backend))
+    /// The Service that has a frontend.
+    pub(crate) fn holder(&self, frontend: &FrontendKey) -> Option<&ObjectName> {
+        self.conflicts.holder(frontend)
+    }
+
+    /// The serving backends of a Service for clients of a port number (or NodePort).
+    pub(crate) fn serving_backends(
+        &self,
+        name: &ObjectName,
+        number: PortBe,
+        proto: Proto,
+    ) -> impl Iterator<Item = ServingBackend> {
+        let service = self.cluster.service(name).into_iter();
+        service.flat_map(move |service| serving(service, self.cluster.slices(name), number, proto))
     }
 
     /// Whether a frontend refuses its clients inside the cluster: its Service has no endpoint

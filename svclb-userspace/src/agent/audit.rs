@@ -3,6 +3,7 @@
 
 use std::time::{Duration, Instant};
 
+use svclb_core::serving::ChangedServices;
 use svclb_dataplane::{Attachment, OpenError};
 use tracing::warn;
 
@@ -44,7 +45,10 @@ impl Agent {
         self.audit_schedule.last = Some(Instant::now());
         self.verify_maps();
         self.verify_pins()?;
+        self.verify_device_table();
         self.verify_programs();
+        // Whatever was missed: all UDP flows are checked once more.
+        self.conntrack.changes.request(ChangedServices::all());
         Ok(())
     }
 
@@ -77,6 +81,20 @@ impl Agent {
             Err(error) => warn!("what is not pinned cannot be pinned again: {error}"),
         }
         Ok(())
+    }
+
+    fn verify_device_table(&self) {
+        match self.node_context.verify_device_table() {
+            Ok(0) => {}
+            Ok(entries) => {
+                warn!(
+                    entries,
+                    "entries of the map DEVICES were changed by others; they are written again"
+                );
+                self.metrics.drifted(entries);
+            }
+            Err(error) => warn!("the map DEVICES cannot be compared or repaired: {error}"),
+        }
     }
 
     fn verify_programs(&mut self) {

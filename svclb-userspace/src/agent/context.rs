@@ -1,5 +1,6 @@
 //! What the agent knows about its node: its devices and addresses, and what follows from them.
 
+use std::io;
 use std::net::IpAddr;
 
 use svclb_core::model::{Node, NodeConfig};
@@ -85,5 +86,11 @@ impl NodeContext {
         let devices = self.devices.borrow().clone();
         self.device_programs
             .sync(dataplane, &devices, &self.own, verify)
+    }
+
+    /// Compares the map `DEVICES` with what was written to it, and repairs it. Returns how many
+    /// entries differed.
+    pub(super) fn verify_device_table(&self) -> io::Result<usize> {
+        self.device_programs.verify_table()
     }
 }

@@ -10,6 +10,7 @@ use anyhow::Context;
 use svclb_common::ServiceRecord;
 use svclb_core::conntrack::Timeouts;
 use svclb_core::model::Event;
+use svclb_core::serving::ChangedServices;
 use svclb_dataplane::{Attachment, Dataplane, Swept, XdpMode};
 use svclb_source::{FolderOptions, GuardTimeouts, KubeEvent, KubeOptions, Status, event_recorder};
 use tokio::signal::unix::{SignalKind, signal};
@@ -208,7 +209,7 @@ pub(super) struct Agent {
     pub(super) node_context: NodeContext,
     pub(super) audit_schedule: AuditSchedule,
     udp_socket_reaper: UdpSocketReaper,
-    conntrack: Conntrack,
+    pub(super) conntrack: Conntrack,
     health: Health,
     check_ports: CheckPorts,
     pub(super) metrics: Arc<Metrics>,
@@ -241,8 +242,8 @@ impl Agent {
         match completion {
             Completion::GracePeriod(ended) => {
                 self.reconciler.collect(ended);
-                self.udp_socket_reaper.changes.grace_over();
-                self.conntrack.changes.grace_over();
+                self.udp_socket_reaper.changes.grace_period_ended();
+                self.conntrack.changes.grace_period_ended();
             }
             Completion::Sweep(swept) => {
                 let planner = &self.reconciler.planner;
@@ -306,13 +307,11 @@ impl Agent {
             self.log_ready(&attached);
         }
         if let Some(begins) = self.reconciler.begin_grace_period() {
-            self.udp_socket_reaper.changes.grace(begins);
-            self.conntrack.changes.grace(begins);
+            self.udp_socket_reaper.changes.grace_period(begins);
+            self.conntrack.changes.grace_period(begins);
         }
         self.udp_socket_reaper.start();
-        if self.ready {
-            self.conntrack.start();
-        }
+        self.conntrack.start(self.ready);
         Ok(())
     }
 
@@ -339,6 +338,7 @@ impl Agent {
         self.ready = true;
         self.metrics.ready(self.started.elapsed());
         self.udp_socket_reaper.ready();
+        self.conntrack.changes.request(ChangedServices::all());
         Ok(attached)
     }
 

@@ -1,61 +1,68 @@
-//! When UDP backends changed, and nobody can be given any more what went: what both the sockets
-//! and the flows of UDP are looked at for.
+//! Which Services changed their UDP backends, and from when on no reader can choose one that is
+//! gone: sockets and flows of UDP are checked then.
 
 use std::net::SocketAddr;
 
 use svclb_common::{Addr16, BackendValue, FrontendKey, PortBe, Proto};
 use svclb_core::planner::Round;
+use svclb_core::serving::ChangedServices;
 
-/// Whether a look is due: after the grace period of a round that changed UDP backends.
+/// Changed Services on their way to a check, which has to follow a grace period that began after
+/// their write.
 #[derive(Default)]
-pub(super) struct Changes {
-    /// A round changed some, and its grace period has yet to begin.
-    changed: bool,
-    /// The grace period that passes is that of such a round.
-    armed: bool,
-    due: bool,
+pub(super) struct UdpChanges {
+    /// Written, and their grace period has yet to begin.
+    written: ChangedServices,
+    /// Their grace period is under way.
+    in_grace_period: ChangedServices,
+    due: ChangedServices,
 }
 
-impl Changes {
+impl UdpChanges {
     /// A round was written.
     pub(super) fn written(&mut self, round: &Round) {
-        let plans = round.plans.iter().map(|plan| plan.record.proto);
-        let removed = round.removed.iter().map(|record| record.proto);
-        self.changed |= plans.chain(removed).any(|proto| proto == Proto::UDP);
+        self.written
+            .merge(ChangedServices::of_round(round, Proto::UDP));
     }
 
-    /// A grace period begins, or there is nothing to wait for.
-    pub(super) fn grace(&mut self, begins: bool) {
-        let changed = std::mem::take(&mut self.changed);
+    /// A grace period begins, or (if not `begins`) nothing has to wait for one.
+    pub(super) fn grace_period(&mut self, begins: bool) {
+        let written = std::mem::take(&mut self.written);
         if begins {
-            self.armed |= changed;
+            self.in_grace_period.merge(written);
         } else {
-            self.due |= changed;
+            self.due.merge(written);
         }
     }
 
-    /// The grace period is over.
-    pub(super) fn grace_over(&mut self) {
-        self.due |= std::mem::take(&mut self.armed);
+    /// The grace period ended.
+    pub(super) fn grace_period_ended(&mut self) {
+        self.due.merge(std::mem::take(&mut self.in_grace_period));
     }
 
-    /// Asks for a look, or says that one begins.
-    pub(super) fn set_due(&mut self, due: bool) {
-        self.due = due;
+    /// Makes a check of these due, whatever was written.
+    pub(super) fn request(&mut self, services: ChangedServices) {
+        self.due.merge(services);
     }
 
-    pub(super) const fn is_due(&self) -> bool {
-        self.due
+    /// Whether a check is due.
+    pub(super) fn is_due(&self) -> bool {
+        !self.due.is_empty()
+    }
+
+    /// Begins a check: returns the Services that it is about.
+    pub(super) fn take_due(&mut self) -> ChangedServices {
+        std::mem::take(&mut self.due)
     }
 }
 
-/// The frontend that a client of UDP uses.
+/// The frontend that a UDP client uses.
 pub(super) fn frontend(addr: SocketAddr) -> FrontendKey {
     let (ip, port) = parts(addr);
     FrontendKey::of_socket(ip, port, Proto::UDP)
 }
 
-/// A backend of UDP.
+/// A UDP backend.
 pub(super) fn backend(addr: SocketAddr) -> BackendValue {
     let (ip, port) = parts(addr);
     BackendValue::new(ip, port, Proto::UDP)

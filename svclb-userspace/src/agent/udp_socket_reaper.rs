@@ -1,28 +1,30 @@
-//! UDP sockets follow their backends: one that is connected to a backend that no longer
-//! serves is destroyed, so that its program connects again. So is one that was refused by
-//! being connected elsewhere (before Linux 5.18), once its Service has an endpoint.
+//! Destroys connected UDP sockets whose backend no longer serves, so that their program connects
+//! again. The same goes for a socket that was refused by being connected to an address without a
+//! listener (before Linux 5.18), once its Service has an endpoint.
 //!
-//! What is looked for are sockets that must not be, and not what an event did: a scan sees
-//! endpoints that went, Services that went, ports that changed, and what completion while no
-//! agent ran, all alike. A socket that talks to a pod directly is never touched.
+//! A scan compares all sockets with what serves now, and not with what an event changed. So it
+//! covers removed endpoints and Services, changed ports, and changes while no agent ran. A socket
+//! that is connected to a pod directly is never touched.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use svclb_core::planner::Planner;
+use svclb_core::serving::{ChangedServices, ServingIndex};
 use svclb_dataplane::{
     Dataplane, Destroyed, ScanError, UdpSocket, UdpSockets, UdpSocketsError, can_destroy,
 };
 use tokio::task::{JoinHandle, spawn_blocking};
 use tracing::{debug, info, warn};
 
-use super::udp_changes::{Changes, backend, frontend};
+use super::udp_changes::{UdpChanges, backend, frontend};
 
-/// At most so often the sockets of all namespaces are listed.
+/// The least time between two scans of the sockets of all namespaces.
 const PAUSE: Duration = Duration::from_millis(200);
-/// And so often they are without a reason: one may have connected to a backend just as it
-/// went, or have been passed over.
+/// How often there is a scan without a change: a socket may have connected to a backend that was
+/// just being removed, or have been missed while the list changed.
 const AUDIT: Duration = Duration::from_secs(30);
 
 /// What runs on another thread.
@@ -31,38 +33,38 @@ enum Working {
     Destroy(JoinHandle<Destroyed>),
 }
 
-/// What it came to.
+/// What ended.
 pub(super) enum Done {
     Scanned(Result<Vec<UdpSocket>, ScanError>),
     Destroyed(Destroyed),
-    /// Nothing; a scan may start.
-    Nothing,
+    /// The pause before a scan that is due.
+    Paused,
 }
 
-/// The follower.
+/// Scans for UDP sockets and destroys them.
 pub(crate) struct UdpSocketReaper {
     /// None where the kernel cannot destroy sockets.
     sockets: Option<Arc<UdpSockets>>,
-    /// The first full sync is done: before, nobody knows what serves.
+    /// Whether the first full sync is done. Before, it is unknown what serves.
     ready: bool,
     working: Option<Working>,
-    pub(super) changes: Changes,
-    looked: Option<Instant>,
-    /// Whether the last scan failed, and that was told.
+    pub(super) changes: UdpChanges,
+    scanned: Option<Instant>,
+    /// Whether the last scan failed, and that was logged.
     failing: bool,
 }
 
 impl UdpSocketReaper {
-    /// Asks the kernel whether it can destroy sockets, and says so if it can't.
+    /// Probes whether the kernel can destroy sockets, and logs a warning if it cannot.
     pub(crate) fn new(dataplane: &Dataplane) -> anyhow::Result<Self> {
         let sockets = match dataplane.udp_sockets() {
             Ok(sockets) if can_destroy() => Some(Arc::new(sockets)),
             Ok(_) => {
-                warn_of_staying("it has no CONFIG_INET_DIAG_DESTROY or CONFIG_INET_UDP_DIAG");
+                warn_unsupported("it has no CONFIG_INET_DIAG_DESTROY or CONFIG_INET_UDP_DIAG");
                 None
             }
             Err(UdpSocketsError::Iterator(error)) => {
-                warn_of_staying(&error.to_string());
+                warn_unsupported(&error.to_string());
                 None
             }
             Err(error) => return Err(error).context("the pinned maps cannot be read back"),
@@ -71,16 +73,16 @@ impl UdpSocketReaper {
             sockets,
             ready: false,
             working: None,
-            changes: Changes::default(),
-            looked: None,
+            changes: UdpChanges::default(),
+            scanned: None,
             failing: false,
         })
     }
 
-    /// The first full sync is done: what went while no agent ran is found now.
+    /// The first full sync is done: what was removed while no agent ran is found now.
     pub(super) fn ready(&mut self) {
         self.ready = true;
-        self.changes.set_due(true);
+        self.changes.request(ChangedServices::all());
     }
 
     /// Starts a scan if one is due. Call it at least every second.
@@ -88,14 +90,15 @@ impl UdpSocketReaper {
         let Some(sockets) = self.sockets.as_ref().filter(|_| self.ready) else {
             return;
         };
-        let since = self.looked.map(|looked| looked.elapsed());
-        let rested = since.is_none_or(|since| since >= PAUSE);
+        let since = self.scanned.map(|scanned| scanned.elapsed());
+        let has_paused = since.is_none_or(|since| since >= PAUSE);
         let old = since.is_some_and(|since| since >= AUDIT);
-        if self.working.is_some() || !(self.changes.is_due() && rested || old) {
+        if self.working.is_some() || !(self.changes.is_due() && has_paused || old) {
             return;
         }
-        self.changes.set_due(false);
-        self.looked = Some(Instant::now());
+        // A scan looks at all sockets.
+        self.changes.take_due();
+        self.scanned = Some(Instant::now());
         let sockets = Arc::clone(sockets);
         self.working = Some(Working::Scan(spawn_blocking(move || sockets.scan())));
     }
@@ -106,31 +109,31 @@ impl UdpSocketReaper {
             Some(Working::Scan(scan)) => scan.await.map(Done::Scanned),
             Some(Working::Destroy(destroy)) => destroy.await.map(Done::Destroyed),
             None if self.changes.is_due() && self.ready && self.sockets.is_some() => {
-                let since = self.looked.map_or(PAUSE, |looked| looked.elapsed());
+                let since = self.scanned.map_or(PAUSE, |scanned| scanned.elapsed());
                 tokio::time::sleep(PAUSE.saturating_sub(since)).await;
-                return Done::Nothing;
+                return Done::Paused;
             }
             None => std::future::pending().await,
         };
         self.working = None;
-        // A thread that panicked: what it was to do is found by the next look.
-        worked.unwrap_or(Done::Nothing)
+        // A thread that panicked: the next scan finds what it had to do.
+        worked.unwrap_or(Done::Paused)
     }
 
-    /// Takes in what came out, and destroys what must not be. How many sockets were
+    /// Takes a result in, and destroys what must not stay. Returns how many sockets were
     /// destroyed.
     pub(super) fn handle(&mut self, worked: Done, planner: &Planner) -> usize {
         match worked {
             Done::Scanned(Ok(found)) => {
                 if std::mem::take(&mut self.failing) {
-                    info!("UDP sockets are followed again");
+                    info!("UDP sockets are checked again");
                 }
                 self.destroy(found, planner);
                 0
             }
             Done::Scanned(Err(error)) => {
                 if !std::mem::replace(&mut self.failing, true) {
-                    warn!("UDP sockets cannot be followed now: {error}");
+                    warn!("UDP sockets cannot be checked now: {error}");
                 }
                 0
             }
@@ -140,8 +143,8 @@ impl UdpSocketReaper {
                         sockets = done.destroyed,
                         "UDP sockets of backends that are gone were destroyed"
                     );
-                    // What was passed over, or connected meanwhile, is found by another look.
-                    self.changes.set_due(true);
+                    // Another scan finds what this one missed, or what connected meanwhile.
+                    self.changes.request(ChangedServices::all());
                 }
                 if let Some(error) = done.failed.first() {
                     warn!(
@@ -151,21 +154,25 @@ impl UdpSocketReaper {
                 }
                 done.destroyed
             }
-            Done::Nothing => 0,
+            Done::Paused => 0,
         }
     }
 
     fn destroy(&mut self, mut found: Vec<UdpSocket>, planner: &Planner) {
         let connected = found.len();
+        let mut index = ServingIndex::new(planner);
+        let mut refusing = HashMap::new();
         found.retain(|socket| {
             let frontend = frontend(socket.frontend);
             let may_stay = match socket.backend {
-                Some(addr) => planner.serves(&frontend, &backend(addr)),
-                None => planner.refuses(&frontend),
+                Some(addr) => index.serves(&frontend, &backend(addr)),
+                None => *refusing
+                    .entry(frontend)
+                    .or_insert_with(|| planner.refuses(&frontend)),
             };
             !may_stay
         });
-        debug!(connected, stale = found.len(), "looked at UDP sockets");
+        debug!(connected, stale = found.len(), "checked UDP sockets");
         let Some(sockets) = self.sockets.as_ref().filter(|_| !found.is_empty()) else {
             return;
         };
@@ -176,7 +183,7 @@ impl UdpSocketReaper {
     }
 }
 
-fn warn_of_staying(why: &str) {
+fn warn_unsupported(why: &str) {
     warn!(
         "this kernel cannot find or destroy UDP sockets ({why}): one that stays connected keeps \
          its backend also when that is gone; resolvers that open a socket for each query are \

@@ -4,6 +4,7 @@ use svclb_common::Proto;
 
 use super::*;
 use crate::model::{Object, ObjectKey, Service, ServicePort, ServiceType, TrafficPolicy};
+use crate::serving::ServingIndex;
 
 fn service(name: &str, created: i64) -> Service {
     Service {
@@ -150,12 +151,15 @@ fn a_flow_may_go_on_while_its_service_has_the_frontend_and_the_endpoint_serves()
         svclb_common::PortBe::new(8080),
         Proto::TCP,
     );
-    assert!(planner.serves(&frontend, &backend));
+    assert!(ServingIndex::new(&planner).serves(&frontend, &backend));
     planner.observe(Event::Delete(ObjectKey::Service(ObjectName::new(
         "default", "a",
     ))));
     let _round = planner.next_round(100);
-    assert!(!planner.serves(&frontend, &backend), "the Service is gone");
+    assert!(
+        !ServingIndex::new(&planner).serves(&frontend, &backend),
+        "the Service is gone"
+    );
 }
 
 #[test]

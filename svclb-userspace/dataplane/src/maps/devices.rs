@@ -1,9 +1,11 @@
-//! `DEVICES`: what the packet programs know of the node's devices.
+//! `DEVICES`: what the packet programs read about the node's devices.
 
+use std::collections::BTreeMap;
 use std::io;
 
 use svclb_common::{DeviceValue, maps as names};
 
+use crate::maps::read::read_all;
 use crate::pins::Pins;
 use crate::sys::{self, Map};
 
@@ -16,7 +18,7 @@ impl Devices {
         Map::open(&pins.map(names::DEVICES)).map(Self)
     }
 
-    /// Writes what is known of a device, by its index.
+    /// Writes the entry of a device, by its index.
     ///
     /// # Errors
     /// What the system said.
@@ -24,20 +26,15 @@ impl Devices {
         self.0.update(sys::bytes(&index), sys::bytes(value))
     }
 
-    /// What is known of a device.
+    /// All entries, by device index.
     ///
     /// # Errors
     /// What the system said.
-    pub fn get(&self, index: u32) -> io::Result<Option<DeviceValue>> {
-        let mut buffer = vec![0; self.0.value_size];
-        if self.0.lookup(sys::bytes(&index), &mut buffer)? {
-            sys::value(&buffer).map(Some)
-        } else {
-            Ok(None)
-        }
+    pub fn list(&self) -> io::Result<BTreeMap<u32, DeviceValue>> {
+        Ok(read_all(&self.0)?.into_iter().collect())
     }
 
-    /// Forgets a device.
+    /// Deletes the entry of a device.
     ///
     /// # Errors
     /// What the system said.

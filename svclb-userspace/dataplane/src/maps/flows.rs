@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use nix::time::{ClockId, clock_gettime};
 use svclb_common::{Addr16, FlowFlags, FlowKey, FlowValue, PortBe, Proto, maps as names};
-use svclb_core::conntrack::{Timeouts, is_pressed};
+use svclb_core::conntrack::{Timeouts, is_under_pressure};
 
 use super::read::read_all;
 use crate::pins::Pins;
@@ -48,7 +48,7 @@ impl Flow {
         is_forwarded.then(|| SocketAddr::new(to.src.to_ip(), to.src_port.get()))
     }
 
-    /// When its client was last heard of, in nanoseconds of CLOCK_MONOTONIC.
+    /// When a packet of its client was last seen, in nanoseconds of CLOCK_MONOTONIC.
     pub const fn last_seen_ns(&self) -> u64 {
         self.value.last_seen_ns
     }
@@ -57,14 +57,14 @@ impl Flow {
 /// What a sweep found and left.
 #[derive(Debug, Default)]
 pub struct Swept {
-    /// The flows of UDP that go on.
-    pub datagrams: Vec<Flow>,
+    /// The UDP flows that go on, if they were asked for.
+    pub udp: Vec<Flow>,
     /// How many were over and are gone.
     pub removed: usize,
     /// How many entries are left, two for each flow.
     pub entries: usize,
     /// Whether the map is so full that there should be another sweep soon.
-    pub is_pressed: bool,
+    pub is_under_pressure: bool,
 }
 
 /// The flows.
@@ -97,12 +97,12 @@ impl Flows {
         self.0.max_entries
     }
 
-    /// Removes the flows that are over, sooner the less room there is. Blocks for as long as
-    /// reading the map takes.
+    /// Removes the flows that are over, sooner the less room there is, and returns the UDP flows
+    /// that go on if they are asked for (`with_udp`). Blocks for as long as reading the map takes.
     ///
     /// # Errors
     /// What the system said; what was removed before it is gone.
-    pub fn sweep(&self, timeouts: &Timeouts) -> io::Result<Swept> {
+    pub fn sweep(&self, timeouts: &Timeouts, with_udp: bool) -> io::Result<Swept> {
         let now = monotonic_ns()?;
         let all = read_all::<FlowKey, FlowValue>(&self.0)?;
         let capacity = self.0.max_entries as usize;
@@ -112,13 +112,13 @@ impl Flows {
             ..Swept::default()
         };
         for (key, value) in all {
-            let is_udp = key.proto == Proto::UDP;
+            let is_wanted = with_udp && key.proto == Proto::UDP;
             let other_key = value.other(key.proto);
-            // Only what was silent for a while needs a look at its other direction.
+            // The other direction matters only if this one was silent for a while.
             let may_be_over = timeouts.is_over(key.proto, &value, Some(&value), now)
                 || timeouts.is_over(key.proto, &value, None, now);
             let other = if may_be_over {
-                // One that has since been given to another flow is not ours.
+                // The key may belong to another flow by now.
                 let other = self.get(&other_key)?;
                 other.filter(|other| other.other(key.proto) == key)
             } else {
@@ -131,11 +131,11 @@ impl Flows {
                     gone += usize::from(self.remove_unless_seen(&other_key, &other)?);
                 }
                 swept.entries = swept.entries.saturating_sub(gone);
-            } else if is_udp {
-                swept.datagrams.extend(Flow::new(key, value));
+            } else if is_wanted {
+                swept.udp.extend(Flow::new(key, value));
             }
         }
-        swept.is_pressed = is_pressed(swept.entries, capacity);
+        swept.is_under_pressure = is_under_pressure(swept.entries, capacity);
         Ok(swept)
     }
 

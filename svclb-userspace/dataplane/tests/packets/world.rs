@@ -290,7 +290,7 @@ impl World {
         self.dataplane
             .flows()
             .unwrap()
-            .sweep(timeouts)
+            .sweep(timeouts, false)
             .unwrap()
             .removed
     }

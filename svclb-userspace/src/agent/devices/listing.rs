@@ -1,10 +1,11 @@
 //! Lists and watches the network devices by rtnetlink(7): the only module that uses it.
 
+use std::fmt::Display;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use anyhow::Context;
-use futures_util::{StreamExt, TryStreamExt};
+use futures_util::{FutureExt, Stream, StreamExt, TryStreamExt};
 use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage, AddressScope};
 use rtnetlink::packet_route::link::{
     InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage,
@@ -12,18 +13,18 @@ use rtnetlink::packet_route::link::{
 use rtnetlink::packet_route::route::{RouteAttribute, RouteMessage};
 use rtnetlink::{Handle, MulticastGroup, RouteMessageBuilder, new_multicast_connection};
 use tokio::sync::watch;
-use tracing::warn;
+use tracing::{info, warn};
 
 use super::{Device, Devices};
 
-/// What changes within this time is looked at once.
+/// How long to wait for further changes before a listing.
 const SETTLE: Duration = Duration::from_millis(20);
-/// How long to wait after the kernel said no.
-const AGAIN: Duration = Duration::from_secs(5);
+/// How long until a listing that failed is tried again: at first, and at most.
+const RETRY: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(5)];
 
-/// Reads the devices, and goes on to watch them.
+/// Lists the devices, and again whenever one of them changes.
 pub(crate) async fn watch() -> anyhow::Result<watch::Receiver<Devices>> {
-    let (connection, handle, mut messages) = new_multicast_connection(&[
+    let (connection, handle, messages) = new_multicast_connection(&[
         MulticastGroup::Link,
         MulticastGroup::Ipv4Ifaddr,
         MulticastGroup::Ipv6Ifaddr,
@@ -36,27 +37,58 @@ pub(crate) async fn watch() -> anyhow::Result<watch::Receiver<Devices>> {
         .await
         .context("the network devices cannot be listed; svclb must be root")?;
     let (sender, receiver) = watch::channel(devices);
-    tokio::spawn(async move {
-        // Said before the first list, or while one is made: looked at once more.
-        while messages.next().await.is_some() {
+    let list = move || {
+        let handle = handle.clone();
+        async move { read(&handle).await }
+    };
+    tokio::spawn(list_after_each(messages, list, RETRY, sender));
+    Ok(receiver)
+}
+
+/// Lists after each message (or several in short succession), until the messages end. A listing
+/// that fails is tried again without another message.
+///
+/// A change during a dump (`NLM_F_DUMP_INTR`, which rtnetlink does not pass on) can make the
+/// listing inconsistent. It has a message of its own, so that another listing follows. So has a
+/// loss of messages (`ENOBUFS`).
+async fn list_after_each<M, D, E, F>(
+    mut messages: impl Stream<Item = M> + Unpin,
+    mut list: impl FnMut() -> F,
+    [retry, longest_retry]: [Duration; 2],
+    sender: watch::Sender<D>,
+) where
+    D: PartialEq,
+    E: Display,
+    F: Future<Output = Result<D, E>>,
+{
+    while messages.next().await.is_some() {
+        let mut delay = retry;
+        loop {
             tokio::time::sleep(SETTLE).await;
-            while messages.try_recv().is_ok() {}
-            match read(&handle).await {
+            // The listing covers all changes before it.
+            while let Some(Some(_)) = messages.next().now_or_never() {}
+            match list().await {
                 Ok(devices) => {
+                    if delay > retry {
+                        info!("the network devices can be listed again");
+                    }
                     sender.send_if_modified(|known| {
                         let is_new = *known != devices;
                         *known = devices;
                         is_new
                     });
+                    break;
                 }
                 Err(error) => {
-                    warn!("the network devices cannot be listed now: {error}");
-                    tokio::time::sleep(AGAIN).await;
+                    if delay == retry {
+                        warn!("the network devices cannot be listed now: {error}");
+                    }
+                    tokio::time::sleep(delay).await;
+                    delay = (delay * 2).min(longest_retry);
                 }
             }
         }
-    });
-    Ok(receiver)
+    }
 }
 
 async fn read(handle: &Handle) -> Result<Devices, rtnetlink::Error> {
@@ -113,7 +145,7 @@ fn device(link: &LinkMessage) -> (u32, Device) {
     (link.header.index, device)
 }
 
-/// The device and address of a message, if it is good beyond its link.
+/// The device index and address of a message of scope "global".
 fn global(message: &AddressMessage) -> Option<(u32, IpAddr)> {
     if message.header.scope != AddressScope::Universe {
         return None;
@@ -145,4 +177,43 @@ fn default_devices(route: &RouteMessage) -> Vec<u32> {
         _ => Vec::new(),
     });
     found.flatten().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::stream;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_listing_that_fails_is_tried_again_without_another_message() {
+        let (sender, mut listed) = watch::channel(0);
+        let mut tries = 0;
+        let list = move || {
+            tries += 1;
+            let result = if tries < 4 { Err("busy") } else { Ok(tries) };
+            std::future::ready(result)
+        };
+        // One message, and then nothing for ever.
+        let messages = stream::iter([()]).chain(stream::pending());
+        let retry = [Duration::from_millis(1), Duration::from_millis(4)];
+        let task = tokio::spawn(list_after_each(messages, list, retry, sender));
+        let limit = Duration::from_secs(10);
+        let changed = tokio::time::timeout(limit, listed.changed()).await;
+        assert!(changed.is_ok(), "it was not tried again");
+        assert_eq!(*listed.borrow(), 4);
+        task.abort();
+    }
+
+    #[tokio::test]
+    async fn messages_in_short_succession_are_one_listing() {
+        let (sender, listed) = watch::channel(0);
+        let mut tries = 0;
+        let list = move || {
+            tries += 1;
+            std::future::ready(Ok::<_, &str>(tries))
+        };
+        list_after_each(stream::iter([(); 100]), list, RETRY, sender).await;
+        assert_eq!(*listed.borrow(), 1);
+    }
 }

@@ -1,6 +1,7 @@
 //! Attaches the packet programs to devices, and keeps `DEVICES` as these need it.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::net::IpAddr;
 
 use svclb_common::{Addr16, DeviceFlags, DeviceValue};
@@ -119,17 +120,24 @@ impl DevicePrograms {
         restored
     }
 
+    /// Compares `DEVICES` with what was written to it, and repairs it. Returns how many entries
+    /// differed.
+    pub(crate) fn verify_table(&self) -> io::Result<usize> {
+        self.table.verify()
+    }
+
     /// Reads what an earlier agent wrote about these devices.
     fn adopt(&mut self, selected: impl Iterator<Item = u32>) {
-        for index in selected {
-            match self.table.read(index) {
-                Ok(entry) => {
+        match self.table.adopt() {
+            Ok(entries) => {
+                for index in selected {
                     // In a new map there is none: the device is about to be attached to.
+                    let entry = entries.get(&index);
                     let flags = entry.map_or(DeviceFlags::ATTACHED, |entry| entry.flags);
                     self.adopted.insert(index, flags);
                 }
-                Err(error) => warn!("an entry of the map DEVICES cannot be read: {error}"),
             }
+            Err(error) => warn!("the map DEVICES cannot be read: {error}"),
         }
     }
 

@@ -21,9 +21,31 @@ impl DeviceTable {
         }
     }
 
-    /// The entry of a device index, as the kernel has it.
-    pub(super) fn read(&self, index: u32) -> io::Result<Option<DeviceValue>> {
-        self.map.get(index)
+    /// Takes what an earlier agent wrote as written: entries of devices that are gone are deleted
+    /// by the next [`write`](Self::write).
+    pub(super) fn adopt(&mut self) -> io::Result<&BTreeMap<u32, DeviceValue>> {
+        self.written = self.map.list()?;
+        Ok(&self.written)
+    }
+
+    /// Compares the map with what was written to it, and writes again what differs. Returns how
+    /// many entries were changed, deleted or added by others.
+    pub(super) fn verify(&self) -> io::Result<usize> {
+        let found = self.map.list()?;
+        let mut drifted = 0;
+        for (index, value) in &self.written {
+            if found.get(index) != Some(value) {
+                self.map.put(*index, value)?;
+                drifted += 1;
+            }
+        }
+        for index in found.keys() {
+            if !self.written.contains_key(index) {
+                self.map.delete(*index)?;
+                drifted += 1;
+            }
+        }
+        Ok(drifted)
     }
 
     /// Brings the map from what was written before to these entries.
