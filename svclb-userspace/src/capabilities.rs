@@ -16,7 +16,7 @@ const KEPT: [Capability; 7] = [
     // Manifests and credentials may be others' files, and so may the bpffs be.
     Capability::CAP_DAC_READ_SEARCH,
     Capability::CAP_DAC_OVERRIDE,
-    // `--metrics-addr` and `--healthz-addr` may name any port.
+    // Any of the listeners, also that of a `healthCheckNodePort`, may have a port below 1024.
     Capability::CAP_NET_BIND_SERVICE,
 ];
 

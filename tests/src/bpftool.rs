@@ -40,6 +40,23 @@ impl PinnedMap {
             .collect())
     }
 
+    /// A key and a value of zeros.
+    ///
+    /// # Errors
+    /// What `bpftool` says.
+    pub fn zeros(&self) -> Result<(Bytes, Bytes)> {
+        let text = tool::output(self.command("show").arg("--json"), PACKAGE)?;
+        let map: Value = serde_json::from_str(&text).context("bpftool wrote no JSON")?;
+        let zeros = |size: &str| {
+            let size = map[size]
+                .as_u64()
+                .and_then(|size| usize::try_from(size).ok());
+            let size = size.context("bpftool wrote no size")?;
+            anyhow::Ok(vec!["0x00".to_owned(); size])
+        };
+        Ok((zeros("bytes_key")?, zeros("bytes_value")?))
+    }
+
     /// Writes an element.
     ///
     /// # Errors

@@ -21,7 +21,7 @@ pub(crate) struct Args {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Translate connections to Services, until told to stop (the data path goes on).
+    /// Translate connections to Services, until a signal ends it (the data path goes on).
     Run(Box<Run>),
     /// Show what is in the kernel, whether or not an agent runs.
     ///
@@ -130,7 +130,7 @@ pub(crate) struct Run {
         default_value = "primary"
     )]
     pub(crate) nodeport_addresses: NodePortAddresses,
-    /// Whether the externalIPs of Services are served (CVE-2020-8554: whoever may write a Service
+    /// Whether the externalIPs of Services are served (CVE-2020-8554: a user who may write a Service
     /// may claim any address)
     #[arg(
         long,
@@ -182,7 +182,7 @@ pub(crate) enum LogFormat {
 #[derive(Debug, Group)]
 #[command(next_help_heading = "Conntrack")]
 pub(crate) struct TimeoutArgs {
-    /// TCP that was answered
+    /// TCP with replies
     #[arg(
         long,
         env = "SVCLB_CONNTRACK_TCP_TIMEOUT_ESTABLISHED",
@@ -206,7 +206,7 @@ pub(crate) struct TimeoutArgs {
         default_value_t = Timeouts::default().tcp_closed.as_secs()
     )]
     pub(crate) conntrack_tcp_timeout_closed: u64,
-    /// TCP that nobody answered
+    /// TCP without a reply
     #[arg(
         long,
         env = "SVCLB_CONNTRACK_TCP_TIMEOUT_OPENING",
@@ -214,7 +214,7 @@ pub(crate) struct TimeoutArgs {
         default_value_t = Timeouts::default().tcp_opening.as_secs()
     )]
     pub(crate) conntrack_tcp_timeout_opening: u64,
-    /// UDP that nobody answered, or that was a question and its answer
+    /// UDP without a reply, or with a single request and its reply
     #[arg(
         long,
         env = "SVCLB_CONNTRACK_UDP_TIMEOUT",
@@ -222,7 +222,7 @@ pub(crate) struct TimeoutArgs {
         default_value_t = Timeouts::default().udp.as_secs()
     )]
     pub(crate) conntrack_udp_timeout: u64,
-    /// UDP that goes on, both ways
+    /// UDP with further packets in both directions
     #[arg(
         long,
         env = "SVCLB_CONNTRACK_UDP_TIMEOUT_STREAM",

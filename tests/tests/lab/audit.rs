@@ -100,6 +100,27 @@ fn what_a_second_writer_wrote_is_undone() {
 }
 
 #[test]
+fn entries_of_devices_that_were_changed_deleted_or_added_are_repaired_and_counted() {
+    let scene = Scene::web();
+    let map = pinned(&scene, "DEVICES");
+    let mut before = at_rest(&map);
+    // The node itself, and the device of each pod.
+    assert!(before.len() >= 3, "{before:?}");
+    let (_, zeros) = map.zeros().unwrap();
+    map.delete(&before[0].0).unwrap();
+    map.update(&before[1].0, &zeros).unwrap();
+    let absent = ["0xfe", "0xff", "0xff", "0x00"].map(str::to_owned);
+    map.update(&absent.to_vec(), &zeros).unwrap();
+    let repaired = is_repaired(&scene, &["DEVICES", "changed by others"]);
+    assert!((repaired - 3.0).abs() < 0.5, "{repaired}");
+    let mut after = map.elements().unwrap();
+    before.sort();
+    after.sort();
+    assert_eq!(before, after);
+    is_served(&scene);
+}
+
+#[test]
 fn programs_that_were_detached_are_attached_again() {
     let scene = Scene::web();
     let links = names(&scene.node.pin_dir().join("links"));

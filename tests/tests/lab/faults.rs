@@ -1,14 +1,17 @@
 //! What makes the agent fail: it logs one sentence with what to do, and nothing is lost.
 
 use std::fs;
-use std::net::IpAddr;
+use std::io::Write as _;
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
-use std::thread::sleep;
-use std::time::Duration;
+use std::thread::{self, sleep};
+use std::time::{Duration, Instant};
 
+use serde_json::Value;
+use svclb_tests::bpftool::PinnedMap;
 use svclb_tests::manifests::Service;
-use svclb_tests::{Agent, AgentOptions, PeerSocket, SOON, Transport, lacks, wait_until};
+use svclb_tests::{Agent, AgentOptions, ApiServer, PeerSocket, SOON, Transport, lacks, wait_until};
 
 use super::scene::{Scene, TARGET, assert_even, v4, web, web_service};
 
@@ -37,10 +40,15 @@ fn refused_under(scene: &Scene, wrapper: &[&str], args: &[&str], uid: u32, words
     assert_even(&scene.client, Transport::Tcp, web(v4(10)));
 }
 
-/// Whether health comes to this status soon: what changes it is in the log first.
-fn health_becomes(agent: &Agent, status: u16) -> bool {
+/// Whether `/healthz` soon names these Services, and no others, as failing. It stays 200: the
+/// node can serve all others.
+fn health_names(agent: &Agent, names: &[&str]) -> bool {
     wait_until(SOON, || {
-        agent.get(Agent::HEALTHZ, "/healthz").unwrap().0 == status
+        let (status, body) = agent.get(Agent::HEALTHZ, "/healthz").unwrap();
+        assert_eq!(status, 200, "{body}");
+        let body: Value = serde_json::from_str(&body).unwrap();
+        let failed = body["failedServices"].as_array().unwrap().iter();
+        failed.map(|service| &service["name"]).eq(names)
     })
 }
 
@@ -232,6 +240,66 @@ fn clients_that_hold_its_ports_open_take_no_more_than_their_share() {
 }
 
 #[test]
+fn clients_that_occupy_the_public_health_port_do_not_delay_the_probes() {
+    const SHARE: usize = 64;
+    let scene = Scene::web();
+    let at: SocketAddr = Agent::HEALTHZ.parse().unwrap();
+    let connect = || scene.node.run(|| Ok(TcpStream::connect(at)?)).unwrap();
+    // Silent ones, and ones that never end a line of their request.
+    let _silent: Vec<_> = (0..SHARE / 2).map(|_| connect()).collect();
+    let mut trickling: Vec<_> = (0..SHARE / 2 + 2).map(|_| connect()).collect();
+    for stream in &mut trickling {
+        stream
+            .write_all(b"GET /healthz HTTP/1.1\r\nHost: ")
+            .unwrap();
+    }
+    let trickle = thread::spawn(move || {
+        let begun = Instant::now();
+        while !trickling.is_empty() && begun.elapsed() < SOON {
+            trickling.retain_mut(|stream| stream.write_all(b"x").is_ok());
+            sleep(Duration::from_millis(100));
+        }
+        trickling.len()
+    });
+    sleep(Duration::from_millis(300));
+    for path in ["/livez", "/readyz"] {
+        let begun = Instant::now();
+        let (status, body) = scene.agent.get(Agent::PROBES, path).unwrap();
+        assert_eq!(status, 200, "{path}: {body}");
+        assert!(begun.elapsed() < Duration::from_secs(2), "{path}");
+    }
+    // Those on the public port are cut off, and another client has its turn.
+    assert_eq!(
+        trickle.join().unwrap(),
+        0,
+        "clients that trickle are not cut off"
+    );
+    assert_eq!(scene.agent.get(Agent::HEALTHZ, "/healthz").unwrap().0, 200);
+}
+
+#[test]
+fn an_agent_that_is_never_ready_forgets_flows_by_time() {
+    let mut scene = abandoned();
+    let mut server = ApiServer::start(&scene.node, Vec::new()).unwrap();
+    let kubeconfig = server.kubeconfig(&scene.lab.dir()).unwrap();
+    server.stop();
+    let flag = format!("--kubeconfig={}", kubeconfig.display());
+    scene.agent.set_args(&[&flag]);
+    let flows = PinnedMap::at(scene.node.pin_dir().join("maps/FLOWS"));
+    // One whose last packet was seen as the machine started.
+    let (key, value) = flows.zeros().unwrap();
+    flows.update(&key, &value).unwrap();
+    scene.agent.spawn().unwrap();
+    let is_swept = wait_until(SOON, || flows.elements().unwrap().is_empty());
+    assert!(is_swept, "{:?}", scene.agent.log());
+    assert!(!scene.agent.is_ready(), "{:?}", scene.agent.log());
+    let (status, body) = scene.agent.get(Agent::PROBES, "/readyz").unwrap();
+    assert_eq!(status, 503, "{body}");
+    assert_eq!(scene.agent.get(Agent::PROBES, "/livez").unwrap().0, 200);
+    assert_even(&scene.client, Transport::Tcp, web(v4(10)));
+}
+
+#[test]
 fn with_hardly_any_memory_of_sockets_names_are_right_nevertheless() {
     let mut scene = Scene::web();
     scene.agent.cleanup().unwrap();
@@ -302,7 +370,7 @@ fn every_planned_map_may_be_full_and_what_is_in_it_is_served() {
             .unwrap();
         let line = scene.agent.wait_for_line(&["default/other", map, "--max-"]);
         assert!(line.is_some(), "{map}: {:?}", scene.agent.log());
-        assert!(health_becomes(&scene.agent, 503), "{map}");
+        assert!(health_names(&scene.agent, &["other"]), "{map}");
         assert_eq!(scene.answering(web(v4(10))), ["a", "b", "c"]);
         assert!(scene.client.ask(Transport::Tcp, web(v4(11))).is_err());
     }
@@ -330,9 +398,7 @@ fn a_full_map_keeps_out_one_service_and_is_reported_until_there_is_room() {
         .agent
         .wait_for_line(&["default/other", "FRONTENDS", "--max-"]);
     assert!(line.is_some(), "{:?}", scene.agent.log());
-    assert!(health_becomes(&scene.agent, 503));
-    let (_, body) = scene.agent.get(Agent::HEALTHZ, "/healthz").unwrap();
-    assert!(body.contains("default/other"), "{body}");
+    assert!(health_names(&scene.agent, &["other"]));
     assert_eq!(scene.agent.get(Agent::HEALTHZ, "/livez").unwrap().0, 200);
     assert_eq!(scene.answering(web(v4(10))), ["a", "b", "c"]);
 
@@ -342,5 +408,5 @@ fn a_full_map_keeps_out_one_service_and_is_reported_until_there_is_room() {
         scene.client.ask(Transport::Tcp, web(v4(11))).is_ok()
     });
     assert!(served, "{:?}", scene.agent.log());
-    assert!(health_becomes(&scene.agent, 200), "{:?}", scene.agent.log());
+    assert!(health_names(&scene.agent, &[]), "{:?}", scene.agent.log());
 }

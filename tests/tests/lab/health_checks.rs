@@ -237,6 +237,48 @@ fn of_two_services_with_one_port_the_older_has_it_until_it_goes() {
     assert_eq!(scene.agent.warnings().len(), 1, "{log:#?}");
 }
 
+#[test]
+fn a_service_that_cannot_be_written_turns_only_its_own_port_away() {
+    let mut scene = local();
+    wait_for(&scene, PORT, "200");
+    let dump = scene.agent.dump("all").unwrap();
+    let entries = &dump["node"]["maps"]["FRONTENDS"]["entries"];
+    scene.agent.cleanup().unwrap();
+    // As many frontends as `web` has, and no more.
+    let options = AgentOptions {
+        args: vec![format!("--max-frontends={entries}")],
+        ..AgentOptions::default()
+    };
+    scene.agent = Agent::start(&scene.node, scene.manifests.dir(), options).unwrap();
+    let (service, object) = balanced("other", 11, "Local", PORT + 1);
+    let objects = [object, service.slice_of(&backends(&scene))];
+    scene.manifests.put("z.yaml", &objects).unwrap();
+    wait_for(&scene, PORT + 1, "503");
+    let (head, body) = raw(&scene, at(scene.node.v4(), PORT + 1));
+    assert!(head.contains("endpoint-weight: 3"), "{head}");
+    assert!(body.contains("\"serviceProxyHealthy\":false"), "{body}");
+    // Load balancers go on using the node, and `web` at it.
+    assert_eq!(asked(&scene, PORT), "200");
+    let [(status, body), (live, _)] = healthz(&scene.agent);
+    assert_eq!((status, live), (200, 200), "{body:#}");
+    assert_eq!(body["healthy"], true, "{body:#}");
+    let failed = &body["failedServices"][0];
+    assert_eq!(
+        (&failed["namespace"], &failed["name"]),
+        (&json!("default"), &json!("other"))
+    );
+    let reason = failed["reason"].as_str().unwrap_or_default();
+    assert!(reason.contains("FRONTENDS"), "{body:#}");
+    let (_, metrics) = scene.agent.get(Agent::METRICS, "/metrics").unwrap();
+    let labels = "svclb_service_failing{namespace=\"default\",name=\"other\"} 1";
+    assert!(metrics.contains(labels), "{metrics}");
+    // Room is made: the next try, five seconds later, finds it.
+    scene.manifests.remove("web.yaml").unwrap();
+    wait_for(&scene, PORT + 1, "200");
+    let [(_, body), _] = healthz(&scene.agent);
+    assert_eq!(body["failedServices"], json!([]), "{body:#}");
+}
+
 /// What /healthz and /livez answer.
 fn healthz(agent: &Agent) -> [(u16, Value); 2] {
     ["/healthz", "/livez"].map(|path| {

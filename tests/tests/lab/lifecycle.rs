@@ -102,12 +102,14 @@ fn it_runs_again_after_a_cleanup() {
 }
 
 #[test]
-fn livez_healthz_and_metrics_answer() {
+fn livez_readyz_healthz_and_metrics_are_served() {
     let scene = Scene::web();
     let get = |at: &str, path: &str| scene.agent.get(at, path).unwrap();
     assert_eq!(get(Agent::HEALTHZ, "/livez").0, 200);
     assert_eq!(get(Agent::HEALTHZ, "/healthz").0, 200);
     assert_eq!(get(Agent::HEALTHZ, "/nonsense").0, 404);
+    assert_eq!(get(Agent::PROBES, "/livez").0, 200);
+    assert_eq!(get(Agent::PROBES, "/readyz").0, 200);
     scene
         .client
         .repeat(Transport::Tcp, web(v4(10)), 10)
