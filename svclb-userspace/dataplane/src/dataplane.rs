@@ -228,7 +228,9 @@ impl Dataplane {
     /// # Errors
     /// What the system said.
     pub fn test_run(&self, program: &str, frame: &[u8], repeat: u32) -> io::Result<TestRun> {
-        test_run::run(load::program_fd(&self.ebpf, program)?, frame, repeat)
+        let loaded = self.ebpf.program(program);
+        let loaded = loaded.ok_or_else(|| io::Error::other(ProgramError::NotLoaded))?;
+        test_run::run(loaded, frame, repeat)
     }
 
     /// What the kernel offers.

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use aya::util::KernelVersion;
 use caps::{CapSet, Capability};
 use nix::sys::statfs::{BPF_FS_MAGIC, CGROUP2_SUPER_MAGIC, FsType, statfs};
 use nix::unistd::geteuid;
@@ -32,9 +33,10 @@ pub(crate) fn check(options: &Options) -> Result<(), OpenError> {
             return Err(OpenError::Capability(capability));
         }
     }
-    let release = kernel_release();
-    if version(&release) < (5, 10) {
-        return Err(OpenError::KernelTooOld(release));
+    let version =
+        KernelVersion::current().map_err(|error| OpenError::KernelVersion(error.to_string()))?;
+    if version < KernelVersion::new(5, 10, 0) {
+        return Err(OpenError::KernelTooOld(version));
     }
     if !options.sizes.peers.is_power_of_two() {
         return Err(OpenError::PeersNotPowerOfTwo(options.sizes.peers));
@@ -51,33 +53,4 @@ pub(crate) fn check(options: &Options) -> Result<(), OpenError> {
 
 fn filesystem(path: &Path) -> Option<FsType> {
     statfs(path).ok().map(|stat| stat.filesystem_type())
-}
-
-/// The first two numbers of a kernel release.
-fn version(release: &str) -> (u32, u32) {
-    let mut numbers = release
-        .split(|c: char| !c.is_ascii_digit())
-        .map(|number| number.parse().unwrap_or(0));
-    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
-}
-
-/// The kernel's release, as `uname -r` prints it.
-fn kernel_release() -> String {
-    std::fs::read_to_string("/proc/sys/kernel/osrelease")
-        .map(|text| text.trim().to_owned())
-        .unwrap_or_default()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn versions_of_distribution_kernels_are_read() {
-        assert_eq!(version("5.10.0-34-amd64"), (5, 10));
-        assert_eq!(version("6.18.44-fc-v595"), (6, 18));
-        assert_eq!(version("4.19"), (4, 19));
-        assert_eq!(version(""), (0, 0));
-        assert!(version("5.9.16") < (5, 10));
-    }
 }

@@ -16,4 +16,4 @@ pub(crate) use iter::{link_iterator, load_iterator, start_iterator};
 pub(crate) use link::{create_device_link, create_link, detach_link, link_cgroup, update_link};
 pub(crate) use map::{BatchEnd, BatchRead, Map, WaitingMap, is_unsupported};
 pub(crate) use netns::netns_cookie;
-pub(crate) use prog::{accepts, load_passing, test_run};
+pub(crate) use prog::{accepts, load_passing};

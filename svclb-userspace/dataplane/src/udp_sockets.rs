@@ -10,7 +10,6 @@ mod destroy;
 mod error;
 mod finder;
 mod for_each_netns;
-mod header;
 mod inet_diag;
 mod namespace_id;
 mod netlink;

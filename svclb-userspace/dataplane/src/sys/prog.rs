@@ -1,12 +1,11 @@
-//! Programs of a few instructions, and test runs.
+//! Programs of a few instructions.
 
 use std::io;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 
-use super::call::{address, address_mut, bpf, bpf_fd, number};
+use super::call::{address, bpf_fd};
 
 const PROG_LOAD: libc::c_int = 5;
-const PROG_TEST_RUN: libc::c_int = 10;
 
 #[repr(C)]
 #[derive(Default)]
@@ -91,43 +90,4 @@ pub(crate) fn load_passing() -> io::Result<OwnedFd> {
         ..Kind::default()
     };
     load(&PASS, &kind)
-}
-
-/// What `BPF_PROG_TEST_RUN` takes, up to where what it is for ends.
-#[repr(C)]
-#[derive(Default)]
-struct TestRun {
-    program: u32,
-    result: u32,
-    size_in: u32,
-    size_out: u32,
-    data_in: u64,
-    data_out: u64,
-    repeat: u32,
-    duration: u32,
-    context: [u32; 2],
-    contexts: [u64; 2],
-}
-
-/// Runs a packet program on a frame, which it may change (Linux 4.12). Returns what the program
-/// returned, the length of the frame in `out`, and how long a run took, in nanoseconds.
-pub(crate) fn test_run(
-    program: BorrowedFd<'_>,
-    frame: &[u8],
-    out: &mut [u8],
-    repeat: u32,
-) -> io::Result<(u32, usize, u32)> {
-    let length = |bytes: &[u8]| u32::try_from(bytes.len()).unwrap_or(u32::MAX);
-    let mut attr = TestRun {
-        program: number(program),
-        size_in: length(frame),
-        size_out: length(out),
-        data_in: address(frame),
-        data_out: address_mut(out),
-        repeat,
-        ..TestRun::default()
-    };
-    // SAFETY: both buffers are as long as said and live through the call.
-    unsafe { bpf(PROG_TEST_RUN, &mut attr) }?;
-    Ok((attr.result, attr.size_out as usize, attr.duration))
 }

@@ -4,23 +4,17 @@
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 
+use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST};
 use nix::errno::Errno;
 use nix::sys::socket::{
     AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, connect, recv, send,
     setsockopt, socket, sockopt,
 };
 use nix::sys::time::{TimeVal, TimeValLike};
-use zerocopy::IntoBytes;
 
-use super::header::Header;
-use super::nlmsg::{Answer, malformed};
+use super::nlmsg::{Reply, malformed, request};
 
-/// `NLM_F_REQUEST`, `NLM_F_ACK` and `NLM_F_DUMP` (include/uapi/linux/netlink.h).
-const REQUEST: u16 = 0x01;
-const ACK: u16 = 0x04;
-const DUMP: u16 = 0x300;
-
-/// The kernel answers at once; this is for a kernel that does not.
+/// The kernel replies at once; this is for a kernel that does not.
 const TIMEOUT_SECONDS: i64 = 5;
 /// A list comes in pieces of at most 32 KiB, except where one socket alone needs more.
 const BUFFER: usize = 128 << 10;
@@ -42,7 +36,7 @@ impl Netlink {
         )?;
         let timeout = TimeVal::seconds(TIMEOUT_SECONDS);
         setsockopt(&socket, sockopt::ReceiveTimeout, &timeout)?;
-        // Connected to the kernel, so that no process in the namespace can answer for it.
+        // Connected to the kernel, so that no process in the namespace can reply for it.
         connect(socket.as_raw_fd(), &NetlinkAddr::new(0, 0))?;
         Ok(Self {
             socket,
@@ -59,37 +53,30 @@ impl Netlink {
         payload: &[u8],
         each: impl FnMut(&[u8]),
     ) -> io::Result<()> {
-        self.send(kind, DUMP, payload)?;
+        self.send(kind, NLM_F_DUMP, payload)?;
         self.receive(each)
     }
 
     /// Asks for something to be done and waits until it is.
     pub(super) fn command(&mut self, kind: u16, payload: &[u8]) -> io::Result<()> {
-        self.send(kind, ACK, payload)?;
+        self.send(kind, NLM_F_ACK, payload)?;
         self.receive(|_| {})
     }
 
     fn send(&mut self, kind: u16, flags: u16, payload: &[u8]) -> io::Result<()> {
         self.sequence = self.sequence.wrapping_add(1);
-        let header = Header {
-            len: u32::try_from(size_of::<Header>() + payload.len()).map_err(io::Error::other)?,
-            kind,
-            flags: REQUEST | flags,
-            sequence: self.sequence,
-            port: 0,
-        };
+        let message = request(kind, NLM_F_REQUEST | flags, self.sequence, payload)?;
         // A netlink socket takes a message whole or not at all.
-        let message = [header.as_bytes(), payload].concat();
         send(self.socket.as_raw_fd(), &message, MsgFlags::empty())?;
         Ok(())
     }
 
-    /// Reads until the answer's end.
+    /// Reads until the reply's end.
     fn receive(&mut self, mut each: impl FnMut(&[u8])) -> io::Result<()> {
-        let mut answer = Answer::new(self.sequence);
+        let mut reply = Reply::new(self.sequence);
         loop {
             let datagram = self.receive_datagram()?;
-            if answer.read(datagram, &mut each)? {
+            if reply.read(datagram, &mut each)? {
                 return Ok(());
             }
         }
@@ -107,7 +94,7 @@ impl Netlink {
                 Err(Errno::EAGAIN) => {
                     return Err(io::Error::new(
                         io::ErrorKind::TimedOut,
-                        format!("the kernel did not answer for {TIMEOUT_SECONDS} seconds"),
+                        format!("the kernel did not reply for {TIMEOUT_SECONDS} seconds"),
                     ));
                 }
                 other => break other?,
@@ -115,6 +102,6 @@ impl Netlink {
         };
         self.buffer
             .get(..len)
-            .ok_or_else(|| malformed("an answer of the kernel is too long"))
+            .ok_or_else(|| malformed("a reply of the kernel is too long"))
     }
 }

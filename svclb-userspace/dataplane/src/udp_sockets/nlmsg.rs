@@ -1,28 +1,35 @@
-//! Reading an answer of netlink: messages, each with a header, up to the one that ends it.
-//! The numbers are those of include/uapi/linux/netlink.h.
+//! Reading a reply of netlink: messages, each with a header, up to the one that ends it.
 
 use std::io;
 
+use netlink_packet_core::{
+    NLM_F_DUMP_INTR, NLMSG_ALIGNTO, NLMSG_DONE, NLMSG_ERROR, NLMSG_OVERRUN, NetlinkBuffer,
+};
 use zerocopy::FromBytes;
 
-use super::header::Header;
+/// A request: a message with a header.
+pub(super) fn request(kind: u16, flags: u16, sequence: u32, payload: &[u8]) -> io::Result<Vec<u8>> {
+    let length = HEADER + payload.len();
+    let mut message = vec![0; HEADER];
+    let mut header = NetlinkBuffer::new(&mut message);
+    header.set_length(u32::try_from(length).map_err(io::Error::other)?);
+    header.set_message_type(kind);
+    header.set_flags(flags);
+    header.set_sequence_number(sequence);
+    message.extend_from_slice(payload);
+    Ok(message)
+}
 
-/// `NLMSG_ALIGNTO`: what messages are padded to.
-const ALIGNMENT: usize = 4;
-/// `NLM_F_DUMP_INTR`.
-const INTERRUPTED: u16 = 0x10;
-/// `NLMSG_ERROR`, `NLMSG_DONE` and `NLMSG_OVERRUN`.
-const ERROR: u16 = 2;
-const DONE: u16 = 3;
-const OVERRUN: u16 = 4;
+/// The size of `struct nlmsghdr`, in bytes.
+const HEADER: usize = 16;
 
-/// An answer that is being read.
-pub(super) struct Answer {
+/// A reply that is being read.
+pub(super) struct Reply {
     sequence: u32,
     interrupted: bool,
 }
 
-impl Answer {
+impl Reply {
     /// To the request of that number.
     pub(super) const fn new(sequence: u32) -> Self {
         let interrupted = false;
@@ -32,28 +39,32 @@ impl Answer {
         }
     }
 
-    /// Hands out the payloads in one datagram; `true` at the answer's end.
+    /// Hands out the payloads in one datagram; `true` at the reply's end.
     pub(super) fn read(
         &mut self,
         mut datagram: &[u8],
         each: &mut impl FnMut(&[u8]),
     ) -> io::Result<bool> {
         while !datagram.is_empty() {
-            let (header, payload, rest) =
-                split(datagram).ok_or_else(|| malformed("an answer of the kernel is cut"))?;
-            datagram = rest;
-            if header.sequence != self.sequence {
-                // To a request that was given up.
+            let message = NetlinkBuffer::new_checked(datagram)
+                .map_err(|_length| malformed("a reply of the kernel is cut"))?;
+            let length = message.length() as usize;
+            datagram = datagram
+                .get(length.next_multiple_of(usize::from(NLMSG_ALIGNTO))..)
+                .unwrap_or_default();
+            if message.sequence_number() != self.sequence {
+                // The reply to a request that was given up.
                 continue;
             }
-            self.interrupted |= header.flags & INTERRUPTED != 0;
-            match header.kind {
+            self.interrupted |= message.flags() & NLM_F_DUMP_INTR != 0;
+            let payload = message.payload();
+            match message.message_type() {
                 // Both begin with an error number, negated, or zero.
-                ERROR | DONE => {
+                NLMSG_ERROR | NLMSG_DONE => {
                     let code = i32::read_from_prefix(payload).map_or(0, |(code, _)| code);
                     return self.end(code);
                 }
-                OVERRUN => return Err(malformed("the kernel lost a part of its answer")),
+                NLMSG_OVERRUN => return Err(malformed("the kernel lost a part of its reply")),
                 _ => each(payload),
             }
         }
@@ -72,39 +83,21 @@ impl Answer {
     }
 }
 
-/// The first message, its payload, and what follows it.
-fn split(datagram: &[u8]) -> Option<(Header, &[u8], &[u8])> {
-    let (header, rest) = Header::read_from_prefix(datagram).ok()?;
-    let len = (header.len as usize).checked_sub(size_of::<Header>())?;
-    let payload = rest.get(..len)?;
-    let next = rest.get(len.next_multiple_of(ALIGNMENT)..);
-    Some((header, payload, next.unwrap_or_default()))
-}
-
 pub(super) fn malformed(what: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, what)
 }
 
 #[cfg(test)]
 mod tests {
-    use zerocopy::IntoBytes;
-
     use super::*;
 
     fn message(kind: u16, flags: u16, sequence: u32, payload: &[u8]) -> Vec<u8> {
-        let header = Header {
-            len: u32::try_from(16 + payload.len()).unwrap(),
-            kind,
-            flags,
-            sequence,
-            port: 0,
-        };
-        [header.as_bytes(), payload].concat()
+        request(kind, flags, sequence, payload).unwrap()
     }
 
     fn read(datagram: &[u8]) -> (io::Result<bool>, Vec<Vec<u8>>) {
         let mut payloads = Vec::new();
-        let end = Answer::new(7).read(datagram, &mut |payload| payloads.push(payload.to_vec()));
+        let end = Reply::new(7).read(datagram, &mut |payload| payloads.push(payload.to_vec()));
         (end, payloads)
     }
 
@@ -113,7 +106,7 @@ mod tests {
         let list = [
             message(20, 2, 7, b"abcd"),
             message(20, 2, 6, b"efgh"),
-            message(DONE, 2, 7, &[0; 4]),
+            message(NLMSG_DONE, 2, 7, &[0; 4]),
         ];
         let (end, payloads) = read(&list.concat());
         assert!(end.unwrap());
@@ -121,8 +114,8 @@ mod tests {
     }
 
     #[test]
-    fn an_error_is_told_with_its_number() {
-        for kind in [ERROR, DONE] {
+    fn an_error_has_the_number_that_the_kernel_sent() {
+        for kind in [NLMSG_ERROR, NLMSG_DONE] {
             let (end, _) = read(&message(kind, 0, 7, &(-2_i32).to_ne_bytes()));
             assert_eq!(end.unwrap_err().raw_os_error(), Some(2));
         }
@@ -131,15 +124,15 @@ mod tests {
     #[test]
     fn a_list_that_changed_meanwhile_is_void() {
         let list = [
-            message(20, INTERRUPTED, 7, b""),
-            message(DONE, 2, 7, &[0; 4]),
+            message(20, NLM_F_DUMP_INTR, 7, b""),
+            message(NLMSG_DONE, 2, 7, &[0; 4]),
         ];
         let error = read(&list.concat()).0.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::Interrupted);
     }
 
     #[test]
-    fn a_cut_answer_is_an_error_and_never_a_panic() {
+    fn a_cut_reply_is_an_error_and_never_a_panic() {
         let whole = message(20, 2, 7, b"abcd");
         for len in 1..whole.len() {
             assert!(read(&whole[..len]).0.is_err(), "{len} bytes");
