@@ -43,29 +43,29 @@ fn main() {
         for family in [Family::V4, Family::V6] {
             let world = World::among(services);
             let first = Frame::new(family, Transport::Tcp).to(family.node(), NODE_PORT);
-            let nobody = first.to(family.node(), 9).bytes();
-            let elsewhere = first.to(family.router(), NODE_PORT).bytes();
+            let no_service = first.to(family.node(), 9).bytes();
+            let no_address = first.to(family.router(), NODE_PORT).bytes();
             world.run(HOOKS[0], &first.by_port(1).bytes());
-            let known = first.by_port(1).established().bytes();
+            let established = first.by_port(1).established().bytes();
             let mut times: [Vec<u32>; 5] = Default::default();
             for port in 2..RUNS + 2 {
                 let new = first.by_port(port).bytes();
                 for (time, nanoseconds) in times.iter_mut().zip([
-                    passing.test_run(&known).unwrap().nanoseconds,
-                    world.run(HOOKS[0], &nobody).nanoseconds,
-                    world.run(HOOKS[0], &elsewhere).nanoseconds,
-                    world.run(HOOKS[0], &known).nanoseconds,
+                    passing.test_run(&established).unwrap().nanoseconds,
+                    world.run(HOOKS[0], &no_service).nanoseconds,
+                    world.run(HOOKS[0], &no_address).nanoseconds,
+                    world.run(HOOKS[0], &established).nanoseconds,
                     world.run(HOOKS[0], &new).nanoseconds,
                 ]) {
                     time.push(nanoseconds);
                 }
             }
-            let [nothing, nobody, elsewhere, known, new] = times.map(median);
+            let [nothing, no_service, no_address, established, new] = times.map(median);
             println!(
                 "| {services} | {family:?} | {} | {} | {} | {} | {nothing} |",
-                nobody.saturating_sub(nothing),
-                elsewhere.saturating_sub(nothing),
-                known.saturating_sub(nothing),
+                no_service.saturating_sub(nothing),
+                no_address.saturating_sub(nothing),
+                established.saturating_sub(nothing),
                 new.saturating_sub(nothing)
             );
         }

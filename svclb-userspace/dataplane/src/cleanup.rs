@@ -1,4 +1,4 @@
-//! Taking everything of ours away, and nothing else.
+//! Removing everything that svclb made, and nothing else.
 
 use std::fs;
 use std::io;
@@ -29,7 +29,7 @@ pub fn cleanup(pin_dir: &Path) -> Result<Vec<PathBuf>, CleanupError> {
     let _pin_lock = PinLock::new(pin_dir)?;
     for program in &PROGRAMS {
         let path = pins.link(program.name);
-        // Detached even if another process still holds the link.
+        // The pin alone would leave it attached while another process holds the link.
         if let Ok(link) = sys::open_pin(&path) {
             let _already_detached = sys::detach_link(link.as_fd());
         }
@@ -75,7 +75,7 @@ fn remove(
     match how(path.to_owned()) {
         Ok(()) => removed.push(path.to_owned()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        // Somebody else's pins are none of our business.
+        // Pins of other programs are in it.
         Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {}
         Err(source) => {
             return Err(CleanupError::Remove {

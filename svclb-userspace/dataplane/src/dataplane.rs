@@ -34,7 +34,8 @@ pub struct Dataplane {
     pins: Pins,
     pin_lock: PinLock,
     links: Links,
-    /// By name: programs hold maps too, but who removes a pin makes a map nameless.
+    /// By name. The programs hold the maps too, but a map whose pin was removed can be pinned again
+    /// by its descriptor alone.
     maps: Vec<(&'static str, sys::Map)>,
     cgroup: PathBuf,
     features: Features,
@@ -71,7 +72,7 @@ impl Dataplane {
         meta::write(&pins, options.source_ports).map_err(OpenError::maps)?;
 
         #[cfg(feature = "kernel-log")]
-        crate::kernel_log::follow(&mut ebpf);
+        crate::kernel_log::forward(&mut ebpf);
         let hold = |name| Ok((name, sys::Map::open(&pins.map(name))?));
         let held = names::all().map(hold).collect::<io::Result<_>>();
         Ok(Self {
@@ -94,7 +95,7 @@ impl Dataplane {
     /// range, and no port that others had reserved.
     ///
     /// # Errors
-    /// What the system said; then nothing is reserved that was not before.
+    /// The system's error; then nothing is reserved that was not before.
     pub fn reserve_source_ports(&self) -> io::Result<()> {
         reserved_ports::reserve(&self.pins, self.source_ports, self.earlier_source_ports)
     }
@@ -126,8 +127,7 @@ impl Dataplane {
             .collect()
     }
 
-    /// Pins again what somebody unpinned: maps and links, which both are held here. Returns
-    /// how many.
+    /// Pins maps and links again whose pins were removed. Returns how many.
     ///
     /// # Errors
     /// [`OpenError::PinDir`], [`OpenError::PinLock`] if another agent is there by now, or
@@ -150,8 +150,8 @@ impl Dataplane {
         Ok(pinned + self.links.pin_again().map_err(OpenError::maps)?)
     }
 
-    /// Maps that were made beside those of another layout take their place. Everything that
-    /// exists is in them by then, and all programs that use them are attached.
+    /// Puts maps that were made beside those of another layout in their place. By then they must be
+    /// filled, and all programs that use them attached.
     ///
     /// # Errors
     /// [`OpenError::PinDir`].
@@ -226,7 +226,7 @@ impl Dataplane {
     /// Repeated runs get what the run before left.
     ///
     /// # Errors
-    /// What the system said.
+    /// The system's error.
     pub fn test_run(&self, program: &str, frame: &[u8], repeat: u32) -> io::Result<TestRun> {
         let loaded = self.ebpf.program(program);
         let loaded = loaded.ok_or_else(|| io::Error::other(ProgramError::NotLoaded))?;
@@ -238,7 +238,7 @@ impl Dataplane {
         self.features
     }
 
-    /// What the operator should know, a sentence each.
+    /// Warnings for the operator, a sentence each.
     pub fn warnings(&self) -> &[String] {
         &self.warnings
     }

@@ -8,7 +8,7 @@ use aya::programs::ProgramError;
 use aya::util::KernelVersion;
 use caps::Capability;
 
-/// Why there is no data path. Each says what to do.
+/// Why there is no data path.
 #[derive(Debug, thiserror::Error)]
 #[expect(missing_docs, reason = "the messages are the documentation")]
 pub enum OpenError {
@@ -113,14 +113,14 @@ pub enum PinnedError {
     },
 }
 
-/// Somebody else has the pin directory, or it cannot be claimed.
+/// Another process has locked the pin directory, or it cannot be locked.
 #[derive(Debug, thiserror::Error)]
 pub enum PinLockError {
     /// An agent runs.
     #[error("another svclb runs with the pin directory {path}; stop it first, or give another with --pin-dir", path = .0.display())]
     Taken(PathBuf),
-    /// It cannot be opened or locked.
-    #[error("the pin directory {path} cannot be claimed: {source}; give another with --pin-dir", path = .path.display())]
+    /// The directory cannot be opened or locked.
+    #[error("the pin directory {path} cannot be locked: {source}; give another with --pin-dir", path = .path.display())]
     Io {
         /// The directory.
         path: PathBuf,
@@ -145,7 +145,7 @@ pub enum AttachError {
     OtherCgroup {
         /// The pins.
         pin_dir: PathBuf,
-        /// The cgroup asked for.
+        /// The cgroup that was given.
         cgroup: PathBuf,
     },
     /// The kernel refused.
@@ -177,10 +177,10 @@ pub struct DeviceError {
 /// Why not everything was removed.
 #[derive(Debug, thiserror::Error)]
 pub enum CleanupError {
-    /// It would come back.
+    /// An agent runs: it would pin and attach everything again.
     #[error(transparent)]
     PinLock(#[from] PinLockError),
-    /// Something resists.
+    /// A pin or a directory cannot be removed.
     #[error("{path} cannot be removed: {source}; run `svclb cleanup` as root again", path = .path.display())]
     Remove {
         /// What.

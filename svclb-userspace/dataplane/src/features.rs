@@ -12,12 +12,12 @@ pub struct Features {
     /// MPTCP socket shows the Service address.
     pub skc_to_mptcp_sock: bool,
     /// The cookie of the caller's network namespace (`SO_NETNS_COOKIE`, Linux 5.14), by which
-    /// sockets of the node itself are told from those of pods. Zero before: then the initial
+    /// sockets of the node are distinguished from those of pods. Zero before: then the initial
     /// network namespace is taken for the node's.
     pub host_netns_cookie: u64,
 }
 
-/// Asks the kernel.
+/// Finds out by trying.
 pub fn features() -> Features {
     Features {
         set_retval: sys::accepts(&SET_RETVAL, CONNECT4).is_ok(),

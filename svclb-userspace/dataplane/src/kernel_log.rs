@@ -1,4 +1,4 @@
-//! What the programs of a debug build say, in the agent's log.
+//! The log lines of the programs of a debug build, in the agent's log.
 
 use std::os::fd::AsFd;
 use std::thread;
@@ -10,21 +10,21 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tracing::warn;
 
 /// Logs, on a thread of its own, what the programs write into their ring buffer.
-pub(crate) fn follow(ebpf: &mut Ebpf) {
+pub(crate) fn forward(ebpf: &mut Ebpf) {
     match EbpfLogger::init(ebpf) {
-        Ok(mut said) => drop(thread::spawn(move || {
+        Ok(mut logger) => drop(thread::spawn(move || {
             loop {
-                let mut ring = [PollFd::new(said.as_fd(), PollFlags::POLLIN)];
+                let mut ring = [PollFd::new(logger.as_fd(), PollFlags::POLLIN)];
                 match poll(&mut ring, PollTimeout::NONE) {
-                    Ok(_) => said.flush(),
+                    Ok(_) => logger.flush(),
                     Err(Errno::EINTR) => {}
                     Err(error) => {
-                        warn!("what the programs say is no longer logged: {error}");
+                        warn!("the log of the eBPF programs ended: {error}");
                         return;
                     }
                 }
             }
         })),
-        Err(error) => warn!("the programs of this build say nothing: {error}"),
+        Err(error) => warn!("the log of the eBPF programs cannot be read: {error}"),
     }
 }

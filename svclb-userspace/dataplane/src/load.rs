@@ -30,7 +30,7 @@ pub(crate) fn adopted_sizes(
             && map.max_entries != *size
         {
             warnings.push(format!(
-                "the pinned map {name} holds {} entries and {size} are asked for; \
+                "the pinned map {name} holds {} entries and {size} are wanted; \
                  the new size takes effect after `svclb cleanup`",
                 map.max_entries
             ));
@@ -115,7 +115,7 @@ pub(crate) fn load_object(
 /// # Errors
 /// [`OpenError::Program`], or the resource that ran out.
 pub(crate) fn load_program(ebpf: &mut Ebpf, program: &'static str) -> Result<(), OpenError> {
-    /// The verifier gives up when a signal arrives (`bpf_check`), and has to be asked again.
+    /// A signal interrupts the verifier (`bpf_check` returns EAGAIN).
     const ATTEMPTS: u32 = 10;
     let mut loaded = Err(ProgramError::NotLoaded);
     for _ in 0..ATTEMPTS {

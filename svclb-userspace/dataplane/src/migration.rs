@@ -64,7 +64,7 @@ pub(crate) fn begin(pins: Pins, warnings: &mut Vec<String>) -> Result<Pins, Open
         };
         share().map_err(failed(beside.map(name)))?;
     }
-    warnings.push(sentence(pins.dir(), found, &shared));
+    warnings.push(warning(pins.dir(), found, &shared));
     Ok(beside)
 }
 
@@ -99,8 +99,8 @@ pub(crate) fn end(beside: &Pins) -> io::Result<Pins> {
     Ok(pins)
 }
 
-/// Removes a folder of pinned maps, if it is there, and returns what was removed. It is ours alone;
-/// in it may be maps that another version has and this one doesn't.
+/// Removes a folder of pinned maps, if it is there, and returns what was removed. Only svclb pins
+/// in it; it may hold maps of other versions.
 pub(crate) fn remove_maps(dir: &Path) -> io::Result<Vec<PathBuf>> {
     let entries = match fs::read_dir(dir) {
         Ok(entries) => entries,
@@ -122,7 +122,7 @@ pub(crate) fn remove_maps(dir: &Path) -> io::Result<Vec<PathBuf>> {
 fn shared(found: u32) -> Vec<&'static str> {
     let is_same = |name: &str| {
         let since = SINCE.iter().find(|(other, _)| *other == name);
-        // What a newer version changed nobody here knows.
+        // The changes of a newer version are unknown.
         found <= ABI_VERSION && since.is_some_and(|(_, since)| *since <= found)
     };
     let all = |group: &[&'static str]| group.iter().all(|name| is_same(name));
@@ -133,31 +133,31 @@ fn shared(found: u32) -> Vec<&'static str> {
             name if READ_TOGETHER.contains(name) => read,
             name if IDS.contains(name) => ids,
             name if HOLD_IDS.contains(name) => ids && is_same(name),
-            // It says which version this is.
+            // It holds the version.
             name if *name == names::META => false,
             name => is_same(name),
         })
         .collect()
 }
 
-/// What the operator should know of it.
-fn sentence(dir: &Path, found: u32, shared: &[&str]) -> String {
+/// The warning for the operator.
+fn warning(dir: &Path, found: u32, shared: &[&str]) -> String {
     let memory = [
         (names::PEERS, "the Service addresses of sockets"),
         (names::AFFINITY, "session affinity"),
         (names::FLOWS, "flows from outside"),
     ];
-    let forgotten = memory.iter().filter(|(name, _)| !shared.contains(name));
-    let forgotten: Vec<_> = forgotten.map(|(_, what)| *what).collect();
+    let lost = memory.iter().filter(|(name, _)| !shared.contains(name));
+    let lost: Vec<_> = lost.map(|(_, what)| *what).collect();
     let newer = if found > ABI_VERSION {
         ", of a newer svclb"
     } else {
         ""
     };
-    let lost = if forgotten.is_empty() {
-        "nothing is forgotten".to_owned()
+    let lost = if lost.is_empty() {
+        "nothing is lost".to_owned()
     } else {
-        format!("forgotten are {}", forgotten.join(", "))
+        format!("lost are {}", lost.join(", "))
     };
     format!(
         "the maps pinned in {} have layout version {found}{newer}, and this svclb has {ABI_VERSION}: \
@@ -204,17 +204,14 @@ mod tests {
             shared(1),
             [names::PEERS, names::UDP_TRANSLATIONS, names::PEER_OVERFLOW]
         );
-        let told = sentence(Path::new("/pins"), 1, &shared(1));
-        assert!(
-            told.contains("forgotten are session affinity, flows"),
-            "{told}"
-        );
+        let text = warning(Path::new("/pins"), 1, &shared(1));
+        assert!(text.contains("lost are session affinity, flows"), "{text}");
     }
 
     #[test]
     fn of_a_newer_version_nothing_is_kept() {
         assert_eq!(shared(ABI_VERSION + 1), [""; 0]);
-        let told = sentence(Path::new("/pins"), ABI_VERSION + 1, &[]);
-        assert!(told.contains("of a newer svclb"), "{told}");
+        let text = warning(Path::new("/pins"), ABI_VERSION + 1, &[]);
+        assert!(text.contains("of a newer svclb"), "{text}");
     }
 }

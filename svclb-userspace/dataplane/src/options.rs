@@ -16,7 +16,7 @@ pub struct Options {
     pub cgroup: PathBuf,
     /// How many entries each map holds, where it is made anew.
     pub sizes: Sizes,
-    /// The source ports of flows to backends elsewhere.
+    /// The source ports of flows to backends on other nodes.
     pub source_ports: PortRange,
     /// Whether packets from outside may reach cluster IPs.
     pub external_cluster_ips: bool,

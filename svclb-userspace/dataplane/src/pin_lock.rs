@@ -1,4 +1,4 @@
-//! One agent to a pin directory: two would undo each other's writes.
+//! The lock on a pin directory. Two agents with one directory would undo each other's writes.
 
 use std::fs::File;
 use std::os::unix::fs::MetadataExt;
@@ -18,7 +18,7 @@ pub(crate) struct PinLock {
 }
 
 impl PinLock {
-    /// Claims a directory. An agent that is just ending gets a moment for it.
+    /// Locks a directory. Waits up to two seconds, for an agent that is about to end.
     ///
     /// # Errors
     /// [`PinLockError`].
@@ -50,14 +50,14 @@ impl PinLock {
         }
     }
 
-    /// Claims the directory again, where another was made in its place.
+    /// Locks the directory again, if it was removed and another one was made.
     ///
     /// # Errors
-    /// [`PinLockError`], if somebody else was there first.
+    /// [`PinLockError`], if another process locked it first.
     pub(crate) fn renew(&mut self) -> Result<(), PinLockError> {
         let number = |metadata: std::fs::Metadata| (metadata.dev(), metadata.ino());
-        let claimed = self.lock.metadata().map(number).ok();
-        if std::fs::metadata(&self.path).map(number).ok() != claimed {
+        let locked = self.lock.metadata().map(number).ok();
+        if std::fs::metadata(&self.path).map(number).ok() != locked {
             *self = Self::once(&self.path)?;
         }
         Ok(())

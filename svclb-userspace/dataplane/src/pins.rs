@@ -22,7 +22,7 @@ impl Pins {
         }
     }
 
-    /// Those that are made beside others.
+    /// The paths of maps that are made beside those of another layout.
     pub(crate) fn beside(&self) -> Self {
         Self {
             dir: self.dir.clone(),
@@ -34,7 +34,7 @@ impl Pins {
         self.maps != "maps"
     }
 
-    /// Where the maps are that others took the place of.
+    /// Where the maps are that were replaced.
     pub(crate) fn superseded(&self) -> PathBuf {
         self.dir.join("maps-old")
     }

@@ -27,7 +27,7 @@ pub(crate) fn check(options: &Options) -> Result<(), OpenError> {
         Capability::CAP_PERFMON,
         Capability::CAP_NET_ADMIN,
     ] {
-        // What cannot be asked will be seen when it is needed.
+        // If they cannot be read, the call that needs one fails later.
         let has = |capability| caps::has_cap(None, CapSet::Effective, capability).unwrap_or(true);
         if !has(capability) {
             return Err(OpenError::Capability(capability));

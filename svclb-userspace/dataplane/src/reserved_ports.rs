@@ -25,7 +25,7 @@ type Ports = BTreeSet<u16>;
 /// `unrecorded` is the range of an agent that kept no record: all of it is taken for svclb's.
 ///
 /// # Errors
-/// What the system said; then nothing is reserved that was not before.
+/// The system's error; then nothing is reserved that was not before.
 pub(crate) fn reserve(
     pins: &Pins,
     range: PortRange,
@@ -37,7 +37,7 @@ pub(crate) fn reserve(
 /// Gives back everything that is recorded, and removes the record; `false` if there was none.
 ///
 /// # Errors
-/// What the system said.
+/// The system's error.
 pub(crate) fn give_back(pins: &Pins, unrecorded: Option<PortRange>) -> io::Result<bool> {
     let has_record = pins.reserved_ports().exists();
     if has_record || unrecorded.is_some() {

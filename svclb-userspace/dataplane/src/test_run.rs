@@ -66,7 +66,7 @@ impl Passing {
     /// Loads it. Needs a bpffs: aya takes a program that it did not load from a pin alone.
     ///
     /// # Errors
-    /// What the system said.
+    /// The system's error.
     pub fn load() -> io::Result<Self> {
         let program = sys::load_passing()?;
         let bpffs = find_bpffs().map_err(io::Error::other)?;
@@ -80,7 +80,7 @@ impl Passing {
     /// Runs it on a frame.
     ///
     /// # Errors
-    /// What the system said.
+    /// The system's error.
     pub fn test_run(&self, frame: &[u8]) -> io::Result<TestRun> {
         with_room(frame, 1, |options| self.0.test_run(options))
     }

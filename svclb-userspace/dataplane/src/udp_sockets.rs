@@ -2,8 +2,8 @@
 //!
 //! A backend that goes leaves the connected UDP sockets of its clients behind: they have no
 //! handshake that could fail, and their peer was set once. Destroying such a socket gives
-//! its program an error, and so a reason to connect again. Which sockets those are is the
-//! caller's to say; here they are found, in every network namespace, and destroyed.
+//! its program an error, and so a reason to connect again. This module finds such sockets in every
+//! network namespace and destroys them; the caller decides which.
 
 mod btf;
 mod destroy;

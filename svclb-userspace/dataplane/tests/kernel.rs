@@ -198,7 +198,7 @@ fn every_source_range_is_read_back_once_however_many_there_are() {
 }
 
 #[test]
-fn a_full_map_is_told_with_how_much_was_written() {
+fn the_error_of_a_full_map_has_how_much_was_written() {
     let place = Place::new();
     let mut maps = place.open().maps().unwrap();
     let failure = maps.perform(&put_slots(1, 1500)).unwrap_err();
@@ -225,7 +225,7 @@ fn a_grace_period_ends() {
 }
 
 #[test]
-fn a_pinned_size_is_kept_and_told() {
+fn a_pinned_size_is_kept_with_a_warning() {
     let mut place = Place::new();
     drop(place.open());
     place.0.sizes.slots = 2000;
@@ -270,9 +270,12 @@ fn maps_of_another_layout_are_replaced_by_new_ones_that_were_made_beside_them() 
         let before = ["PEERS", "FRONTENDS", "META"].map(|map| id(&place, map));
 
         let mut dataplane = place.open();
-        let told = dataplane.warnings().join("\n");
-        assert!(told.contains(&format!("layout version {found}")), "{told}");
-        assert_eq!(told.contains("newer"), !keeps_sockets, "{told}");
+        let warnings = dataplane.warnings().join("\n");
+        assert!(
+            warnings.contains(&format!("layout version {found}")),
+            "{warnings}"
+        );
+        assert_eq!(warnings.contains("newer"), !keeps_sockets, "{warnings}");
         // Until it has everything, the old ones stand.
         assert_eq!(entries(&place), ["links", "maps", "maps-new"]);
         assert_eq!(before[1], id(&place, "FRONTENDS"));

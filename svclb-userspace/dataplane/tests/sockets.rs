@@ -187,7 +187,7 @@ fn bound(address: &str) -> (Socket, SocketAddr) {
     (socket, local)
 }
 
-/// A destroyed socket has no peer to send to, and an error for whoever waits or asks.
+/// A destroyed socket has no peer to send to, and an error for the process that reads.
 fn is_destroyed(socket: &Socket) -> bool {
     const EDESTADDRREQ: i32 = 89;
     let Err(error) = socket.send(b"?") else {
@@ -200,7 +200,7 @@ fn is_destroyed(socket: &Socket) -> bool {
 }
 
 #[test]
-fn a_socket_that_asked_for_a_service_is_found_and_destroyed_and_no_other_one() {
+fn a_socket_connected_to_a_service_is_found_and_destroyed_and_no_other_one() {
     let place = Place::new();
     in_kept_namespace(|| {
         let (backend4, at4) = bound(ANY4);
@@ -235,19 +235,19 @@ fn a_socket_that_asked_for_a_service_is_found_and_destroyed_and_no_other_one() {
 }
 
 #[test]
-fn a_socket_without_a_peer_or_that_means_the_backend_itself_is_not_reported() {
+fn a_socket_without_a_peer_or_connected_to_the_backend_itself_is_not_reported() {
     let place = Place::new();
     in_kept_namespace(|| {
         let (_backend, at) = bound(ANY4);
         place.serve(1, SERVICE4, at);
-        let (_other, elsewhere) = bound(ANY4);
+        let (_other, other_address) = bound(ANY4);
         let _unconnected = place.inside(|| {
             let socket = Socket::bind(ANY4).unwrap();
             socket.send_to(b"hello", SERVICE4).unwrap();
             socket
         });
         let _itself = connect(place.connected(ANY4, address(SERVICE4)), at);
-        let moved = connect(place.connected(ANY4, address(SERVICE4)), elsewhere);
+        let moved = connect(place.connected(ANY4, address(SERVICE4)), other_address);
         let found = place.sockets().scan().unwrap();
         assert!(found.is_empty(), "{found:?}");
         // The storage was there all the time.
@@ -352,7 +352,7 @@ fn sockets_that_share_all_addresses_are_all_destroyed() {
         let clients = [(); 3].map(|()| sharing(&place, local));
         let mut found = place.sockets().scan().unwrap();
         assert_eq!(found.len(), 3, "{found:?}");
-        // Whichever the kernel finds first, one of the two orders asks for another one.
+        // Whichever the kernel finds first, one of the two orders needs another one.
         found.reverse();
         let result = place.sockets().destroy(&found);
         assert_eq!(result.destroyed, 3, "{result:?}");
@@ -361,7 +361,7 @@ fn sockets_that_share_all_addresses_are_all_destroyed() {
 }
 
 #[test]
-fn a_socket_that_is_gone_is_counted_and_one_that_took_its_place_is_not_touched() {
+fn a_socket_that_is_gone_is_counted_and_its_successor_is_not_touched() {
     let place = Place::new();
     in_kept_namespace(|| {
         let (_backend, at) = bound(ANY4);
@@ -373,10 +373,10 @@ fn a_socket_that_is_gone_is_counted_and_one_that_took_its_place_is_not_touched()
         let result = place.sockets().destroy(&found);
         assert!(result.destroyed == 0 && result.gone == 1, "{result:?}");
 
-        let heir = place.connected("127.0.0.1:4001", address(SERVICE4));
+        let successor = place.connected("127.0.0.1:4001", address(SERVICE4));
         let result = place.sockets().destroy(&found);
         assert!(result.destroyed == 0 && result.gone == 1, "{result:?}");
-        assert!(!is_destroyed(&heir));
+        assert!(!is_destroyed(&successor));
     });
 }
 
@@ -394,7 +394,7 @@ fn a_socket_whose_namespace_is_gone_is_counted_as_gone() {
 }
 
 #[test]
-fn more_sockets_than_one_answer_holds_are_all_found() {
+fn more_sockets_than_one_reply_holds_are_all_found() {
     let place = Place::new();
     in_kept_namespace(|| {
         place.serve(1, SERVICE4, address("127.0.0.1:4000"));
@@ -410,7 +410,7 @@ fn more_sockets_than_one_answer_holds_are_all_found() {
 }
 
 #[test]
-fn this_kernel_is_found_able_by_trying() {
+fn this_kernel_can_destroy_sockets() {
     in_namespace(CloneFlags::empty(), || assert!(can_destroy()));
 }
 

@@ -122,7 +122,7 @@ fn a_binary_with_other_layouts_takes_over_and_gives_back_and_no_connect_fails_me
     let reported = replaced_under_load(&mut scene, 2, |scene| {
         scene.agent.set_binary(next_binary().unwrap());
     });
-    assert!(reported.contains("nothing is forgotten"), "{reported}");
+    assert!(reported.contains("nothing is lost"), "{reported}");
     assert_eq!(size_of_frontends(&scene), ours + 16);
     held.send("still there?").unwrap();
     assert_eq!(held.receive().unwrap().echoed, "still there?");

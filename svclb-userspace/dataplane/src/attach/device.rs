@@ -33,7 +33,7 @@ const BPF_TCX_EGRESS: u32 = 47;
 const XDP_GENERIC: u32 = 2;
 const XDP_NATIVE: u32 = 4;
 
-/// Where our filters stand among others of a `clsact` qdisc, so that they are found again.
+/// Priority and handle of svclb's filters in a `clsact` qdisc, by which they are found again.
 const PRIORITY: u16 = 3099;
 const HANDLE: TcHandle = TcHandle::new(0, 1);
 
@@ -174,7 +174,7 @@ fn attach_tc(
     index: u32,
 ) -> io::Result<bool> {
     let loaded = program_fd(ebpf, program)?;
-    match place(links, &pin(program, index), loaded, index, tcx, 0) {
+    match attach_or_replace(links, &pin(program, index), loaded, index, tcx, 0) {
         // Before Linux 6.6.
         Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {}
         result => return result,
@@ -201,7 +201,7 @@ fn attach_tc(
             (attached.map_err(other)?, true)
         }
     };
-    // It would take the filter away with itself.
+    // Dropping the link would remove the filter.
     mem::forget(classifier.take_link(id).map_err(other)?);
     Ok(is_new)
 }
@@ -209,7 +209,7 @@ fn attach_tc(
 /// Whether it was not there before.
 fn attach_xdp(ebpf: &Ebpf, links: &mut Links, index: u32, flags: u32) -> io::Result<bool> {
     let loaded = program_fd(ebpf, XDP)?;
-    place(links, &pin(XDP, index), loaded, index, BPF_XDP, flags)
+    attach_or_replace(links, &pin(XDP, index), loaded, index, BPF_XDP, flags)
 }
 
 fn classifier<'a>(ebpf: &'a mut Ebpf, program: &str) -> io::Result<&'a mut SchedClassifier> {
@@ -225,7 +225,7 @@ fn classifier<'a>(ebpf: &'a mut Ebpf, program: &str) -> io::Result<&'a mut Sched
 /// The first pin that cannot be removed.
 pub(crate) fn keep(pins: &Pins, links: &mut Links, keep: &[u32]) -> io::Result<()> {
     let pinned = device_pins(pins)?;
-    // Those whose pins somebody removed are attached nevertheless.
+    // Links whose pins were removed are attached nevertheless.
     let held = links.names().into_iter();
     let held = held.filter_map(|name| Some((device_of(&name)?, name)));
     let held: Vec<_> = held.map(|(index, name)| (name, index)).collect();
@@ -282,9 +282,9 @@ pub(crate) fn device_pins(pins: &Pins) -> io::Result<Vec<(String, u32)>> {
     Ok(found)
 }
 
-/// Attaches a program by a pinned link, or puts it in the place of the one before. Whether there
-/// was none.
-fn place(
+/// Attaches a program by a pinned link, or replaces the program of the link that is there. Returns
+/// whether there was none.
+fn attach_or_replace(
     links: &mut Links,
     name: &str,
     program: BorrowedFd<'_>,
@@ -304,7 +304,7 @@ fn place(
     Ok(true)
 }
 
-/// Takes our filters off every device of the caller's network namespace.
+/// Removes svclb's filters from every device of the caller's network namespace.
 pub(crate) fn remove_filters() {
     let names = nix::net::if_::if_nameindex();
     for interface in names.iter().flat_map(|names| names.iter()) {
@@ -312,7 +312,7 @@ pub(crate) fn remove_filters() {
     }
 }
 
-/// Takes our filters off a device of the caller's network namespace, where they are filters
+/// Removes svclb's filters from a device of the caller's network namespace, where they are filters
 /// (before Linux 6.6).
 pub fn detach_filters(device: &str) {
     for (program, hook) in [

@@ -1,5 +1,5 @@
-//! The links, which the agent holds beside their pins: whoever removes pins under a running
-//! agent detaches nothing.
+//! The links. The agent holds them beside their pins, so that removing pins under a running agent
+//! detaches nothing.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -25,7 +25,7 @@ impl Links {
         }
     }
 
-    /// The link that is pinned under a name, or is still held where somebody removed its pin.
+    /// The link that is pinned under a name, or is still held although its pin was removed.
     pub(crate) fn find(&mut self, name: &str) -> io::Result<Option<BorrowedFd<'_>>> {
         match sys::open_pin(&self.pins.link(name)) {
             Ok(link) => {

@@ -21,7 +21,7 @@ impl Devices {
     /// Writes the entry of a device, by its index.
     ///
     /// # Errors
-    /// What the system said.
+    /// The system's error.
     pub fn put(&self, index: u32, value: &DeviceValue) -> io::Result<()> {
         self.0.update(sys::bytes(&index), sys::bytes(value))
     }
@@ -29,7 +29,7 @@ impl Devices {
     /// All entries, by device index.
     ///
     /// # Errors
-    /// What the system said.
+    /// The system's error.
     pub fn list(&self) -> io::Result<BTreeMap<u32, DeviceValue>> {
         Ok(read_all(&self.0)?.into_iter().collect())
     }
@@ -37,7 +37,7 @@ impl Devices {
     /// Deletes the entry of a device.
     ///
     /// # Errors
-    /// What the system said.
+    /// The system's error.
     pub fn delete(&self, index: u32) -> io::Result<()> {
         self.0.delete(sys::bytes(&index))
     }

@@ -79,7 +79,7 @@ impl Flows {
     /// All of them, in no order.
     ///
     /// # Errors
-    /// What the system said.
+    /// The system's error.
     pub fn list(&self) -> io::Result<Vec<Flow>> {
         let all = read_all::<FlowKey, FlowValue>(&self.0)?;
         Ok(all
@@ -101,7 +101,7 @@ impl Flows {
     /// that go on if they are asked for (`with_udp`). Blocks for as long as reading the map takes.
     ///
     /// # Errors
-    /// What the system said; what was removed before it is gone.
+    /// The system's error; what was removed before it is gone.
     pub fn sweep(&self, timeouts: &Timeouts, with_udp: bool) -> io::Result<Swept> {
         let now = monotonic_ns()?;
         let all = read_all::<FlowKey, FlowValue>(&self.0)?;
@@ -143,7 +143,7 @@ impl Flows {
     /// another one. How many were still there.
     ///
     /// # Errors
-    /// What the system said.
+    /// The system's error.
     pub fn remove(&self, flows: &[Flow]) -> io::Result<usize> {
         let mut removed = 0;
         for flow in flows {

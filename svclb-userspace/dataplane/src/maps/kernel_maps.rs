@@ -33,7 +33,7 @@ impl GracePeriod {
     /// Returns when every program that was running has finished; some milliseconds.
     ///
     /// # Errors
-    /// What the system said; then nothing may be assumed.
+    /// The system's error; then nothing may be assumed.
     pub fn wait(&self) -> io::Result<()> {
         self.0.wait()
     }

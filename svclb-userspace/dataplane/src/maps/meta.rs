@@ -9,7 +9,7 @@ use crate::pins::Pins;
 use crate::source_ports::PortRange;
 use crate::sys::{self, Map};
 
-/// What `META` says; `None` if nothing is pinned.
+/// The value of `META`; `None` if nothing is pinned.
 ///
 /// # Errors
 /// [`PinnedError::Map`].
@@ -30,7 +30,7 @@ pub(crate) fn read(pins: &Pins) -> Result<Option<Meta>, PinnedError> {
     sys::value(&buffer).map(Some).map_err(failed)
 }
 
-/// The source ports that the agent before this one was given; `None` if it knew of none.
+/// The source ports of the agent that wrote `META`; `None` if it wrote none.
 pub(crate) const fn source_ports(meta: &Meta) -> Option<PortRange> {
     let [first, last] = meta.source_ports;
     PortRange::new(first, last)
@@ -55,7 +55,7 @@ pub(crate) fn check(pins: &Pins) -> Result<(), PinnedError> {
 /// Writes the layout version of this program, and the source ports.
 ///
 /// # Errors
-/// What the system said.
+/// The system's error.
 pub(crate) fn write(pins: &Pins, source_ports: PortRange) -> io::Result<()> {
     let meta = Meta {
         source_ports: source_ports.ends(),

@@ -58,7 +58,7 @@ impl PortBits {
     /// Sets what these operations will need.
     ///
     /// # Errors
-    /// What the system said.
+    /// The system's error.
     pub(crate) fn prepare(&mut self, ops: &[Op]) -> io::Result<()> {
         let mut wanted = None;
         for op in ops {
@@ -82,7 +82,7 @@ impl PortBits {
     /// Sets what the maps' contents need; the first time it takes away what they do not.
     ///
     /// # Errors
-    /// What the system said.
+    /// The system's error.
     pub(crate) fn follow(&mut self, maps: &Snapshot) -> io::Result<()> {
         let mut wanted = no_words();
         let [first, last] = self.source_ports.ends();

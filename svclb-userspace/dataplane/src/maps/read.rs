@@ -13,7 +13,7 @@ const BATCH: usize = 4096;
 /// removed meanwhile may be missing, or in a trie be there twice.
 ///
 /// # Errors
-/// What the system said; EINTR where the map changes faster than it can be read.
+/// The system's error; EINTR where the map changes faster than it can be read.
 pub(crate) fn read_all<K: FromBytes, V: FromBytes>(map: &Map) -> io::Result<Vec<(K, V)>> {
     /// How often a batch is read again that changed meanwhile (EINTR).
     const ATTEMPTS: u32 = 10;

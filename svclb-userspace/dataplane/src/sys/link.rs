@@ -75,7 +75,7 @@ pub(crate) fn update_link(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::
     unsafe { bpf(LINK_UPDATE, &mut attr).map(drop) }
 }
 
-/// Detaches a link, whoever else still holds it (Linux 5.9).
+/// Detaches a link, also if other processes hold it (Linux 5.9).
 pub(crate) fn detach_link(link: BorrowedFd<'_>) -> io::Result<()> {
     let mut attr = number(link);
     // SAFETY: no addresses.

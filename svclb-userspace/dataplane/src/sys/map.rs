@@ -252,7 +252,7 @@ impl Map {
                 error: None,
             },
             // The kernel writes back how many it did, except where it refuses the whole
-            // call; then the count is still ours and tells nothing.
+            // call; then the count is still the one that was passed in.
             Err(error) => BatchEnd {
                 done: match attr.count as usize {
                     done if done < count => done,

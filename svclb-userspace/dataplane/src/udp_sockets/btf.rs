@@ -1,5 +1,5 @@
 //! Two facts from the kernel's own BTF (Documentation/bpf/btf.rst), which describes its
-//! types: a function's id and a field's place. Host order.
+//! types: a function's id and a field's offset. Host order.
 
 use zerocopy::{FromBytes, Immutable, KnownLayout};
 
@@ -47,7 +47,7 @@ impl Type {
         self.info >> 24 & 0x1f
     }
 
-    /// How many bytes follow the type; `None` for a kind that is not known here.
+    /// How many bytes follow the type; `None` for an unknown kind.
     const fn extra(self) -> Option<usize> {
         let members = (self.info & 0xffff) as usize;
         match self.kind() {

@@ -5,7 +5,7 @@ use std::io;
 
 use nix::errno::Errno;
 
-use super::for_each_netns::{VisitError, for_each_netns};
+use super::for_each_netns::{NetnsError, for_each_netns};
 use super::inet_diag;
 use super::namespace_id::NamespaceId;
 use super::netlink::Netlink;
@@ -26,7 +26,7 @@ pub struct Destroyed {
     pub failed: Vec<io::Error>,
 }
 
-pub(super) fn destroy(places: &NetnsPaths, sockets: &[UdpSocket]) -> Destroyed {
+pub(super) fn destroy(paths: &NetnsPaths, sockets: &[UdpSocket]) -> Destroyed {
     let mut result = Destroyed::default();
     if sockets.is_empty() {
         return result;
@@ -36,23 +36,23 @@ pub(super) fn destroy(places: &NetnsPaths, sockets: &[UdpSocket]) -> Destroyed {
         let list = by_namespace.entry(socket.namespace).or_default();
         list.push(socket.identity);
     }
-    let mut visited = Vec::new();
-    let visited_all = for_each_netns(
-        places,
+    let mut entered = Vec::new();
+    let entered_all = for_each_netns(
+        paths,
         |id| by_namespace.contains_key(&id),
         |id| {
             let mut netlink = Netlink::open()?;
-            visited.push(id);
+            entered.push(id);
             let wanted = by_namespace.get(&id).cloned().unwrap_or_default();
             destroy_here(&mut netlink, wanted, &mut result);
             Ok(())
         },
     );
-    for id in visited {
+    for id in entered {
         by_namespace.remove(&id);
     }
     // What is left is in namespaces that were not entered.
-    match visited_all {
+    match entered_all {
         Ok(failures) => {
             for (id, error) in failures {
                 let left = id.and_then(|id| by_namespace.remove(&id));
@@ -60,7 +60,7 @@ pub(super) fn destroy(places: &NetnsPaths, sockets: &[UdpSocket]) -> Destroyed {
             }
             result.gone += by_namespace.values().map(Vec::len).sum::<usize>();
         }
-        Err(VisitError::Thread(error) | VisitError::Processes(error)) => {
+        Err(NetnsError::Thread(error) | NetnsError::Processes(error)) => {
             result.fail(&error, by_namespace.values().map(Vec::len).sum())
         }
     }
@@ -102,7 +102,7 @@ fn destroy_here(netlink: &mut Netlink, mut wanted: Vec<Identity>, result: &mut D
     }
 }
 
-/// Whether nobody, or another socket, has the addresses.
+/// Whether no socket, or another one, has the addresses.
 fn is_unfound(error: &io::Error) -> bool {
     let code = error.raw_os_error().map(Errno::from_raw);
     matches!(code, Some(Errno::ENOENT | Errno::ESTALE))

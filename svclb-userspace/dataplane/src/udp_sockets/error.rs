@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use crate::error::PinnedError;
 
-/// The sockets cannot be told.
+/// The UDP sockets cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum UdpSocketsError {
     /// The pins cannot be read.
@@ -13,7 +13,7 @@ pub enum UdpSocketsError {
     Pinned(#[from] PinnedError),
     /// The kernel has no iterator over socket storage, or does not describe it.
     #[error(
-        "the rings of UDP sockets cannot be walked: {0}; the kernel must be Linux 5.9 or newer, with CONFIG_DEBUG_INFO_BTF"
+        "the translations of UDP sockets cannot be read: {0}; the kernel must be Linux 5.9 or newer, with CONFIG_DEBUG_INFO_BTF"
     )]
     Iterator(#[source] io::Error),
 }
@@ -38,6 +38,6 @@ pub enum ScanError {
     )]
     Nowhere(#[source] io::Error),
     /// The kernel did not walk the map.
-    #[error("the rings of the UDP sockets cannot be read: {0}")]
+    #[error("the translations of UDP sockets cannot be read: {0}")]
     UdpTranslations(#[source] io::Error),
 }

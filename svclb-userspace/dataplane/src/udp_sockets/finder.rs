@@ -16,15 +16,15 @@ use crate::maps::meta;
 use crate::pins::Pins;
 use crate::sys;
 
-/// The connected UDP sockets of this node, by what `UDP_TRANSLATIONS` says of them.
+/// The connected UDP sockets of this node, by their entries in `UDP_TRANSLATIONS`.
 ///
-/// A namespace is found if a process is in it or if it has a name in `/run/netns`: nothing
-/// here knows the paths of a container network. So svclb must see the node's processes
+/// A namespace is found if a process is in it or if it has a name in `/run/netns`: the
+/// paths of container networks are not known. So svclb must see the node's processes
 /// (`hostPID`, in Kubernetes).
 #[derive(Debug)]
 pub struct UdpSockets {
     udp_translations: UdpTranslations,
-    places: NetnsPaths,
+    paths: NetnsPaths,
     warnings: Warnings,
 }
 
@@ -48,19 +48,19 @@ impl UdpSockets {
         let map = sys::open_pin(&pins.map(names::UDP_TRANSLATIONS)).map_err(failed)?;
         Ok(Self {
             udp_translations: UdpTranslations::open(&map).map_err(UdpSocketsError::Iterator)?,
-            places: NetnsPaths::default(),
+            paths: NetnsPaths::default(),
             warnings: Warnings::default(),
         })
     }
 
     /// Every UDP socket whose peer is a backend that it was given for a Service address, in
-    /// no order. A socket that means the backend itself is not among them, and neither is
-    /// one without a peer.
+    /// no order. A socket that was connected to the backend's own address is not among them, and
+    /// neither is one without a peer.
     ///
     /// Blocks for as long as the kernel walks its UDP sockets, once per namespace and
     /// family; the caller's threads stay in their namespace. A namespace that cannot be
     /// entered or listed is a warning. Sockets that open and close meanwhile may make the
-    /// kernel pass over another one: who looks for sockets to destroy looks again later.
+    /// kernel pass over another one, so a caller that destroys sockets scans again later.
     ///
     /// Needs CONFIG_INET_UDP_DIAG, `CAP_SYS_ADMIN` and, to look at the namespaces of other
     /// users' processes, `CAP_SYS_PTRACE`.
@@ -68,15 +68,15 @@ impl UdpSockets {
     /// # Errors
     /// [`ScanError`].
     pub fn scan(&self) -> Result<Vec<UdpSocket>, ScanError> {
-        scan::scan(&self.udp_translations, &self.places, &self.warnings)
+        scan::scan(&self.udp_translations, &self.paths, &self.warnings)
     }
 
-    /// Destroys sockets that [`scan`](Self::scan) found. Who waits on one of them, or reads
-    /// next, gets ECONNABORTED; it has no peer any more, so who sends gets EDESTADDRREQ.
+    /// Destroys sockets that [`scan`](Self::scan) found. A process that waits on one of them,
+    /// or reads next, gets ECONNABORTED; one that sends gets EDESTADDRREQ, since the socket has no peer.
     ///
-    /// A socket is named by its addresses and its cookie, so one that took its place since
-    /// is not touched. Blocks as a scan does. Needs what [`can_destroy`] asks for.
+    /// A socket is identified by its addresses and its cookie, so a new one with the same addresses
+    /// is not touched. Blocks as a scan does. Needs what [`can_destroy`] needs.
     pub fn destroy(&self, sockets: &[UdpSocket]) -> Destroyed {
-        destroy::destroy(&self.places, sockets)
+        destroy::destroy(&self.paths, sockets)
     }
 }

@@ -7,12 +7,12 @@ use nix::sched::{CloneFlags, setns};
 use super::namespace_id::NamespaceId;
 use super::netns_paths::NetnsPaths;
 
-/// What a visit failed with, and where; `None` is the processes whose namespace cannot even
-/// be looked at.
+/// What failed, and in which namespace; `None` stands for the processes whose namespace cannot be
+/// opened.
 pub(super) type Failures = Vec<(Option<NamespaceId>, io::Error)>;
 
-/// No namespace could be visited.
-pub(super) enum VisitError {
+/// No namespace could be entered.
+pub(super) enum NetnsError {
     /// No thread could be started.
     Thread(io::Error),
     /// The processes cannot be listed.
@@ -22,13 +22,13 @@ pub(super) enum VisitError {
 /// Runs `work` inside every wanted namespace, one after the other, in a thread that ends
 /// with it: a namespace belongs to a thread, and the caller's must not change.
 pub(super) fn for_each_netns(
-    places: &NetnsPaths,
+    paths: &NetnsPaths,
     wanted: impl Fn(NamespaceId) -> bool + Send,
     mut work: impl FnMut(NamespaceId) -> io::Result<()> + Send,
-) -> Result<Failures, VisitError> {
+) -> Result<Failures, NetnsError> {
     let walk = move || {
         let mut failures = Failures::new();
-        let unseen = places.each(|id, file| {
+        let unseen = paths.each(|id, file| {
             if wanted(id) {
                 let done = setns(file, CloneFlags::CLONE_NEWNET)
                     .map_err(io::Error::from)
@@ -43,9 +43,9 @@ pub(super) fn for_each_netns(
         thread::Builder::new()
             .name("svclb-netns".to_owned())
             .spawn_scoped(scope, walk)
-            .map_err(VisitError::Thread)?
+            .map_err(NetnsError::Thread)?
             .join()
             .unwrap_or_else(|reason| panic::resume_unwind(reason))
-            .map_err(VisitError::Processes)
+            .map_err(NetnsError::Processes)
     })
 }

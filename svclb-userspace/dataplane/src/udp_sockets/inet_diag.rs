@@ -15,7 +15,7 @@ const DESTROY: u16 = 21;
 /// `1 << TCP_ESTABLISHED` (include/net/tcp_states.h): UDP sockets that have a peer.
 const WITH_PEER: u32 = 1 << 1;
 
-/// How often a list that changed while it was made is asked for.
+/// How often a list is requested that changes while the kernel makes it.
 const TRIES: u32 = 5;
 
 /// `struct inet_diag_msg`: 72 bytes. Attributes follow.
@@ -58,7 +58,7 @@ fn list_family(netlink: &mut Netlink, family: u8) -> io::Result<Vec<Identity>> {
     }
 }
 
-/// Destroys a socket. ENOENT or ESTALE: nobody has its addresses, or not a socket of that
+/// Destroys a socket. ENOENT or ESTALE: no socket has its addresses, or none of that
 /// cookie; EOPNOTSUPP: the kernel cannot.
 pub(super) fn destroy(netlink: &mut Netlink, socket: &Identity) -> io::Result<()> {
     netlink.command(DESTROY, socket.request(WITH_PEER).as_bytes())

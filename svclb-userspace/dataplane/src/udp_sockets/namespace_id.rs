@@ -1,4 +1,4 @@
-//! What tells network namespaces apart.
+//! The identity of a network namespace.
 
 use std::fmt;
 use std::fs::Metadata;

@@ -45,7 +45,7 @@ impl Netlink {
         })
     }
 
-    /// Asks for a list and hands out the payload of each of its messages. The error is
+    /// Requests a list and hands out the payload of each of its messages. The error is
     /// `Interrupted` where the list changed meanwhile: what was handed out is then void.
     pub(super) fn dump(
         &mut self,
@@ -57,7 +57,7 @@ impl Netlink {
         self.receive(each)
     }
 
-    /// Asks for something to be done and waits until it is.
+    /// Sends a command and waits for its acknowledgement.
     pub(super) fn command(&mut self, kind: u16, payload: &[u8]) -> io::Result<()> {
         self.send(kind, NLM_F_ACK, payload)?;
         self.receive(|_| {})

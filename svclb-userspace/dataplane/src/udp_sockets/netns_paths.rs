@@ -12,7 +12,7 @@ use nix::sys::statfs::{NSFS_MAGIC, fstatfs};
 
 use super::namespace_id::NamespaceId;
 
-/// Where namespaces are looked for.
+/// Where namespaces are searched.
 #[derive(Debug)]
 pub(super) struct NetnsPaths {
     /// A proc filesystem.
@@ -114,12 +114,12 @@ mod tests {
 
         let ours = NamespaceId::of(&fs::metadata("/proc/self/ns/net").unwrap());
         let found = |named: &[&Path]| {
-            let places = NetnsPaths {
+            let paths = NetnsPaths {
                 processes: processes.clone(),
                 named: named.iter().map(|&dir| dir.to_owned()).collect(),
             };
             let mut found = Vec::new();
-            assert!(places.each(|id, _| found.push(id)).unwrap().is_none());
+            assert!(paths.each(|id, _| found.push(id)).unwrap().is_none());
             found
         };
         let with_processes = found(&[&named, &root.join("missing")]);

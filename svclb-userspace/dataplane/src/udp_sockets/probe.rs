@@ -24,7 +24,7 @@ pub fn can_destroy() -> bool {
 }
 
 fn try_it() -> io::Result<()> {
-    // The first keeps the port, so that the second is connected to nobody else.
+    // The first keeps the port, so that the second is connected to no other socket.
     let kept = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
     let victim = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
     victim.connect(kept.local_addr()?)?;
@@ -39,7 +39,7 @@ fn try_it() -> io::Result<()> {
     inet_diag::destroy(&mut netlink, identity)?;
     match victim.take_error()? {
         Some(error) if error.kind() == io::ErrorKind::ConnectionAborted => Ok(()),
-        _ => Err(io::Error::other("it lives on")),
+        _ => Err(io::Error::other("it was not destroyed")),
     }
 }
 

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use svclb_common::{Addr16, PortBe, Translation, TranslationRing};
 
 use super::error::ScanError;
-use super::for_each_netns::{VisitError, for_each_netns};
+use super::for_each_netns::{NetnsError, for_each_netns};
 use super::inet_diag;
 use super::namespace_id::NamespaceId;
 use super::netlink::Netlink;
@@ -18,11 +18,11 @@ use super::warnings::Warnings;
 
 pub(super) fn scan(
     udp_translations: &UdpTranslations,
-    places: &NetnsPaths,
+    paths: &NetnsPaths,
     warnings: &Warnings,
 ) -> Result<Vec<UdpSocket>, ScanError> {
     // The sockets first: being listed gives them their cookies.
-    let connected = connected(places, warnings)?;
+    let connected = connected(paths, warnings)?;
     let records = udp_translations
         .read()
         .map_err(ScanError::UdpTranslations)?;
@@ -42,11 +42,11 @@ pub(super) fn scan(
 type ByCookie = HashMap<u64, (NamespaceId, Identity)>;
 
 /// The UDP sockets that have a peer, in all namespaces.
-fn connected(places: &NetnsPaths, warnings: &Warnings) -> Result<ByCookie, ScanError> {
+fn connected(paths: &NetnsPaths, warnings: &Warnings) -> Result<ByCookie, ScanError> {
     let mut found = ByCookie::new();
     let mut listed = 0_usize;
-    let visited = for_each_netns(
-        places,
+    let listed_all = for_each_netns(
+        paths,
         |_| true,
         |id| {
             let all = inet_diag::list(&mut Netlink::open()?)?;
@@ -58,10 +58,10 @@ fn connected(places: &NetnsPaths, warnings: &Warnings) -> Result<ByCookie, ScanE
             Ok(())
         },
     );
-    let mut failures = visited.map_err(|error| match error {
-        VisitError::Thread(source) => ScanError::Thread(source),
-        VisitError::Processes(source) => ScanError::Processes {
-            path: places.processes.clone(),
+    let mut failures = listed_all.map_err(|error| match error {
+        NetnsError::Thread(source) => ScanError::Thread(source),
+        NetnsError::Processes(source) => ScanError::Processes {
+            path: paths.processes.clone(),
             source,
         },
     })?;
@@ -70,7 +70,7 @@ fn connected(places: &NetnsPaths, warnings: &Warnings) -> Result<ByCookie, ScanE
     {
         return Err(ScanError::Nowhere(error));
     }
-    warnings.tell(&failures);
+    warnings.log(&failures);
     Ok(found)
 }
 
@@ -81,11 +81,11 @@ fn translated(
     ring: &TranslationRing,
 ) -> Option<UdpSocket> {
     let peer = identity.peer();
-    let known = ring.entries.iter().find(|entry| backend(entry) == peer)?;
-    // A backend that leads to itself: the program asked for the backend.
-    (frontend(known) != peer).then(|| UdpSocket {
-        frontend: socket_addr(frontend(known)),
-        backend: (!known.is_refusal()).then(|| socket_addr(peer)),
+    let entry = ring.entries.iter().find(|entry| backend(entry) == peer)?;
+    // Both addresses are the same: the program connected to the backend's own.
+    (frontend(entry) != peer).then(|| UdpSocket {
+        frontend: socket_addr(frontend(entry)),
+        backend: (!entry.is_refusal()).then(|| socket_addr(peer)),
         namespace,
         identity,
     })

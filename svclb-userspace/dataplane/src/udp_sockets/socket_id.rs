@@ -1,4 +1,4 @@
-//! How sock_diag(7) names a socket, and how it is asked about one. The structures are those
+//! How sock_diag(7) identifies a socket, and the request about one. The structures are those
 //! of include/uapi/linux/inet_diag.h; ports and addresses are in network order, everything
 //! else is in host order.
 

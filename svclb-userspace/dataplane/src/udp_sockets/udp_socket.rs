@@ -6,8 +6,8 @@ use std::net::SocketAddr;
 use super::namespace_id::NamespaceId;
 use super::socket_id::Identity;
 
-/// A UDP socket that is connected to a backend, or to where it is refused, because it asked
-/// for a Service address.
+/// A UDP socket that is connected to a backend, or to where it is refused, because its
+/// program connected it to a Service address.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct UdpSocket {
     /// The Service address that the program used; an IPv4-mapped one is `V4`.

@@ -3,7 +3,7 @@
 //! Socket storage has no keys to walk by, and sock_diag(7), which shows the storages of TCP
 //! sockets, leaves UDP sockets before it comes to them (`inet_sk_diag_fill` of
 //! net/ipv4/inet_diag.c, from Linux 5.7 to this day). What shows them all is an iterator: a
-//! program that the kernel runs for each, whoever's the socket and its namespace (Linux 5.9,
+//! program that the kernel runs for each, in all namespaces (Linux 5.9,
 //! commit 5ce6e77c7edf).
 
 use std::fs::{self, File};
@@ -22,7 +22,7 @@ const KERNEL_BTF: &str = "/sys/kernel/btf/vmlinux";
 #[repr(C)]
 #[derive(FromBytes, Immutable, KnownLayout)]
 pub(super) struct Record {
-    /// Zero if nobody asked for it yet: the kernel makes it then.
+    /// Zero if it was never read: the kernel assigns it then.
     pub(super) cookie: u64,
     pub(super) ring: TranslationRing,
 }
@@ -59,7 +59,7 @@ impl UdpTranslations {
         loop {
             match file.read_to_end(&mut bytes) {
                 Ok(_) => break,
-                // The kernel takes a rest after a million sockets.
+                // The kernel interrupts a read after a million sockets (`MAX_ITER_OBJECTS`).
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) => return Err(error),
             }

@@ -1,4 +1,4 @@
-//! What fails in single namespaces, named once each while it lasts.
+//! Failures in single namespaces, logged once each while they last.
 
 use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
@@ -11,8 +11,8 @@ use super::namespace_id::NamespaceId;
 pub(super) struct Warnings(Mutex<BTreeSet<Option<NamespaceId>>>);
 
 impl Warnings {
-    /// Tells what failed in this scan and did not in the one before.
-    pub(super) fn tell(&self, failures: &Failures) {
+    /// Logs what failed in this scan and did not in the one before.
+    pub(super) fn log(&self, failures: &Failures) {
         let mut warned = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         for (namespace, error) in failures {
             match namespace {
@@ -23,7 +23,7 @@ impl Warnings {
                 // Often only those of a sandbox around this one, which have no business with
                 // its Services.
                 None => tracing::info!(
-                    "the network namespaces of some processes cannot be looked at: {error}; UDP sockets in them are not followed (CAP_SYS_PTRACE is needed)"
+                    "the network namespaces of some processes cannot be opened: {error}; UDP sockets in them are not destroyed (CAP_SYS_PTRACE is needed)"
                 ),
             }
         }
