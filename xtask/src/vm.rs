@@ -49,8 +49,9 @@ pub(crate) struct Args {
     /// How many processors a guest has. An emulated one is of less use to it than another guest is
     #[arg(long, default_value_t = 1)]
     cpus: u8,
-    /// How many scenarios run side by side in a guest: most of their time is waiting
-    #[arg(long, default_value_t = 3)]
+    /// How many scenarios run side by side in a guest: while one waits the other may use the
+    /// emulated processor, which is busy most of the time
+    #[arg(long, default_value_t = 2)]
     threads: u8,
 }
 

@@ -75,17 +75,17 @@ pub(crate) fn outward_verdict(
     inside: bool,
     sees_refusals: bool,
 ) -> Verdict {
-    let anybody = chosen(endpoints, Policy::Cluster, place);
+    let cluster_wide = chosen(endpoints, Policy::Cluster, place);
     let names = match policy {
         Policy::Local if !inside => chosen(endpoints, policy, place),
-        _ => anybody.clone(),
+        _ => cluster_wide.clone(),
     };
     if !names.is_empty() {
         return Verdict::Answers(names);
     }
     // While another node could serve, packets are dropped: a load balancer's health check finds that
     // node.
-    if anybody.is_empty() && sees_refusals {
+    if cluster_wide.is_empty() && sees_refusals {
         Verdict::Refused
     } else {
         Verdict::NoAnswer
