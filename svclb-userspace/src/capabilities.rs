@@ -23,7 +23,7 @@ const KEPT: [Capability; 7] = [
 /// Gives up all other capabilities for good, and so does whatever is run from here.
 ///
 /// # Errors
-/// What the kernel said. Nothing needs them: the agent can go on with more than it needs.
+/// Those of the system calls. The agent can go on: it has more capabilities than it needs.
 pub(crate) fn give_up() -> Result<(), caps::errors::CapsError> {
     let kept: CapsHashSet = KEPT.into_iter().collect();
     // While CAP_SETPCAP is still there; without it there is nothing to take away.

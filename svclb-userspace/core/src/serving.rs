@@ -61,8 +61,8 @@ impl ChangedServices {
     }
 }
 
-/// Answers for many flows which backends serve. It borrows the planner: its answers are those of
-/// one moment.
+/// Looks up for many flows whether their backend serves. It borrows the planner, so all lookups
+/// see the same endpoints.
 pub struct ServingIndex<'a> {
     planner: &'a Planner,
     /// The serving backends by Service and by the number and protocol of a frontend's port.

@@ -1,4 +1,4 @@
-//! At which of the node's addresses NodePorts answer.
+//! At which of the node's addresses NodePorts are served.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -47,7 +47,7 @@ impl NodePortAddresses {
         let all = addresses(outward);
         match self {
             Self::Primary if !node.internal_ips.is_empty() => node.internal_ips.clone(),
-            // No Node object says: those towards the world, or what there is.
+            // Without a Node object: those of default routes, or else all.
             Self::Primary => {
                 let default = addresses(devices.values().filter(|device| device.is_default));
                 if default.is_empty() { all } else { default }

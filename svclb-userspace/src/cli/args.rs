@@ -1,4 +1,4 @@
-//! What may be said on the command line. Every flag has an environment variable.
+//! The command line. Every flag has an environment variable.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

@@ -101,8 +101,8 @@ pub(crate) fn run(args: Run) -> anyhow::Result<()> {
 }
 
 fn init_log(args: &Run) -> anyhow::Result<()> {
-    // What the libraries say at `debug` is for their developers, and what kube says of a lost
-    // connection is said by the source in a sentence; both can be asked for by name.
+    // The libraries' own lines at `debug` are for their developers, and the source logs a lost
+    // connection itself, so kube's line is left out; `--log` can name either.
     let directives = format!(
         "aya=info,aya_obj=info,hyper_util=info,kube_client=off,{}",
         args.log

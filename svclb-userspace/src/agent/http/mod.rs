@@ -20,7 +20,7 @@ use super::metrics::Metrics;
 
 const RETRY: Duration = Duration::from_secs(5);
 
-/// As kube-proxy says it: the body is what its type says, and nothing else.
+/// As kube-proxy does: clients must not guess another type than the stated one.
 const NO_SNIFF: [(HeaderName, &str); 1] = [(header::X_CONTENT_TYPE_OPTIONS, "nosniff")];
 
 /// Serves routes at an address for as long as the agent runs. A port that another process has (the
