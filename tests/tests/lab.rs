@@ -36,4 +36,5 @@ mod lab {
     mod udp;
     mod udp_reaper;
     mod upgrade;
+    mod verifier;
 }

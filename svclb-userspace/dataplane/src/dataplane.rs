@@ -5,8 +5,8 @@ use std::io;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 
-use aya::Ebpf;
 use aya::programs::ProgramError;
+use aya::{Ebpf, VerifierLogLevel};
 use svclb_common::maps as names;
 
 use crate::attach::cgroup::{self, Attachment};
@@ -63,7 +63,8 @@ impl Dataplane {
         pins.make_dirs()?;
         let sizes = load::adopted_sizes(&pins, options.sizes, &mut warnings)?;
         let features = features();
-        let mut ebpf = load::load_object(&pins, sizes, features, options)?;
+        let mut ebpf =
+            load::load_object(&pins, sizes, features, options, VerifierLogLevel::default())?;
         let socket_programs = PROGRAMS.iter().map(|program| program.name);
         let packet_programs = options.packets.then_some(PACKET_PROGRAMS);
         for program in socket_programs.chain(packet_programs.into_iter().flatten()) {

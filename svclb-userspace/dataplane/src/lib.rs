@@ -32,6 +32,7 @@ mod source_ports;
 mod sys;
 mod test_run;
 mod udp_sockets;
+mod verifier;
 
 pub use attach::cgroup::Attachment;
 pub use attach::device::{Attached, DeviceAttachment, XdpMode, detach_filters};
@@ -51,3 +52,4 @@ pub use programs::{PROGRAMS, SocketProgram};
 pub use source_ports::PortRange;
 pub use test_run::{Passing, TestRun};
 pub use udp_sockets::{Destroyed, ScanError, UdpSocket, UdpSockets, UdpSocketsError, can_destroy};
+pub use verifier::{VerifierEffort, verifier_effort};

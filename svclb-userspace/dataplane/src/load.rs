@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use aya::programs::{Program, ProgramError};
-use aya::{Ebpf, EbpfLoader};
+use aya::{Ebpf, EbpfLoader, VerifierLogLevel};
 use svclb_common::maps::{self as names, Sizes};
 use svclb_core::error_chain::error_chain;
 
@@ -54,7 +54,8 @@ fn sizeable(sizes: &mut Sizes) -> [(&'static str, &mut u32); 9] {
     ]
 }
 
-/// Loads the object: makes its maps, or takes those that are pinned.
+/// Loads the object: makes its maps, or takes those that are pinned. `level` is what the verifier's log
+/// of a program that it refuses says.
 ///
 /// # Errors
 /// [`OpenError`].
@@ -63,8 +64,10 @@ pub(crate) fn load_object(
     mut sizes: Sizes,
     features: Features,
     options: &Options,
+    level: VerifierLogLevel,
 ) -> Result<Ebpf, OpenError> {
     let mut loader = EbpfLoader::new();
+    loader.verifier_log_level(level);
     for name in names::all() {
         loader.map_pin_path(name, pins.map(name));
     }
@@ -115,6 +118,19 @@ pub(crate) fn load_object(
 /// # Errors
 /// [`OpenError::Program`], or the resource that ran out.
 pub(crate) fn load_program(ebpf: &mut Ebpf, program: &'static str) -> Result<(), OpenError> {
+    try_load(ebpf, program).map_err(|source| {
+        OpenError::exhausted(&source).unwrap_or_else(|| OpenError::Program {
+            program,
+            source: Box::new(source),
+        })
+    })
+}
+
+/// As [`load_program`], with aya's own error.
+///
+/// # Errors
+/// What aya says.
+pub(crate) fn try_load(ebpf: &mut Ebpf, program: &'static str) -> Result<(), ProgramError> {
     /// A signal interrupts the verifier (`bpf_check` returns EAGAIN).
     const ATTEMPTS: u32 = 10;
     let mut loaded = Err(ProgramError::NotLoaded);
@@ -132,12 +148,7 @@ pub(crate) fn load_program(ebpf: &mut Ebpf, program: &'static str) -> Result<(),
             break;
         }
     }
-    loaded.map_err(|source| {
-        OpenError::exhausted(&source).unwrap_or_else(|| OpenError::Program {
-            program,
-            source: Box::new(source),
-        })
-    })
+    loaded
 }
 
 /// A loaded program.

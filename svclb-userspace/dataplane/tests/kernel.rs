@@ -9,10 +9,11 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::{fs, io, panic, process, thread};
 
-use aya::maps::{Array, Map, MapData};
+use aya::maps::{Array, Map, MapData, MapInfo};
 use nix::errno::Errno;
 use nix::net::if_::if_nametoindex;
 use nix::sched::{CloneFlags, unshare};
+use svclb_common::contract::CONTRACT;
 use svclb_common::maps::Sizes;
 use svclb_common::{
     ABI_VERSION, Addr16, BackendId, BackendValue, FrontendKey, FrontendValue, Generation, Label,
@@ -492,4 +493,21 @@ fn cleaning_up_twice_is_cleaning_up_once() {
     let removed = cleanup(place.pin_dir()).unwrap();
     assert_eq!(removed.len(), PROGRAMS.len() + 15 + 3);
     assert!(cleanup(place.pin_dir()).unwrap().is_empty());
+}
+
+#[test]
+fn the_kernels_maps_are_of_the_kinds_and_sizes_of_the_contract() {
+    let place = Place::new();
+    drop(place.open());
+    for map in CONTRACT {
+        let pin = place.pin_dir().join("maps").join(map.name);
+        let info = MapInfo::from_pin(pin).unwrap();
+        let layout = (
+            info.map_type().unwrap() as u32,
+            info.key_size() as usize,
+            info.value_size() as usize,
+        );
+        let agreed = (map.kind as u32, map.key.size, map.value.size);
+        assert_eq!(layout, agreed, "{}", map.name);
+    }
 }

@@ -26,6 +26,7 @@ pub(super) fn check_programs(file: &Path) -> Result<()> {
             panics.join(", ")
         )
     }
+    println!("build: instructions: {}", sizes(&elf).join(", "));
     let called = called(&elf);
     if !called.is_empty() {
         // No error: another compiler may clear or copy by calls where this one does not.
@@ -35,6 +36,20 @@ pub(super) fn check_programs(file: &Path) -> Result<()> {
         );
     }
     Ok(())
+}
+
+/// The programs with their instructions in the object, eight bytes each. How many the verifier goes
+/// through is what a scenario prints (`lab::verifier`): only the kernel knows.
+fn sizes(elf: &ElfFile64<'_, Endianness>) -> Vec<String> {
+    let text = elf.section_by_name(".text").map(|section| section.index());
+    let is_program = |index| {
+        let section = elf.section_by_index(index);
+        Some(index) != text && section.is_ok_and(|section| section.kind() == SectionKind::Text)
+    };
+    elf.symbols()
+        .filter(|symbol| symbol.is_definition() && symbol.section_index().is_some_and(is_program))
+        .filter_map(|symbol| Some(format!("{} {}", symbol.name().ok()?, symbol.size() / 8)))
+        .collect()
 }
 
 /// The functions that the programs call. Linux before 6.2 does not track which values matter in a

@@ -74,6 +74,7 @@ pub(super) const SELECTED: [Selection; 3] = [
                 "which capabilities the kernel asks for",
             ),
             ("lab::audit::", "tcx and cgroup links that are detached"),
+            ("lab::verifier::", "the verifier itself"),
             (
                 "lab::upgrade::",
                 "programs that are replaced in their links",
