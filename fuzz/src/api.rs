@@ -1,4 +1,4 @@
-//! Text that somebody wrote: manifests, and what an API server sends.
+//! Text from outside: manifests, and what an API server sends.
 
 use std::collections::BTreeMap;
 

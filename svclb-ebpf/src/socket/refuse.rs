@@ -24,7 +24,7 @@ const fn v4(octets: [u8; 4]) -> Addr16 {
 ///
 /// From Linux 5.18 the hook says so itself. Before, a hook that denies means EPERM, so the
 /// call is sent where it is refused: to a loopback port of the client's own namespace.
-/// Nobody can listen on port 0; TCP is refused within the call, a connected UDP socket
+/// No socket can listen on port 0; TCP is refused within the call, a connected UDP socket
 /// learns it at its second send. A datagram with an address may not go to port 0
 /// (EINVAL), so it goes to port 1 of an address that no socket uses, and its sender learns
 /// nothing unless it set IP_RECVERR: the same as with an ICMP reject. So do the datagrams

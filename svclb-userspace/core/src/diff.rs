@@ -169,7 +169,7 @@ impl<'a> Differ<'a> {
             });
         }
         let set = SlotSet {
-            // Where there is nobody to reach, nobody has to be kept out.
+            // Without endpoints there is nothing that a client has to be kept from.
             sources: match backends.is_empty() {
                 true => Vec::new(),
                 false => plan.sources.clone(),

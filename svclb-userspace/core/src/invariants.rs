@@ -12,7 +12,7 @@ use crate::apply::Snapshot;
 /// A broken invariant.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Violation {
-    /// A frontend names a service id that nobody owns.
+    /// A frontend names a service id without a Service.
     FrontendWithoutService(FrontendKey, ServiceId),
     /// A frontend's range reaches a slot that is not there.
     SlotMissing(FrontendKey, SlotKey),
@@ -26,7 +26,7 @@ impl fmt::Display for Violation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::FrontendWithoutService(key, id) => {
-                write!(f, "frontend {key} names {id}, which nobody owns")
+                write!(f, "frontend {key} names {id}, which has no Service")
             }
             Self::SlotMissing(key, slot) => write!(f, "frontend {key} reaches no slot {slot:?}"),
             Self::SourcesMissing(key) => write!(f, "frontend {key} has no source ranges"),

@@ -85,7 +85,7 @@ pub struct Service {
     /// Its name.
     pub name: ObjectName,
     /// `metadata.creationTimestamp` in seconds since the epoch. Of two Services that
-    /// claim one address and port the older one is served; zero where nobody says.
+    /// claim one address and port the older one is served; zero where that is unknown.
     pub created: i64,
     /// `spec.type`.
     pub kind: ServiceType,

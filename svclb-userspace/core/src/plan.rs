@@ -94,7 +94,7 @@ impl PortPlan {
                 ))
                 .union(flag(
                     FrontendFlags::SOURCE_RANGES,
-                    // Nobody has to be kept out of an empty generation.
+                    // An empty generation has nothing that a client has to be kept from.
                     frontend.kind == FrontendKind::LoadBalancer
                         && !self.sources.is_empty()
                         && !self.slots.is_empty(),

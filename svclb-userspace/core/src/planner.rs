@@ -174,7 +174,7 @@ impl Planner {
 
     /// Settles who has which frontend, before anything is planned. A Service that gives a
     /// frontend up and the one that takes it over become partners: they must meet in one
-    /// round, or the address would be nobody's in between.
+    /// round, or the address would have no Service in between.
     fn claim(&mut self) {
         let dirty: Vec<_> = self.cluster.dirty().cloned().collect();
         for name in dirty {

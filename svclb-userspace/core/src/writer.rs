@@ -136,7 +136,7 @@ impl<M: Maps> Writer<M> {
     /// nothing is retired and not collected.
     ///
     /// # Errors
-    /// When the maps cannot be read, or a frontend of nobody's cannot be deleted.
+    /// When the maps cannot be read, or a frontend without a Service cannot be deleted.
     pub fn audit(&mut self) -> io::Result<usize> {
         let found = Image::adopt(self.maps.snapshot()?);
         let differing = self.image.differing(&found);

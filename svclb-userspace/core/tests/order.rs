@@ -1,5 +1,5 @@
 //! The invariant that the project rests on: whatever stops between any two operations, a
-//! reader sees the old set or the new set, whole; and whoever starts again gets there.
+//! reader sees the old set or the new set, whole; and an agent that starts again gets there.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -287,7 +287,7 @@ impl Agent {
         });
         let _is_whole = self.write(&attempt.to, attempt.retries);
         if attempt.audits {
-            assert_eq!(self.writer.audit().unwrap(), 0, "nobody else wrote");
+            assert_eq!(self.writer.audit().unwrap(), 0, "nothing else wrote");
         }
     }
 

@@ -6,7 +6,7 @@ use svclb_common::{Addr16, BackendValue, Locality, PortBe, SlotRange};
 
 use crate::model::{EndpointSlice, Family, Hints, Node, Service, ServicePort, TrafficPolicy};
 
-/// The endpoints of one Service port that could be used by somebody. Sorted by address and
+/// The endpoints of one Service port that could be used by a client. Sorted by address and
 /// port, so that the same endpoints always give the same slots.
 pub(super) struct Endpoints<'a>(BTreeMap<BackendValue, Found<'a>>);
 
@@ -89,7 +89,7 @@ impl<'a> Endpoints<'a> {
         Self(found)
     }
 
-    /// Whether nobody could use any of them.
+    /// Whether no client could use any of them.
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

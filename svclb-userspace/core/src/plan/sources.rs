@@ -10,7 +10,7 @@ use crate::model::{Family, Node, Service};
 
 /// The ranges of a family, in order; none if everybody may.
 ///
-/// As kube-proxy has it: ranges of the other family limit nobody, and neither does a list with
+/// As kube-proxy has it: ranges of the other family limit no client, and neither does a list with
 /// all addresses in it. Where this node may, so may a client that has the load balancer's
 /// address itself: this node, if the address is on one of its devices.
 pub(super) fn sources(service: &Service, family: Family, node: &Node) -> Vec<SourceRange> {

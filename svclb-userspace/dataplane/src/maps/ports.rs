@@ -1,4 +1,4 @@
-//! `PORTS`: by which a packet program sees at a glance that a frame is nobody's.
+//! `PORTS`: by which a packet program sees in one look-up that a frame is of no Service.
 //!
 //! A bit stands before anything that needs it, and is taken away only at a start, when
 //! everything that could still need it is in the maps.
@@ -28,7 +28,7 @@ pub(crate) struct PortBits {
     source_ports: PortRange,
     /// Whether packets from outside may reach cluster IPs.
     cluster_ips: bool,
-    /// What nobody needs any more was taken away.
+    /// Bits that are no longer needed were cleared.
     is_tidy: bool,
 }
 
@@ -102,7 +102,7 @@ impl PortBits {
                 *word |= known;
             }
         } else {
-            // Flows outlive their Services. Nobody opens one at a port that has no frontend.
+            // Flows outlive their Services. None is opened at a port without a frontend.
             for (key, _) in read_all::<FlowKey, FlowValue>(&self.flows)? {
                 let port = match key.hook {
                     Hook::EGRESS => key.tuple.src_port,

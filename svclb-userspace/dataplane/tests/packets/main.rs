@@ -72,7 +72,7 @@ fn the_backends_answer_leaves_under_the_services_address() {
             question.answer().bytes(),
             "{family:?} {transport:?}"
         );
-        // The pod's own packets to anybody else are its own affair.
+        // The pod's own packets to other addresses are left alone.
         let other = answer.to(family.client(), 1);
         assert_eq!(world.run(EGRESS, &other.bytes()).frame, other.bytes());
     });

@@ -36,7 +36,7 @@ pub(crate) const HOOKS: [&str; 2] = ["svclb_xdp", "svclb_ingress"];
 /// Where answers leave.
 pub(crate) const EGRESS: &str = "svclb_egress";
 
-/// The verdict that a frame goes on: `XDP_PASS`, or `TC_ACT_UNSPEC` for whoever comes next.
+/// The verdict that a frame goes on: `XDP_PASS`, or `TC_ACT_UNSPEC` for the next program.
 #[expect(
     non_snake_case,
     reason = "they read as the constants that they are for each hook"
