@@ -116,13 +116,11 @@ fn over(budget: &Efforts, measured: &Efforts) -> Vec<String> {
             over.push(format!("{program} has no budget for Linux {kernel}"));
             continue;
         };
-        for at in 0..2 {
-            let (allowed, figure) = (allowed[at], figures[at]);
-            if figure > allowed + (allowed / 10).max(SLACK[at]) {
+        for (((figure, allowed), slack), what) in figures.iter().zip(allowed).zip(SLACK).zip(WHAT) {
+            if *figure > allowed + (allowed / 10).max(slack) {
                 over.push(format!(
-                    "on Linux {kernel} the verifier needs {figure} {} for {program}, and {allowed} \
-                     are its budget",
-                    WHAT[at]
+                    "on Linux {kernel} the verifier needs {figure} {what} for {program}, and \
+                     {allowed} are its budget"
                 ));
             }
         }
