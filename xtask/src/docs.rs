@@ -28,7 +28,7 @@ fn run(write: Option<&str>) -> Result<()> {
     for [package, target, test] in DOCUMENTS {
         let mut cargo = process::cargo();
         cargo.args(["test", "--quiet", "--package", package, "--test", target]);
-        cargo.args(["--", "--quiet", test]);
+        cargo.args(["--", test]);
         match write {
             Some(value) => cargo.env("SVCLB_WRITE_DOCS", value),
             None => cargo.env_remove("SVCLB_WRITE_DOCS"),
