@@ -28,22 +28,22 @@ fn sent_on(from_client: Frame, family: Family, got: &[u8]) -> Frame {
 }
 
 #[test]
-fn a_packet_goes_on_from_the_nodes_address_with_a_hop_less_and_so_does_its_answer() {
+fn a_packet_goes_on_from_the_nodes_address_with_a_lower_hop_limit_and_so_does_its_reply() {
     let world = World::with_the_backend_elsewhere(9000);
     family_and_transport(|family, transport| {
         for hook in HOOKS {
-            let question = Frame::new(family, transport).to(family.node(), world::NODE_PORT);
-            let run = world.run(hook, &question.bytes());
+            let request = Frame::new(family, transport).to(family.node(), world::NODE_PORT);
+            let run = world.run(hook, &request.bytes());
             assert_eq!(run.verdict, SENT(hook), "{hook} {family:?} {transport:?}");
-            let sent = sent_on(question, family, &run.frame);
-            let later = world.run(hook, &question.established().bytes());
+            let sent = sent_on(request, family, &run.frame);
+            let later = world.run(hook, &request.established().bytes());
             let expected = sent.established().bytes();
             assert_eq!(packet(&later.frame), packet(&expected));
 
-            let answer = sent.answer();
-            let run = world.run(hook, &answer.bytes());
+            let reply = sent.reply();
+            let run = world.run(hook, &reply.bytes());
             assert_eq!(run.verdict, SENT(hook), "{hook} {family:?} {transport:?}");
-            let expected = question.answer().hops(HOPS - 1).bytes();
+            let expected = request.reply().hops(HOPS - 1).bytes();
             assert_eq!(packet(&run.frame), packet(&expected));
         }
     });
@@ -55,8 +55,8 @@ fn a_packet_goes_on_from_the_nodes_address_with_a_hop_less_and_so_does_its_answe
 fn xdp_writes_the_link_header_of_the_next_hop() {
     let world = World::with_the_backend_elsewhere(9000);
     for family in [Family::V4, Family::V6] {
-        let question = Frame::new(family, Transport::Tcp).to(family.node(), world::NODE_PORT);
-        let run = world.run(HOOKS[0], &question.bytes());
+        let request = Frame::new(family, Transport::Tcp).to(family.node(), world::NODE_PORT);
+        let run = world.run(HOOKS[0], &request.bytes());
         assert_eq!(run.frame[..6], [2, 0, 0, 0, 0, 0x63]);
     }
 }
@@ -65,8 +65,8 @@ fn xdp_writes_the_link_header_of_the_next_hop() {
 fn a_packet_without_a_hop_left_is_reported_to_its_sender() {
     let world = World::with_the_backend_elsewhere(9000);
     for family in [Family::V4, Family::V6] {
-        let question = Frame::new(family, Transport::Udp).to(family.node(), world::NODE_PORT);
-        let last = question.hops(1);
+        let request = Frame::new(family, Transport::Udp).to(family.node(), world::NODE_PORT);
+        let last = request.hops(1);
         let run = world.run(HOOKS[0], &last.bytes());
         assert_eq!((run.verdict, run.frame), (PASS(HOOKS[0]), last.bytes()));
         let run = world.run(HOOKS[1], &last.bytes());
@@ -103,21 +103,21 @@ fn a_packet_that_is_too_long_is_reported_with_the_length_that_fits() {
 fn an_error_about_a_forwarded_packet_reaches_the_client_about_its_own_packet() {
     let world = World::with_the_backend_elsewhere(9000);
     family_and_transport(|family, transport| {
-        let question = Frame::new(family, transport)
+        let request = Frame::new(family, transport)
             .to(family.node(), world::NODE_PORT)
             .data(600);
-        let run = world.run(HOOKS[1], &question.bytes());
-        let sent = sent_on(question, family, &run.frame);
+        let run = world.run(HOOKS[1], &request.bytes());
+        let sent = sent_on(request, family, &run.frame);
         for problem in [Problem::NoHops, Problem::TooBig(1400)] {
             // Cut off in the middle, as routers do, and after the least that is allowed.
             for carried in [128, 56] {
                 let error = sent.error(family.router(), problem, carried);
                 let run = world.run(HOOKS[1], &error);
                 assert_eq!(run.verdict, SENT(HOOKS[1]), "{family:?} {problem:?}");
-                told_of(
-                    question,
+                is_error_about(
+                    request,
                     &run.frame,
-                    &question.error(family.node(), problem, carried),
+                    &request.error(family.node(), problem, carried),
                 );
                 // XDP leaves it to tc.
                 let run = world.run(HOOKS[0], &error);
@@ -128,36 +128,36 @@ fn an_error_about_a_forwarded_packet_reaches_the_client_about_its_own_packet() {
 }
 
 #[test]
-fn an_error_about_an_answer_reaches_the_backend_about_its_own_packet() {
+fn an_error_about_a_reply_reaches_the_backend_about_its_own_packet() {
     let world = World::with_the_backend_elsewhere(9000);
     family_and_transport(|family, transport| {
-        let question = Frame::new(family, transport).to(family.node(), world::NODE_PORT);
-        let run = world.run(HOOKS[1], &question.bytes());
-        let answer = sent_on(question, family, &run.frame).answer().data(600);
-        let seen = question.answer().data(600);
+        let request = Frame::new(family, transport).to(family.node(), world::NODE_PORT);
+        let run = world.run(HOOKS[1], &request.bytes());
+        let reply = sent_on(request, family, &run.frame).reply().data(600);
+        let seen = request.reply().data(600);
         let error = seen.error(family.router(), Problem::TooBig(1400), 128);
         let run = world.run(HOOKS[1], &error);
         assert_eq!(run.verdict, SENT(HOOKS[1]), "{family:?} {transport:?}");
-        told_of(
-            answer,
+        is_error_about(
+            reply,
             &run.frame,
-            &answer.error(family.node(), Problem::TooBig(1400), 128),
+            &reply.error(family.node(), Problem::TooBig(1400), 128),
         );
     });
 }
 
 #[test]
-fn a_backend_behind_a_device_whose_answers_nobody_meets_sees_the_client_itself() {
+fn a_backend_behind_a_device_without_programs_sees_the_client_itself() {
     let world = World::with_the_backend_behind(DeviceFlags::NONE, 9000);
     family_and_transport(|family, transport| {
-        let question = Frame::new(family, transport).to(family.node(), world::NODE_PORT);
-        let expected = question.to(family.backend(), world::TARGET);
+        let request = Frame::new(family, transport).to(family.node(), world::NODE_PORT);
+        let expected = request.to(family.backend(), world::TARGET);
         for hook in HOOKS {
-            let run = world.run(hook, &question.bytes());
+            let run = world.run(hook, &request.bytes());
             assert_eq!((run.verdict, run.frame), (PASS(hook), expected.bytes()));
         }
-        let answer = world.run(EGRESS, &expected.answer().bytes());
-        assert_eq!(answer.frame, question.answer().bytes());
+        let reply = world.run(EGRESS, &expected.reply().bytes());
+        assert_eq!(reply.frame, request.reply().bytes());
     });
 }
 
@@ -165,9 +165,9 @@ fn a_backend_behind_a_device_whose_answers_nobody_meets_sees_the_client_itself()
 fn no_flow_misses_a_source_port_while_seven_tenths_of_them_are_taken() {
     for family in [Family::V4, Family::V6] {
         let world = World::with_the_backend_elsewhere(9000);
-        let question = Frame::new(family, Transport::Udp).to(family.node(), world::NODE_PORT);
+        let request = Frame::new(family, Transport::Udp).to(family.node(), world::NODE_PORT);
         for port in 1..=700 {
-            let run = world.run(HOOKS[1], &question.by_port(port).bytes());
+            let run = world.run(HOOKS[1], &request.by_port(port).bytes());
             assert_eq!(run.verdict, SENT(HOOKS[1]), "flow {port}");
         }
         assert_eq!(world.counted(Counter::DropNoPort), 0);
@@ -175,22 +175,22 @@ fn no_flow_misses_a_source_port_while_seven_tenths_of_them_are_taken() {
 }
 
 #[test]
-fn without_a_way_to_the_backend_tc_drops_and_xdp_passes_up() {
+fn without_a_route_to_the_backend_tc_drops_and_xdp_passes_up() {
     let world = World::with_the_backend_elsewhere(9000);
     let status = std::process::Command::new("ip")
         .args(["link", "set", "wire", "down"])
         .status();
     assert!(status.unwrap().success());
     family_and_transport(|family, transport| {
-        let question = Frame::new(family, transport).to(family.node(), world::NODE_PORT);
-        let verdicts = HOOKS.map(|hook| world.run(hook, &question.bytes()).verdict);
+        let request = Frame::new(family, transport).to(family.node(), world::NODE_PORT);
+        let verdicts = HOOKS.map(|hook| world.run(hook, &request.bytes()).verdict);
         assert_eq!(verdicts, [PASS(HOOKS[0]), DROP(HOOKS[1])]);
     });
     assert_eq!(world.counted(Counter::DropNoRoute), 4);
 }
 
-/// Whether an answer of our own making is as expected: it is of its own making in its IPv4
-/// identification, its flags and the header's checksum, which has to fit.
+/// Whether a reject is as expected. It may differ in its IPv4 identification, its flags and the header's
+/// checksum, which has to fit.
 fn same_but_for_the_id(got: &[u8], expected: &[u8]) {
     let mut got = got.to_vec();
     assert!(is_sound(&got), "{got:02x?}");
@@ -202,9 +202,9 @@ fn same_but_for_the_id(got: &[u8], expected: &[u8]) {
     assert_eq!(packet(&got), packet(expected));
 }
 
-/// Whether an error is one that the sender of `about` understands: about his packet, from the
+/// Whether an error is one that the sender of `about` understands: about its own packet, from the
 /// node, and with a checksum that fits. What it carries of the transport's checksum is as it was.
-fn told_of(about: Frame, got: &[u8], expected: &[u8]) {
+fn is_error_about(about: Frame, got: &[u8], expected: &[u8]) {
     assert!(is_sound(got), "{got:02x?}");
     let is_v4 = got[12..14] == [8, 0];
     let (headers, own) = if is_v4 { (28, 20) } else { (48, 40) };

@@ -35,14 +35,14 @@ fn every_fragment_of_a_flow_is_translated_and_those_of_other_datagrams_do_not_ch
     const OTHERS: u16 = 30_000;
     let family = Family::V4;
     let world = World::new();
-    let question = Frame::new(family, Transport::Udp)
+    let request = Frame::new(family, Transport::Udp)
         .to(family.node(), world::NODE_PORT)
         .data(32);
-    let sent = fragments(&question.to(family.backend(), world::TARGET).bytes(), ID);
-    let [first, later] = fragments(&question.bytes(), ID);
+    let sent = fragments(&request.to(family.backend(), world::TARGET).bytes(), ID);
+    let [first, later] = fragments(&request.bytes(), ID);
     let ingress = HOOKS[1];
     assert_eq!(world.run(ingress, &first).frame, sent[0]);
-    let other = question.to(family.router(), 9).bytes();
+    let other = request.to(family.router(), 9).bytes();
     for id in 0..OTHERS {
         let [first, _] = fragments(&other, id);
         let run = world.run(ingress, &first);

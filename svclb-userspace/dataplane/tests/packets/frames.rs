@@ -137,7 +137,7 @@ impl Frame {
     }
 
     /// What its receiver sends back.
-    pub(crate) const fn answer(self) -> Self {
+    pub(crate) const fn reply(self) -> Self {
         Self {
             from: self.to,
             to: self.from,

@@ -11,7 +11,7 @@ use super::world::{self, DROP, EGRESS, HOOKS, PASS, World};
 /// Longer than a full map remembers a flow without replies: a twelfth of 30 seconds.
 const OVER: Duration = Duration::from_secs(3);
 
-fn question(family: Family, transport: Transport) -> Frame {
+fn request(family: Family, transport: Transport) -> Frame {
     Frame::new(family, transport).to(family.node(), world::NODE_PORT)
 }
 
@@ -28,7 +28,7 @@ fn goes_on(world: &World, hook: &str, frame: Frame, family: Family) -> bool {
     let later = frame.established();
     let sent = later.to(family.backend(), world::TARGET);
     let there = world.run(hook, &later.bytes()).frame == sent.bytes();
-    let back = world.run(EGRESS, &sent.answer().bytes()).frame == later.answer().bytes();
+    let back = world.run(EGRESS, &sent.reply().bytes()).frame == later.reply().bytes();
     there && back
 }
 
@@ -39,7 +39,7 @@ fn where_the_map_is_full_a_new_flow_takes_the_place_of_one_that_is_over() {
     family_and_transport(|family, transport| {
         for hook in HOOKS {
             let world = World::of_few_flows(u32::from(FLOWS));
-            let first = question(family, transport);
+            let first = request(family, transport);
             for port in 1..=FLOWS {
                 assert!(opens(&world, hook, first.by_port(port), family));
             }
@@ -48,7 +48,7 @@ fn where_the_map_is_full_a_new_flow_takes_the_place_of_one_that_is_over() {
     });
     sleep(OVER);
     for (world, hook, family, transport) in worlds {
-        let first = question(family, transport);
+        let first = request(family, transport);
         for port in 100..100 + FLOWS {
             let served = opens(&world, hook, first.by_port(port), family);
             assert!(served, "{hook} {family:?} {transport:?}: flow {port}");
@@ -58,7 +58,7 @@ fn where_the_map_is_full_a_new_flow_takes_the_place_of_one_that_is_over() {
             let reply = first
                 .by_port(port)
                 .to(family.backend(), world::TARGET)
-                .answer();
+                .reply();
             assert_eq!(world.run(EGRESS, &reply.bytes()).frame, reply.bytes());
         }
         for port in 100..100 + FLOWS {
@@ -73,7 +73,7 @@ fn where_the_map_is_full_no_flow_that_goes_on_is_replaced() {
     const LIVE: u16 = 6;
     for hook in HOOKS {
         let family = Family::V4;
-        let first = question(family, Transport::Tcp);
+        let first = request(family, Transport::Tcp);
         let world = World::of_few_flows(u32::from(LIVE) + 1);
         for port in 1..=LIVE {
             assert!(opens(&world, hook, first.by_port(port), family));

@@ -1,4 +1,4 @@
-//! Frames that went wrong on their way, or were made to.
+//! Frames that were damaged, by accident or on purpose.
 
 use std::env;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};

@@ -2,7 +2,7 @@
 //! counted. Each case runs for IPv4 and IPv6 and for TCP and UDP, in XDP and in tc alike.
 //!
 //! Frames never are on a wire: `BPF_PROG_TEST_RUN` hands them to the program as if they came in
-//! by the loopback device. So no case is about a way out; those are in the labs.
+//! by the loopback device. So no case is about a next hop; those are in the labs.
 #![expect(
     clippy::unwrap_used,
     reason = "a test panics where it fails, so that the line shows"
@@ -26,7 +26,7 @@ use svclb_core::conntrack::Timeouts;
 use world::{DROP, EGRESS, HOOKS, PASS, World};
 
 #[test]
-fn a_packet_that_is_no_services_is_left_as_it_is() {
+fn a_packet_of_no_service_is_left_as_it_is() {
     let world = World::new();
     family_and_transport(|family, transport| {
         let frame = Frame::new(family, transport).to(family.node(), 9);
@@ -59,21 +59,21 @@ fn the_first_packet_of_a_client_goes_to_the_local_backend_from_the_clients_own_a
 }
 
 #[test]
-fn the_backends_answer_leaves_under_the_services_address() {
+fn the_backends_reply_leaves_under_the_services_address() {
     family_and_transport(|family, transport| {
         let world = World::new();
-        let question = Frame::new(family, transport).to(family.node(), world::NODE_PORT);
-        world.run(HOOKS[0], &question.bytes());
-        let answer = question.to(family.backend(), world::TARGET).answer();
-        let run = world.run(EGRESS, &answer.bytes());
+        let request = Frame::new(family, transport).to(family.node(), world::NODE_PORT);
+        world.run(HOOKS[0], &request.bytes());
+        let reply = request.to(family.backend(), world::TARGET).reply();
+        let run = world.run(EGRESS, &reply.bytes());
         assert_eq!(run.verdict, PASS(EGRESS));
         assert_eq!(
             run.frame,
-            question.answer().bytes(),
+            request.reply().bytes(),
             "{family:?} {transport:?}"
         );
         // The pod's own packets to other addresses are left alone.
-        let other = answer.to(family.client(), 1);
+        let other = reply.to(family.client(), 1);
         assert_eq!(world.run(EGRESS, &other.bytes()).frame, other.bytes());
     });
 }
@@ -95,7 +95,7 @@ fn later_packets_go_where_the_first_went() {
 }
 
 #[test]
-fn a_connection_that_nobody_knows_is_left_to_the_kernel_at_a_node_port() {
+fn a_connection_without_a_flow_is_left_to_the_kernel_at_a_node_port() {
     for family in [Family::V4, Family::V6] {
         let world = World::new();
         let frame = Frame::new(family, Transport::Tcp)
@@ -160,7 +160,7 @@ fn a_loopback_source_is_the_kernels_to_drop() {
 }
 
 #[test]
-fn a_client_that_reaches_one_backend_by_two_addresses_from_one_port_is_told_apart() {
+fn a_client_that_reaches_one_backend_by_two_addresses_from_one_port_gets_two_flows() {
     for family in [Family::V4, Family::V6] {
         let world = World::new();
         let one = Frame::new(family, Transport::Udp).to(family.node(), world::NODE_PORT);
@@ -192,17 +192,17 @@ fn a_client_with_a_port_from_which_nodes_send_is_given_another_one() {
 }
 
 /// Whether the backend gets it from the client's address, by a port that neither clients nor nodes
-/// take themselves, and its answer comes back.
-fn is_given_another_port(world: &World, family: Family, question: Frame) {
-    let sent = world.run(HOOKS[1], &question.bytes()).frame;
+/// take themselves, and its reply comes back.
+fn is_given_another_port(world: &World, family: Family, request: Frame) {
+    let sent = world.run(HOOKS[1], &request.bytes()).frame;
     let port = (1024..30_000).find(|port| {
-        let from = question.by_port(*port);
+        let from = request.by_port(*port);
         from.to(family.backend(), world::TARGET).bytes() == sent
     });
-    let seen = question.by_port(port.unwrap());
-    let answer = seen.to(family.backend(), world::TARGET).answer();
-    let back = world.run(EGRESS, &answer.bytes()).frame;
-    assert_eq!(back, question.answer().bytes());
+    let seen = request.by_port(port.unwrap());
+    let reply = seen.to(family.backend(), world::TARGET).reply();
+    let back = world.run(EGRESS, &reply.bytes()).frame;
+    assert_eq!(back, request.reply().bytes());
 }
 
 #[test]
@@ -247,7 +247,7 @@ fn ranges_of_one_family_limit_no_client_of_the_other() {
 }
 
 #[test]
-fn a_flow_goes_on_after_its_service_and_two_starts_and_nobody_else_comes_in() {
+fn a_flow_goes_on_after_its_service_and_two_starts_and_no_other_client_comes_in() {
     family_and_transport(|family, transport| {
         let world = World::new();
         let first = Frame::new(family, transport).to(family.node(), world::NODE_PORT);
@@ -260,9 +260,9 @@ fn a_flow_goes_on_after_its_service_and_two_starts_and_nobody_else_comes_in() {
             assert_eq!(world.run(hook, &later.bytes()).frame, expected.bytes());
             assert_eq!(world.run(hook, &other.bytes()).frame, other.bytes());
         }
-        let answer = expected.answer();
-        let shown = world.run(EGRESS, &answer.bytes()).frame;
-        assert_eq!(shown, later.answer().bytes());
+        let reply = expected.reply();
+        let shown = world.run(EGRESS, &reply.bytes()).frame;
+        assert_eq!(shown, later.reply().bytes());
     });
 }
 
@@ -277,7 +277,7 @@ fn a_client_that_ended_a_connection_opens_another_one_from_the_same_port() {
                 let run = world.run(hook, &first.bytes());
                 assert_eq!(run.frame, expected.bytes(), "{hook} {family:?}");
                 world.run(hook, &first.ending().bytes());
-                world.run(EGRESS, &expected.answer().ending().bytes());
+                world.run(EGRESS, &expected.reply().ending().bytes());
             }
         }
         assert_eq!(world.counted(Counter::FlowsOpened), 6);
@@ -313,7 +313,7 @@ fn where_no_more_flows_can_be_remembered_new_ones_are_dropped_and_known_ones_go_
 }
 
 #[test]
-fn flows_that_nobody_answered_are_forgotten_sooner_where_there_is_little_room() {
+fn flows_without_a_reply_are_forgotten_sooner_where_there_is_little_room() {
     // A full map leaves a twelfth of it.
     let patience = Duration::from_secs(6);
     let timeouts = Timeouts {

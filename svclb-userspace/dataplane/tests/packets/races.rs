@@ -25,14 +25,14 @@ fn pin(cpu: usize) {
 fn a_flow_that_two_cpus_open_at_once_goes_to_one_backend_and_its_replies_are_translated() {
     family_and_transport(|family, transport| {
         let world = World::new();
-        let question = Frame::new(family, transport).to(family.node(), world::NODE_PORT);
+        let request = Frame::new(family, transport).to(family.node(), world::NODE_PORT);
         for hook in HOOKS {
-            open_at_once(&world, hook, family, question);
+            open_at_once(&world, hook, family, request);
         }
     });
 }
 
-fn open_at_once(world: &World, hook: &str, family: Family, question: Frame) {
+fn open_at_once(world: &World, hook: &str, family: Family, request: Frame) {
     let ports = match hook {
         hook if hook == HOOKS[0] => FIRST_PORT..FIRST_PORT + ROUNDS,
         _ => FIRST_PORT + ROUNDS..FIRST_PORT + 2 * ROUNDS,
@@ -42,7 +42,7 @@ fn open_at_once(world: &World, hook: &str, family: Family, question: Frame) {
         pin(cpu);
         let mut lost = 0;
         for (round, port) in (1..).zip(ports.clone()) {
-            let frame = question.by_port(port);
+            let frame = request.by_port(port);
             let (bytes, expected) = (frame.bytes(), frame.to(family.backend(), world::TARGET));
             arrived.fetch_add(1, Ordering::SeqCst);
             while arrived.load(Ordering::SeqCst) < 2 * round {
@@ -57,13 +57,13 @@ fn open_at_once(world: &World, hook: &str, family: Family, question: Frame) {
         let threads = [0, 1].map(|cpu| scope.spawn(move || one_cpu(cpu)));
         threads.map(|thread| thread.join().unwrap()).iter().sum()
     });
-    let unanswered = ports.clone().filter(|port| {
-        let frame = question.by_port(*port);
-        let reply = frame.to(family.backend(), world::TARGET).answer();
-        world.run(EGRESS, &reply.bytes()).frame != frame.answer().bytes()
+    let without_replies = ports.clone().filter(|port| {
+        let frame = request.by_port(*port);
+        let reply = frame.to(family.backend(), world::TARGET).reply();
+        world.run(EGRESS, &reply.bytes()).frame != frame.reply().bytes()
     });
     assert_eq!(
-        (lost, unanswered.count()),
+        (lost, without_replies.count()),
         (0, 0),
         "{hook} {family:?}: packets not translated, flows without replies"
     );

@@ -33,7 +33,7 @@ const SIZES: Sizes = Sizes {
 
 /// Where packets of clients come in.
 pub(crate) const HOOKS: [&str; 2] = ["svclb_xdp", "svclb_ingress"];
-/// Where answers leave.
+/// Where replies leave.
 pub(crate) const EGRESS: &str = "svclb_egress";
 
 /// The verdict that a frame goes on: `XDP_PASS`, or `TC_ACT_UNSPEC` for the next program.
@@ -198,7 +198,7 @@ impl World {
         let link = "02:00:00:00:00:63";
         let mut lines = vec![
             "link set lo up".to_owned(),
-            // As long as any: what is too long is told by the map.
+            // As long as any: the limit is what the map says.
             "link add wire type veth peer name far".to_owned(),
             "link set far up".to_owned(),
             "link set wire mtu 9000 up".to_owned(),
