@@ -1,8 +1,9 @@
 //! A frame in tc: helpers read and write it.
 
-use core::mem::MaybeUninit;
+use core::arch::asm;
+use core::mem::{MaybeUninit, offset_of};
 
-use aya_ebpf::bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC};
+use aya_ebpf::bindings::{__sk_buff, TC_ACT_SHOT, TC_ACT_UNSPEC};
 use aya_ebpf::cty::c_void;
 use aya_ebpf::helpers::generated::{
     bpf_csum_update, bpf_l3_csum_replace, bpf_l4_csum_replace, bpf_redirect, bpf_redirect_neigh,
@@ -155,8 +156,21 @@ impl HookFrame for TcFrame {
 
     #[inline(always)]
     fn device(&self) -> u32 {
-        // SAFETY: the context is valid for the run of the program.
-        unsafe { (*self.0.skb.skb).ifindex }
+        let device: u64;
+        // One instruction with the offset in it. With link-time optimisation the compiler may compute
+        // the address once for several reads, and the verifier refuses a context pointer that was
+        // added to.
+        // SAFETY: the context is valid for the run of the program, and the field is a `u32`.
+        unsafe {
+            asm!(
+                "{device} = *(u32 *)({skb} + {offset})",
+                device = lateout(reg) device,
+                skb = in(reg) self.0.skb.skb,
+                offset = const offset_of!(__sk_buff, ifindex),
+                options(pure, readonly, nostack),
+            );
+        }
+        device as u32
     }
 
     #[inline(always)]
