@@ -10,7 +10,8 @@ use svclb_core::fake::{Contents, FakeMaps};
 use svclb_core::invariants;
 use svclb_core::model::{Event, NodeConfig, Object, ObjectKey};
 use svclb_core::planner::Planner;
-use svclb_core::writer::Writer;
+use svclb_core::ports::PortRules;
+use svclb_core::writer::{Drift, Writer};
 
 /// This node.
 pub(crate) const NODE: &str = "node1";
@@ -35,6 +36,13 @@ struct Answer {
     flags: svclb_common::FrontendFlags,
 }
 
+const fn port_rules() -> PortRules {
+    PortRules {
+        source_ports: 50_000..=50_999,
+        external_cluster_ips: false,
+    }
+}
+
 impl Cluster {
     pub(crate) fn new() -> Self {
         Self::holding(Contents::default())
@@ -47,7 +55,8 @@ impl Cluster {
             node_port_ips: vec![[192, 0, 2, 1].into()],
             external_ips: true,
         });
-        let writer = Writer::adopt(FakeMaps::holding(contents)).expect("the fake can be read");
+        let writer =
+            Writer::adopt(FakeMaps::holding(contents), port_rules()).expect("the fake can be read");
         Self {
             planner,
             writer,
@@ -93,11 +102,15 @@ impl Cluster {
             is_whole &= self.writer.commit(&round).failed.is_empty();
         }
         is_whole &= self.writer.settle().is_ok();
-        let violations = invariants::check(&self.writer.maps().contents.snapshot());
+        let violations = invariants::check(&self.writer.maps().contents.snapshot(), &port_rules());
         assert!(violations.is_empty(), "{}", violations[0]);
         if is_whole {
             let drift = self.writer.audit().expect("the fake can be read");
-            assert_eq!(drift, 0, "an audit found what was just written");
+            assert_eq!(
+                drift,
+                Drift::default(),
+                "an audit found what was just written"
+            );
         }
         is_whole
     }
@@ -121,7 +134,7 @@ impl Cluster {
 }
 
 fn answers(contents: &Contents) -> BTreeMap<FrontendKey, Answer> {
-    let frontends = contents.rest.frontends.iter();
+    let frontends = contents.maps.frontends.iter();
     frontends
         .map(|(key, value)| {
             let answer = Answer {

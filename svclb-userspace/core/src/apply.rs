@@ -8,6 +8,7 @@ use svclb_common::{
 };
 
 use crate::op::Op;
+use crate::ports::PortSet;
 
 /// Everything in the maps that the agent writes, read back at start.
 #[derive(Clone, Default, PartialEq, Eq, Debug)]
@@ -22,6 +23,8 @@ pub struct Snapshot {
     pub sources: BTreeSet<SourceKey>,
     /// `FRONTENDS`.
     pub frontends: BTreeMap<FrontendKey, FrontendValue>,
+    /// `PORTS`.
+    pub ports: PortSet,
 }
 
 /// Why an operation was not performed.
@@ -61,4 +64,11 @@ pub trait Maps {
     /// # Errors
     /// What the system said.
     fn snapshot(&mut self) -> std::io::Result<Snapshot>;
+
+    /// The bits of `PORTS` that flows of now need: they outlive the frontends and slots with
+    /// which they began.
+    ///
+    /// # Errors
+    /// What the system said.
+    fn flow_ports(&mut self) -> std::io::Result<PortSet>;
 }

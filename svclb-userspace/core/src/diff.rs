@@ -15,6 +15,7 @@ use crate::ids::Ids;
 use crate::image::{Image, SlotSet, slot_value};
 use crate::op::{Op, Phase};
 use crate::plan::{Frontend, PortPlan};
+use crate::ports::{PortBit, PortRules};
 
 /// A new generation of slots.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -38,6 +39,8 @@ pub struct Change {
     pub take_service: bool,
     /// The backends that have no id in the maps yet.
     pub take_backends: Vec<(BackendId, BackendValue)>,
+    /// The bits of `PORTS` that its frontends and slots need and that are not set.
+    pub set_ports: Vec<PortBit>,
     /// The generation to write, if none of those in use will do.
     pub fill: Option<NewSet>,
     /// The frontends to flip.
@@ -58,6 +61,7 @@ impl Change {
             id,
             take_service: false,
             take_backends: Vec::new(),
+            set_ports: Vec::new(),
             fill: None,
             flip: Vec::new(),
             drop,
@@ -68,6 +72,7 @@ impl Change {
     pub fn is_empty(&self) -> bool {
         !self.take_service
             && self.take_backends.is_empty()
+            && self.set_ports.is_empty()
             && self.fill.is_none()
             && self.flip.is_empty()
             && self.drop.is_empty()
@@ -84,6 +89,7 @@ impl Change {
                 .iter()
                 .map(|&(id, value)| Op::PutBackend(id, value))
                 .collect(),
+            Phase::SetPorts => self.set_ports.iter().copied().map(Op::SetPort).collect(),
             Phase::FillSlots => self.fill.iter().flat_map(|new| self.slots(new)).collect(),
             Phase::FillSources => self.fill.iter().flat_map(|new| self.sources(new)).collect(),
             Phase::FlipFrontends => self
@@ -126,6 +132,7 @@ pub struct IdsExhausted(pub &'static str);
 /// Computes changes, and hands out the ids that they need.
 pub(crate) struct Differ<'a> {
     image: &'a Image,
+    port_rules: &'a PortRules,
     service_ids: &'a mut Ids,
     backend_ids: &'a mut Ids,
     /// Ids handed out in this round for backends that are not in the image yet.
@@ -136,11 +143,13 @@ pub(crate) struct Differ<'a> {
 impl<'a> Differ<'a> {
     pub(crate) fn new(
         image: &'a Image,
+        port_rules: &'a PortRules,
         service_ids: &'a mut Ids,
         backend_ids: &'a mut Ids,
     ) -> Self {
         Self {
             image,
+            port_rules,
             service_ids,
             backend_ids,
             pending: HashMap::new(),
@@ -185,12 +194,16 @@ impl<'a> Differ<'a> {
             None if set.backends.is_empty() => Generation::EMPTY,
             None => self.image.next_generation(id),
         };
-        let flip: Vec<_> = plan
-            .frontends
-            .iter()
+        let frontends = plan.frontends.iter();
+        let frontends: Vec<_> = frontends
             .map(|frontend| (frontend.key, plan.value(frontend, id, generation)))
-            .filter(|(key, value)| self.image.frontend(key) != Some(value))
             .collect();
+        let mut ports: BTreeSet<_> = frontends
+            .iter()
+            .filter_map(|(key, value)| self.port_rules.of_frontend(key, value))
+            .collect();
+        let mut flip = frontends;
+        flip.retain(|(key, value)| self.image.frontend(key) != Some(value));
         let leads_anywhere = flip.iter().any(|(key, _)| !key.is_other_ports());
         let fill =
             (in_use.is_none() && leads_anywhere && !set.backends.is_empty()).then(|| NewSet {
@@ -202,11 +215,17 @@ impl<'a> Differ<'a> {
             // No slot will name them: a Service whose frontends all wait for another's.
             take_backends.clear();
         }
+        if fill.is_some() || in_use.is_some() {
+            let slots = plan.slots.iter();
+            ports.extend(slots.map(|slot| PortRules::of_slot(slot.port)));
+        }
+        ports.retain(|bit| !self.image.ports().contains(*bit));
         Ok(Change {
             record: plan.record,
             id,
             take_service: take_service && !flip.is_empty(),
             take_backends,
+            set_ports: ports.into_iter().collect(),
             fill,
             flip,
             drop: self.surplus(id, &plan.frontends),

@@ -18,6 +18,7 @@ use svclb_common::{
 use crate::apply::{Failure, Maps, Snapshot};
 use crate::image::Fill;
 use crate::op::Op;
+use crate::ports::PortSet;
 
 /// One entry of the journal.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -31,8 +32,8 @@ pub enum Entry {
 /// The contents of the maps at one moment.
 #[derive(Clone, Default, PartialEq, Eq, Debug)]
 pub struct Contents {
-    /// All but the slots; its `slots` is empty.
-    pub rest: Snapshot,
+    /// All maps but `SLOTS`; its `slots` is empty.
+    pub maps: Snapshot,
     /// `SLOTS`.
     pub slots: BTreeMap<SlotKey, SlotValue>,
 }
@@ -42,35 +43,37 @@ impl Contents {
     pub fn perform(&mut self, op: &Op) {
         match op {
             Op::PutService(id, record) => {
-                self.rest.services.insert(*id, **record);
+                self.maps.services.insert(*id, **record);
             }
             Op::PutBackend(id, value) => {
-                self.rest.backends.insert(*id, *value);
+                self.maps.backends.insert(*id, *value);
             }
             Op::PutSlot(key, value) => {
                 self.slots.insert(*key, *value);
             }
             Op::PutSource(key) => {
-                self.rest.sources.insert(*key);
+                self.maps.sources.insert(*key);
             }
             Op::PutFrontend(key, value) => {
-                self.rest.frontends.insert(*key, *value);
+                self.maps.frontends.insert(*key, *value);
             }
             Op::DeleteFrontend(key) => {
-                self.rest.frontends.remove(key);
+                self.maps.frontends.remove(key);
             }
             Op::DeleteSlot(key) => {
                 self.slots.remove(key);
             }
             Op::DeleteSource(key) => {
-                self.rest.sources.remove(key);
+                self.maps.sources.remove(key);
             }
             Op::DeleteBackend(id) => {
-                self.rest.backends.remove(id);
+                self.maps.backends.remove(id);
             }
             Op::DeleteService(id) => {
-                self.rest.services.remove(id);
+                self.maps.services.remove(id);
             }
+            Op::SetPort(bit) => self.maps.ports.insert(*bit),
+            Op::ClearPort(bit) => self.maps.ports.remove(*bit),
         }
     }
 
@@ -95,7 +98,7 @@ impl Contents {
         if !frontend.flags.contains(FrontendFlags::SOURCE_RANGES) {
             return None;
         }
-        let keys = self.rest.sources.iter().filter(|key| {
+        let keys = self.maps.sources.iter().filter(|key| {
             key.source.service == frontend.service && key.source.generation == frontend.generation
         });
         Some(keys.map(|key| key.range()).collect())
@@ -103,29 +106,29 @@ impl Contents {
 
     /// What a frontend leads to here, for a reader who is not interrupted.
     pub fn answer(&self, key: &FrontendKey) -> Option<Vec<Option<SlotValue>>> {
-        Some(self.resolve(self.rest.frontends.get(key)?))
+        Some(self.resolve(self.maps.frontends.get(key)?))
     }
 
     /// As the writer reads it back.
     pub fn snapshot(&self) -> Snapshot {
         Snapshot {
             slots: self.slots.iter().map(|(k, v)| (*k, *v)).collect(),
-            ..self.rest.clone()
+            ..self.maps.clone()
         }
     }
 
     /// Whether an operation can be performed on maps of this capacity.
     fn has_room(&self, op: &Op, capacity: &Fill) -> bool {
-        let rest = &self.rest;
+        let maps = &self.maps;
         let (is_new, len, capacity) = match op {
             Op::PutService(id, _) => (
-                !rest.services.contains_key(id),
-                rest.services.len(),
+                !maps.services.contains_key(id),
+                maps.services.len(),
                 capacity.services,
             ),
             Op::PutBackend(id, _) => (
-                !rest.backends.contains_key(id),
-                rest.backends.len(),
+                !maps.backends.contains_key(id),
+                maps.backends.len(),
                 capacity.backends,
             ),
             Op::PutSlot(key, _) => (
@@ -134,13 +137,13 @@ impl Contents {
                 capacity.slots,
             ),
             Op::PutSource(key) => (
-                !rest.sources.contains(key),
-                rest.sources.len(),
+                !maps.sources.contains(key),
+                maps.sources.len(),
                 capacity.sources,
             ),
             Op::PutFrontend(key, _) => (
-                !rest.frontends.contains_key(key),
-                rest.frontends.len(),
+                !maps.frontends.contains_key(key),
+                maps.frontends.len(),
                 capacity.frontends,
             ),
             _ => return true,
@@ -164,6 +167,8 @@ pub struct FakeMaps {
     pub tried: usize,
     /// How many entries each map may hold; `None` for no limit.
     pub capacity: Option<Fill>,
+    /// The bits of `PORTS` that flows need.
+    pub flow_ports: PortSet,
 }
 
 impl FakeMaps {
@@ -231,5 +236,9 @@ impl Maps for FakeMaps {
 
     fn snapshot(&mut self) -> io::Result<Snapshot> {
         Ok(self.contents.snapshot())
+    }
+
+    fn flow_ports(&mut self) -> io::Result<PortSet> {
+        Ok(self.flow_ports.clone())
     }
 }

@@ -13,6 +13,7 @@ use svclb_common::{
 
 use crate::apply::Snapshot;
 use crate::op::Op;
+use crate::ports::PortSet;
 
 /// What one generation of a service holds.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -116,6 +117,7 @@ pub struct Image {
     backends: HashMap<BackendId, BackendImage>,
     by_backend: HashMap<BackendValue, BackendId>,
     frontends: HashMap<FrontendKey, FrontendValue>,
+    ports: PortSet,
     /// Services that may have rows which no frontend names.
     touched: BTreeSet<ServiceId>,
     /// Rows of ids that have no record.
@@ -130,7 +132,10 @@ impl Image {
     /// Two ids that claim one record, or one backend: the lower is adopted and the other
     /// is left to be collected when nothing names it any more.
     pub fn adopt(snapshot: Snapshot) -> Self {
-        let mut image = Self::default();
+        let mut image = Self {
+            ports: snapshot.ports,
+            ..Self::default()
+        };
         for (id, record) in snapshot.services {
             image.put_service(id, record);
         }
@@ -212,6 +217,8 @@ impl Image {
             Op::DeleteFrontend(key) => self.delete_frontend(key),
             Op::DeleteBackend(id) => self.delete_backend(*id),
             Op::DeleteService(id) => self.delete_service(*id),
+            Op::SetPort(bit) => self.ports.insert(*bit),
+            Op::ClearPort(bit) => self.ports.remove(*bit),
             Op::PutSlot(key, _) => {
                 self.put_row(key.service, key.generation, Row::Slot(key.index));
             }
@@ -517,9 +524,20 @@ impl Image {
         self.backends.get(&id).map(|backend| backend.value)
     }
 
+    /// The bits of `PORTS`.
+    pub(crate) const fn ports(&self) -> &PortSet {
+        &self.ports
+    }
+
     /// What a frontend leads to.
     pub fn frontend(&self, key: &FrontendKey) -> Option<&FrontendValue> {
         self.frontends.get(key)
+    }
+
+    /// The backends that have an id, also those whose id is in quarantine.
+    pub(crate) fn backends(&self) -> impl Iterator<Item = (BackendId, BackendValue)> {
+        let backends = self.backends.iter();
+        backends.map(|(id, backend)| (*id, backend.value))
     }
 
     pub(crate) fn service(&self, id: ServiceId) -> Option<&ServiceImage> {

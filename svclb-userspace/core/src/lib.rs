@@ -17,6 +17,7 @@
 //!   `health_checks`;
 //! * whether established flows may stay with their backend: [`serving`];
 //! * the order of writes: [`op::Phase`], and nowhere else;
+//! * which bits of `PORTS` are needed: [`ports`];
 //! * what the maps hold now: [`image`];
 //! * what must always hold in them: [`invariants`].
 #![forbid(unsafe_code)]
@@ -39,6 +40,7 @@ pub mod model;
 pub mod op;
 pub mod plan;
 pub mod planner;
+pub mod ports;
 pub mod serving;
 pub mod writer;
 

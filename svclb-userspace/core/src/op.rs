@@ -7,6 +7,8 @@ use svclb_common::{
     SlotValue, SourceKey,
 };
 
+use crate::ports::PortBit;
+
 /// One write to one map. Says what, never how; performing it twice is performing it once.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Op {
@@ -14,6 +16,8 @@ pub enum Op {
     PutService(ServiceId, Box<ServiceRecord>),
     /// Takes a backend id.
     PutBackend(BackendId, BackendValue),
+    /// Lets packets with a port be looked up.
+    SetPort(PortBit),
     /// Fills a slot of a generation that no frontend names yet.
     PutSlot(SlotKey, SlotValue),
     /// Lets clients of a range in, in a generation that no frontend names yet.
@@ -26,10 +30,12 @@ pub enum Op {
     DeleteSlot(SlotKey),
     /// Takes a range of such a generation away.
     DeleteSource(SourceKey),
-    /// Gives a rested backend id free.
+    /// Frees a backend id whose quarantine is over.
     DeleteBackend(BackendId),
-    /// Gives a rested service id free.
+    /// Frees a service id whose quarantine is over.
     DeleteService(ServiceId),
+    /// Has packets with a port passed over that nothing needs any more.
+    ClearPort(PortBit),
 }
 
 /// When an operation may be performed: all of a phase before any of the next, within a
@@ -39,35 +45,42 @@ pub enum Op {
 /// a slot of the generation that it names (and before it the generation's source ranges), and
 /// may be stopped between any two of them for as long as a grace period. So:
 /// 1. ids are taken first, so that a crash leaves no slot or frontend without an owner;
-/// 2. slots and ranges are complete before
-/// 3. the frontend names them, which replaces one hash element and so is seen whole;
-/// 4. a frontend that goes, goes after the new ones stand: an address that moves from one
+/// 2. the bit of a port is set before the slot or frontend that needs it: packets without one
+///    are passed over;
+/// 3. slots and ranges are complete before
+/// 4. the frontend names them (the commit), which replaces one hash element and so is seen whole;
+/// 5. a frontend that goes, goes after the new ones stand: an address that moves from one
 ///    Service to another is replaced, never absent;
-/// 5. old slots and ranges go only after a grace period that began after 3 and 4
+/// 6. old slots and ranges go only after a grace period that began after 4 and 5
 ///    ([`Maps::grace_period`](crate::apply::Maps::grace_period));
-/// 6. ids are given free last, after a rest: conntrack and affinity may still hold them.
+/// 7. ids are freed after a quarantine: conntrack and affinity may still hold them;
+/// 8. bits are cleared only at a start, before which no flow can begin that needs one.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Phase {
     /// 1: [`Op::PutService`].
     TakeServices,
     /// 1: [`Op::PutBackend`].
     TakeBackends,
-    /// 2: [`Op::PutSlot`].
+    /// 2: [`Op::SetPort`].
+    SetPorts,
+    /// 3: [`Op::PutSlot`].
     FillSlots,
-    /// 2: [`Op::PutSource`].
+    /// 3: [`Op::PutSource`].
     FillSources,
-    /// 3: [`Op::PutFrontend`].
+    /// 4: [`Op::PutFrontend`], the commit.
     FlipFrontends,
-    /// 4: [`Op::DeleteFrontend`].
+    /// 5: [`Op::DeleteFrontend`].
     DropFrontends,
-    /// 5: [`Op::DeleteSlot`], after a grace period.
+    /// 6: [`Op::DeleteSlot`], after a grace period.
     DropSlots,
-    /// 5: [`Op::DeleteSource`], after a grace period.
+    /// 6: [`Op::DeleteSource`], after a grace period.
     DropSources,
-    /// 6: [`Op::DeleteBackend`], after a rest.
+    /// 7: [`Op::DeleteBackend`], after a quarantine.
     FreeBackends,
-    /// 6: [`Op::DeleteService`], after a rest.
+    /// 7: [`Op::DeleteService`], after a quarantine.
     FreeServices,
+    /// 8: [`Op::ClearPort`], at a start.
+    ClearPorts,
 }
 
 impl Op {
@@ -76,6 +89,7 @@ impl Op {
         match self {
             Self::PutService(..) => Phase::TakeServices,
             Self::PutBackend(..) => Phase::TakeBackends,
+            Self::SetPort(_) => Phase::SetPorts,
             Self::PutSlot(..) => Phase::FillSlots,
             Self::PutSource(_) => Phase::FillSources,
             Self::PutFrontend(..) => Phase::FlipFrontends,
@@ -84,6 +98,7 @@ impl Op {
             Self::DeleteSource(_) => Phase::DropSources,
             Self::DeleteBackend(_) => Phase::FreeBackends,
             Self::DeleteService(_) => Phase::FreeServices,
+            Self::ClearPort(_) => Phase::ClearPorts,
         }
     }
 }
@@ -117,6 +132,8 @@ impl fmt::Display for Op {
             Self::DeleteSource(key) => write!(f, "delete source {key:?}"),
             Self::DeleteBackend(id) => write!(f, "delete backend {id}"),
             Self::DeleteService(id) => write!(f, "delete service {id}"),
+            Self::SetPort(bit) => write!(f, "set port {bit}"),
+            Self::ClearPort(bit) => write!(f, "clear port {bit}"),
         }
     }
 }

@@ -22,6 +22,7 @@ use crate::ids::Ids;
 use crate::image::{Fill, Image};
 use crate::op::{Op, Phase};
 use crate::planner::Round;
+use crate::ports::PortRules;
 
 /// How long an id stays taken after its last use, so that nothing which still holds it
 /// (conntrack, affinity) can mean another's.
@@ -50,6 +51,24 @@ pub struct Report {
     pub failed: Vec<Failed>,
 }
 
+/// What an audit found otherwise than it was written.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Drift {
+    /// Service ids whose record, frontends or slots differ.
+    pub services: usize,
+    /// Rows of `BACKENDS` that were missing or changed, and were written again.
+    pub backends: usize,
+    /// Bits of `PORTS` that were cleared, and were set again.
+    pub ports: usize,
+}
+
+impl Drift {
+    /// How many things there were to repair.
+    pub const fn total(self) -> usize {
+        self.services + self.backends + self.ports
+    }
+}
+
 /// Rows that no new reader can find, and that a reader of before may still be using. Where no
 /// grace period can pass, it is dropped: the rows are retired again.
 #[derive(Debug, Default)]
@@ -70,23 +89,38 @@ pub struct Writer<M> {
     service_ids: Ids,
     backend_ids: Ids,
     backlog: Backlog,
+    port_rules: PortRules,
 }
 
 impl<M: Maps> Writer<M> {
-    /// Reads the maps back and treats what is in them as current.
+    /// Reads the maps back and treats what is in them as current. The bits of `PORTS` are made
+    /// those that are needed: by what is in the maps, and by flows.
     ///
     /// # Errors
-    /// When the maps cannot be read.
-    pub fn adopt(mut maps: M) -> io::Result<Self> {
-        let image = Image::adopt(maps.snapshot()?);
+    /// When the maps cannot be read, or a bit cannot be written.
+    pub fn adopt(mut maps: M, port_rules: PortRules) -> io::Result<Self> {
+        let snapshot = maps.snapshot()?;
+        // Read after the snapshot: no flow begins that needs a bit which nothing in it needs.
+        let mut needed = maps.flow_ports()?;
+        needed.extend(port_rules.needed(&snapshot).iter());
+        let missing = needed.difference(&snapshot.ports).map(Op::SetPort);
+        let unneeded = snapshot.ports.difference(&needed).map(Op::ClearPort);
+        let ops: Vec<_> = missing.chain(unneeded).collect();
+        let mut writer = Self::holding(maps, Image::adopt(snapshot), port_rules);
+        writer.perform_all(&ops)?;
+        Ok(writer)
+    }
+
+    fn holding(maps: M, image: Image, port_rules: PortRules) -> Self {
         let (service, backend) = image.highest_ids();
-        Ok(Self {
+        Self {
             maps,
             service_ids: Ids::after(service.get()),
             backend_ids: Ids::after(backend.get()),
             image,
             backlog: Backlog::default(),
-        })
+            port_rules,
+        }
     }
 
     /// What is in the maps.
@@ -112,7 +146,8 @@ impl<M: Maps> Writer<M> {
 
     fn plan(&mut self, round: &Round, backlog: &mut Backlog) -> (Vec<Change>, Vec<Failed>) {
         let image = &self.image;
-        let mut differ = Differ::new(image, &mut self.service_ids, &mut self.backend_ids);
+        let rules = &self.port_rules;
+        let mut differ = Differ::new(image, rules, &mut self.service_ids, &mut self.backend_ids);
         let mut changes = Vec::new();
         let mut failed = Vec::new();
         for plan in &round.plans {
@@ -131,23 +166,50 @@ impl<M: Maps> Writer<M> {
         (changes, failed)
     }
 
-    /// Compares the maps with what was written to them, and believes the maps: how many
-    /// services differ. If any does, plan everything again: that repairs them. Only while
-    /// nothing is retired and not collected.
+    /// Compares the maps with what was written to them. Records and backends of ids, and bits of
+    /// `PORTS`, are written again at once; for everything else the maps are believed, and if a
+    /// service differs, everything has to be planned again to repair it. Only while nothing is
+    /// retired and not collected.
     ///
     /// # Errors
-    /// When the maps cannot be read, or a frontend without a Service cannot be deleted.
-    pub fn audit(&mut self) -> io::Result<usize> {
-        let found = Image::adopt(self.maps.snapshot()?);
-        let differing = self.image.differing(&found);
-        if differing.is_empty() {
-            return Ok(0);
+    /// When the maps cannot be read, or what is written at once cannot be.
+    pub fn audit(&mut self) -> io::Result<Drift> {
+        let mut found = self.maps.snapshot()?;
+        let mut restored = Vec::new();
+        let mut services = BTreeSet::new();
+        for (id, record) in self.image.records() {
+            if found.services.get(&id) != Some(record) {
+                restored.push(Op::PutService(id, Box::new(*record)));
+                found.services.insert(id, *record);
+                services.insert(id);
+            }
         }
-        self.image = found;
-        self.backlog.forget_drops();
-        self.drop_orphans()
-            .map_err(|failure| io::Error::other(failure.to_string()))?;
-        Ok(differing.len())
+        let mut backends = 0;
+        for (id, value) in self.image.backends() {
+            if found.backends.get(&id) != Some(&value) {
+                restored.push(Op::PutBackend(id, value));
+                found.backends.insert(id, value);
+                backends += 1;
+            }
+        }
+        let cleared: Vec<_> = self.image.ports().difference(&found.ports).collect();
+        restored.extend(cleared.iter().copied().map(Op::SetPort));
+        found.ports.extend(cleared.iter().copied());
+        self.perform_all(&restored)?;
+        let found = Image::adopt(found);
+        services.extend(self.image.differing(&found));
+        let drift = Drift {
+            services: services.len(),
+            backends,
+            ports: cleared.len(),
+        };
+        if drift.services > 0 {
+            self.image = found;
+            self.backlog.forget_drops();
+            let orphans = self.orphan_frontends();
+            self.perform_all(&orphans)?;
+        }
+        Ok(drift)
     }
 
     /// Removes every frontend that leads to no Service port of `wanted`, which are all that there
@@ -157,17 +219,16 @@ impl<M: Maps> Writer<M> {
     pub fn remove_others(&mut self, wanted: &BTreeSet<ServiceRecord>) -> Report {
         self.backlog.drop_others(wanted, &self.image);
         // Where it fails, the next audit finds them.
-        let _failure = self.drop_orphans();
+        let orphans = self.orphan_frontends();
+        let _failure = self.perform_all(&orphans);
         let changes = self.backlog.outstanding(&self.image).collect();
         self.perform(changes, Vec::new())
     }
 
-    /// Deletes the frontends that name an id without a record: none of ours leads there.
-    fn drop_orphans(&mut self) -> Result<usize, Failure> {
-        let orphans = self.image.orphan_frontends().copied();
-        let orphans: Vec<_> = orphans.map(Op::DeleteFrontend).collect();
-        let (done, result) = self.delete(&orphans);
-        result.map(|()| done)
+    /// What deletes the frontends that name an id without a record: none of ours leads there.
+    fn orphan_frontends(&self) -> Vec<Op> {
+        let orphans = self.image.orphan_frontends();
+        orphans.copied().map(Op::DeleteFrontend).collect()
     }
 
     /// Makes a round visible to readers.
@@ -187,6 +248,7 @@ impl<M: Maps> Writer<M> {
         for phase in [
             Phase::TakeServices,
             Phase::TakeBackends,
+            Phase::SetPorts,
             Phase::FillSlots,
             Phase::FillSources,
             Phase::FlipFrontends,
@@ -250,8 +312,7 @@ impl<M: Maps> Writer<M> {
                 Err(failure) => (failure.done.min(ops.len()), Some(failure)),
             };
             for op in ops.drain(..done) {
-                self.image.note(&op);
-                self.backlog.note(&op);
+                self.note(&op);
             }
             owners.drain(..done);
             report.performed += done;
@@ -291,7 +352,7 @@ impl<M: Maps> Writer<M> {
     pub fn collect(&mut self, retired: Retired) -> Result<usize, Failure> {
         let Retired(mut rows) = retired;
         rows.retain(|row| self.image.is_retired(row));
-        let (done, result) = self.delete(&rows);
+        let (done, result) = self.perform_in_order(&rows);
         result.map(|()| done)
     }
 
@@ -305,12 +366,12 @@ impl<M: Maps> Writer<M> {
         let backends = backends.into_iter().map(Op::DeleteBackend);
         let services = services.into_iter().map(Op::DeleteService);
         let ids: Vec<_> = backends.chain(services).collect();
-        let (done, result) = self.delete(&ids);
+        let (done, result) = self.perform_in_order(&ids);
         result.map(|()| done)
     }
 
-    /// Deletes, phase by phase as they stand. How many were, and what kept the rest.
-    fn delete(&mut self, ops: &[Op]) -> (usize, Result<(), Failure>) {
+    /// Performs operations phase by phase as they stand. How many were, and what kept the others.
+    fn perform_in_order(&mut self, ops: &[Op]) -> (usize, Result<(), Failure>) {
         let mut all = 0;
         let phases = ops.chunk_by(|a, b| a.phase() == b.phase());
         for chunk in phases.flat_map(|phase| phase.chunks(CHUNK)) {
@@ -320,8 +381,7 @@ impl<M: Maps> Writer<M> {
                 .err()
                 .map_or(chunk.len(), |failure| failure.done);
             for op in chunk.iter().take(done) {
-                self.image.note(op);
-                self.backlog.note(op);
+                self.note(op);
             }
             all += done;
             if result.is_err() {
@@ -329,6 +389,17 @@ impl<M: Maps> Writer<M> {
             }
         }
         (all, Ok(()))
+    }
+
+    /// Performs operations, or fails.
+    fn perform_all(&mut self, ops: &[Op]) -> io::Result<()> {
+        let (_, result) = self.perform_in_order(ops);
+        result.map_err(|failure| io::Error::new(failure.source.kind(), failure.to_string()))
+    }
+
+    fn note(&mut self, op: &Op) {
+        self.image.note(op);
+        self.backlog.note(op);
     }
 
     /// Waits for a grace period and collects, in one go: for callers that have nothing

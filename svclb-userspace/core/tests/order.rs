@@ -14,12 +14,21 @@ use svclb_common::{
 use svclb_core::fake::{Contents, Entry, FakeMaps};
 use svclb_core::image::Fill;
 use svclb_core::invariants;
+use svclb_core::op::Op;
 use svclb_core::plan::{Frontend, FrontendKind, PortPlan};
 use svclb_core::planner::Round;
-use svclb_core::writer::Writer;
+use svclb_core::ports::{PortBit, PortRules, PortSet};
+use svclb_core::writer::{Drift, Writer};
 
 /// Service ports by number; each with its frontends, backends, members flag and source ranges.
 type State = BTreeMap<u8, (BTreeSet<u8>, BTreeSet<u8>, bool, BTreeSet<u8>)>;
+
+fn rules() -> PortRules {
+    PortRules {
+        source_ports: 50_000..=50_001,
+        external_cluster_ips: false,
+    }
+}
 
 fn state() -> impl Strategy<Value = State> {
     let port = (
@@ -52,7 +61,7 @@ fn frontend(service: u8, number: u8) -> FrontendKey {
     };
     FrontendKey {
         addr: Addr16::from_ip([10, 96, 0, host].into()),
-        port: PortBe::new(80),
+        port: PortBe::new(80 + u16::from(number)),
         proto: Proto::TCP,
         scope: Scope::ANY,
     }
@@ -61,7 +70,7 @@ fn frontend(service: u8, number: u8) -> FrontendKey {
 fn backend(number: u8) -> BackendValue {
     BackendValue::new(
         Addr16::from_ip([10, 244, 0, number].into()),
-        PortBe::new(8080),
+        PortBe::new(8080 + u16::from(number % 3)),
         Proto::TCP,
     )
 }
@@ -148,7 +157,7 @@ fn observed(contents: &Contents, value: &FrontendValue) -> Option<Answer> {
 }
 
 fn actual(contents: &Contents) -> BTreeMap<FrontendKey, Answer> {
-    let frontends = contents.rest.frontends.iter();
+    let frontends = contents.maps.frontends.iter();
     frontends
         .map(|(key, value)| (*key, observed(contents, value).expect("a slot is missing")))
         .collect()
@@ -170,7 +179,7 @@ fn history(start: Contents, journal: &[Entry]) -> Vec<(Contents, usize)> {
 }
 
 fn bring(maps: FakeMaps, from: &State, to: &State) -> Writer<FakeMaps> {
-    let mut writer = Writer::adopt(maps).unwrap();
+    let mut writer = Writer::adopt(maps, rules()).unwrap();
     let report = writer.commit(&round(from, to));
     assert!(report.failed.is_empty(), "{:?}", report.failed);
     let _collected = writer.settle().unwrap();
@@ -230,7 +239,7 @@ struct Agent {
 impl Agent {
     fn new() -> Self {
         Self {
-            writer: Writer::adopt(FakeMaps::default()).unwrap(),
+            writer: Writer::adopt(FakeMaps::default(), rules()).unwrap(),
             state: State::new(),
             failing: BTreeSet::new(),
             now: 0,
@@ -285,9 +294,24 @@ impl Agent {
             backends: fill.backends + spare,
             services: fill.services + spare,
         });
+        let before = maps.contents.clone();
+        let done = maps.journal.len();
         let _is_whole = self.write(&attempt.to, attempt.retries);
+        let asked = answers(&attempt.to);
+        let served: Vec<_> = before.maps.frontends.keys().copied().collect();
+        for (contents, _) in history(before, &self.writer.maps().journal[done..]) {
+            let violations = invariants::check(&contents.snapshot(), &rules());
+            assert!(violations.is_empty(), "{}", violations[0]);
+            for key in served.iter().filter(|key| asked.contains_key(key)) {
+                assert!(contents.maps.frontends.contains_key(key), "{key} is absent");
+            }
+        }
         if attempt.audits {
-            assert_eq!(self.writer.audit().unwrap(), 0, "nothing else wrote");
+            assert_eq!(
+                self.writer.audit().unwrap(),
+                Drift::default(),
+                "nobody else wrote"
+            );
         }
     }
 
@@ -315,12 +339,12 @@ fn check_nothing_else(contents: &Contents, state: &State) -> Result<(), TestCase
     prop_assert_eq!(contents.slots.len(), slots, "slots");
     let with_slots = plans().filter(|plan| !plan.slots.is_empty());
     let sources: usize = with_slots.map(|plan| plan.sources.len()).sum();
-    prop_assert_eq!(contents.rest.sources.len(), sources, "sources");
-    let services: BTreeSet<_> = contents.rest.services.values().copied().collect();
-    prop_assert_eq!(services.len(), contents.rest.services.len());
+    prop_assert_eq!(contents.maps.sources.len(), sources, "sources");
+    let services: BTreeSet<_> = contents.maps.services.values().copied().collect();
+    prop_assert_eq!(services.len(), contents.maps.services.len());
     prop_assert_eq!(services, plans().map(|plan| plan.record).collect());
-    let backends: BTreeSet<_> = contents.rest.backends.values().copied().collect();
-    prop_assert_eq!(backends.len(), contents.rest.backends.len());
+    let backends: BTreeSet<_> = contents.maps.backends.values().copied().collect();
+    prop_assert_eq!(backends.len(), contents.maps.backends.len());
     let wanted = plans().flat_map(|plan| plan.slots.iter().copied());
     prop_assert_eq!(backends, wanted.collect());
     Ok(())
@@ -336,10 +360,10 @@ fn check_readers(
     let (old, new) = (answers(old), answers(new));
     let keys: BTreeSet<_> = old.keys().chain(new.keys()).copied().collect();
     for (at, (first, grace)) in moments.iter().enumerate() {
-        let violations = invariants::check(&first.snapshot());
+        let violations = invariants::check(&first.snapshot(), &rules());
         prop_assert!(violations.is_empty(), "after {at}: {}", violations[0]);
         for key in &keys {
-            let Some(value) = first.rest.frontends.get(key) else {
+            let Some(value) = first.maps.frontends.get(key) else {
                 prop_assert!(
                     !(old.contains_key(key) && new.contains_key(key)),
                     "{key} was served and is to be served, and is absent after {at}"
@@ -385,14 +409,14 @@ proptest! {
         let mut writer = Writer::adopt(FakeMaps {
             stop_after: Some(stop),
             ..FakeMaps::holding(before.clone())
-        }).unwrap();
+        }, rules()).unwrap();
         let _report = writer.commit(&round(&old, &new));
         let _collected = writer.settle();
         let mut journal = writer.maps().journal.clone();
         let left = writer.maps().contents.clone();
 
         // The next start knows nothing of the old state but what is in the maps.
-        let mut again = Writer::adopt(FakeMaps::holding(left)).unwrap();
+        let mut again = Writer::adopt(FakeMaps::holding(left), rules()).unwrap();
         let wanted = plans(&new).iter().map(|plan| plan.record).collect();
         let report = again.commit(&round(&State::new(), &new));
         prop_assert!(report.failed.is_empty());
@@ -408,7 +432,7 @@ proptest! {
             .filter(|p| !p.frontends.is_empty())
             .map(|p| p.slots.len() << usize::from(p.members)).sum();
         prop_assert_eq!(slots, wanted_slots, "a crash left rows behind");
-        let sources = again.maps().contents.rest.sources.len();
+        let sources = again.maps().contents.maps.sources.len();
         let wanted_sources: usize = plans(&new).iter()
             .filter(|p| !p.frontends.is_empty() && !p.slots.is_empty())
             .map(|p| p.sources.len()).sum();
@@ -423,7 +447,7 @@ proptest! {
         let (changes, failed) = writer.diff(&round(&new, &new));
         prop_assert!(changes.is_empty() && failed.is_empty(), "{changes:?}");
 
-        let mut adopted = Writer::adopt(writer.maps().clone()).unwrap();
+        let mut adopted = Writer::adopt(writer.maps().clone(), rules()).unwrap();
         let (changes, _) = adopted.diff(&round(&new, &new));
         prop_assert!(changes.is_empty(), "after a restart: {changes:?}");
         prop_assert!(adopted.retire().is_empty());
@@ -438,7 +462,7 @@ proptest! {
         let mut writer = Writer::adopt(FakeMaps {
             capacity: Some(Fill { slots: capacity, ..UNLIMITED }),
             ..FakeMaps::holding(before.clone())
-        }).unwrap();
+        }, rules()).unwrap();
         let report = writer.commit(&round(&old, &new));
         prop_assert!(report.failed.iter().all(|failed| failed.full));
         let _collected = writer.settle().unwrap();
@@ -446,7 +470,7 @@ proptest! {
         let failed: BTreeSet<_> = report.failed.iter().map(|f| f.record).collect();
         let (old_answers, new_answers) = (answers(&old), answers(&new));
         for (contents, _) in &moments {
-            prop_assert!(invariants::check(&contents.snapshot()).is_empty());
+            prop_assert!(invariants::check(&contents.snapshot(), &rules()).is_empty());
         }
         let now = actual(&writer.maps().contents);
         for plan in plans(&new) {
@@ -462,7 +486,7 @@ proptest! {
 
     #[test]
     fn a_freed_id_means_nothing_else_before_its_rest_is_over(states in prop::collection::vec(state(), 2..8)) {
-        let mut writer = Writer::adopt(FakeMaps::default()).unwrap();
+        let mut writer = Writer::adopt(FakeMaps::default(), rules()).unwrap();
         let mut from = State::new();
         let mut last_seen = BTreeMap::new();
         for (step, to) in states.iter().enumerate() {
@@ -485,44 +509,153 @@ proptest! {
 
 proptest! {
     #[test]
-    fn an_audit_finds_any_element_that_is_missing_and_planning_again_repairs_it(
+    fn an_audit_finds_whatever_is_missing_and_planning_again_repairs_it(
         state in state(),
-        pick in any::<prop::sample::Index>(),
+        picks in prop::collection::vec(any::<prop::sample::Index>(), 1..4),
+        starts_again in any::<bool>(),
     ) {
         let mut writer = bring(FakeMaps::default(), &State::new(), &state);
-        prop_assert_eq!(writer.audit().unwrap(), 0);
-        let desired = answers(&state);
+        prop_assert_eq!(writer.audit().unwrap(), Drift::default());
         let contents = &mut writer.maps().contents;
-        let frontends: Vec<_> = contents.rest.frontends.keys().copied().collect();
-        let slots: Vec<_> = contents.slots.keys().copied().collect();
-        if frontends.is_empty() && slots.is_empty() {
-            return Ok(());
+        for pick in picks {
+            let rows = rows(contents);
+            if !rows.is_empty() {
+                contents.perform(&rows[pick.index(rows.len())]);
+            }
         }
-        let index = pick.index(frontends.len() + slots.len());
-        match frontends.get(index) {
-            Some(key) => drop(contents.rest.frontends.remove(key)),
-            None => drop(contents.slots.remove(&slots[index - frontends.len()])),
+        if starts_again {
+            writer = Writer::adopt(writer.maps().clone(), rules()).unwrap();
+        } else {
+            prop_assert!(writer.audit().unwrap().total() > 0, "it went unnoticed");
         }
-        prop_assert!(writer.audit().unwrap() > 0, "it went unnoticed");
-        let _report = writer.commit(&round(&State::new(), &state));
+        let report = writer.commit(&round(&State::new(), &state));
+        prop_assert!(report.failed.is_empty());
+        let wanted = plans(&state).iter().map(|plan| plan.record).collect();
+        prop_assert!(writer.remove_others(&wanted).failed.is_empty());
         let _collected = writer.settle().unwrap();
-        prop_assert_eq!(actual(&writer.maps().contents), desired);
-        prop_assert!(invariants::check(&writer.maps().contents.snapshot()).is_empty());
-        prop_assert_eq!(writer.audit().unwrap(), 0);
+        for seconds in [0, 60] {
+            let now = Duration::from_secs(seconds);
+            let _freed = writer.free(now, Duration::from_secs(60)).unwrap();
+        }
+        let contents = &writer.maps().contents;
+        let violations = invariants::check(&contents.snapshot(), &rules());
+        prop_assert!(violations.is_empty(), "{}", violations[0]);
+        check_nothing_else(contents, &state)?;
+        prop_assert_eq!(writer.audit().unwrap(), Drift::default());
     }
 }
 
+/// What deletes each row and clears each bit.
+fn rows(contents: &Contents) -> Vec<Op> {
+    let maps = &contents.maps;
+    let frontends = maps.frontends.keys().copied().map(Op::DeleteFrontend);
+    let slots = contents.slots.keys().copied().map(Op::DeleteSlot);
+    let sources = maps.sources.iter().copied().map(Op::DeleteSource);
+    let backends = maps.backends.keys().copied().map(Op::DeleteBackend);
+    let services = maps.services.keys().copied().map(Op::DeleteService);
+    let ports = maps.ports.iter().map(Op::ClearPort);
+    let of_services = frontends.chain(slots).chain(sources);
+    of_services
+        .chain(backends)
+        .chain(services)
+        .chain(ports)
+        .collect()
+}
+
 #[test]
-fn a_frontend_of_nobodys_is_removed_by_an_audit() {
+fn an_audit_sets_cleared_bits_again_at_once() {
+    let one = State::from([(1, has_shared_address([1, 2].into()))]);
+    let mut writer = bring(FakeMaps::default(), &State::new(), &one);
+    let contents = writer.maps().contents.clone();
+    let bits: Vec<_> = contents.maps.ports.iter().collect();
+    // Two source ports, one of a frontend, two of slots.
+    assert_eq!(bits.len(), 5, "{bits:?}");
+    for bit in &bits {
+        writer.maps().contents.perform(&Op::ClearPort(*bit));
+    }
+    let found = writer.audit().unwrap();
+    assert_eq!((found.ports, found.total()), (5, 5));
+    assert_eq!(writer.maps().contents, contents);
+    assert_eq!(writer.audit().unwrap(), Drift::default());
+}
+
+#[test]
+fn records_and_backends_keep_their_ids_when_their_rows_are_deleted() {
+    let one = State::from([(1, has_shared_address([1, 2].into()))]);
+    let mut writer = bring(FakeMaps::default(), &State::new(), &one);
+    let contents = writer.maps().contents.clone();
+    let maps = &mut writer.maps().contents.maps;
+    maps.services.clear();
+    maps.backends.clear();
+    let found = writer.audit().unwrap();
+    assert_eq!((found.services, found.backends), (1, 2));
+    assert_eq!(writer.maps().contents, contents);
+}
+
+#[test]
+fn a_start_clears_the_bits_that_neither_maps_nor_flows_need() {
+    let one = State::from([(1, has_shared_address([1].into()))]);
+    let mut writer = bring(FakeMaps::default(), &State::new(), &one);
+    let _report = writer.commit(&round(&one, &State::new()));
+    let _collected = writer.settle().unwrap();
+    let [of_frontend, of_slot] = [
+        PortBit::ingress(PortBe::new(82)),
+        PortBit::egress(PortBe::new(8081)),
+    ];
+    let ports = writer.maps().contents.maps.ports.clone();
+    assert!(
+        ports.contains(of_frontend) && ports.contains(of_slot),
+        "flows may go on"
+    );
+
+    let mut maps = FakeMaps::holding(writer.maps().contents.clone());
+    maps.flow_ports.insert(of_slot);
+    let mut writer = Writer::adopt(maps, rules()).unwrap();
+    let ports = writer.maps().contents.maps.ports.clone();
+    assert!(!ports.contains(of_frontend) && ports.contains(of_slot));
+    // What flows need is set where it was not: the map may be another one.
+    let mut maps = FakeMaps::default();
+    maps.flow_ports.insert(of_slot);
+    let mut writer = Writer::adopt(maps, rules()).unwrap();
+    assert!(writer.maps().contents.maps.ports.contains(of_slot));
+}
+
+#[test]
+fn other_settings_need_other_bits_and_no_frontend_is_written_for_it() {
+    let one = State::from([(1, has_shared_address([1].into()))]);
+    let mut writer = bring(FakeMaps::default(), &State::new(), &one);
+    let mut maps = FakeMaps::holding(writer.maps().contents.clone());
+    maps.contents.maps.ports = PortSet::default();
+    let mut writer = Writer::adopt(
+        maps,
+        PortRules {
+            source_ports: 7..=7,
+            ..rules()
+        },
+    )
+    .unwrap();
+    let ports: Vec<_> = writer.maps().contents.maps.ports.iter().collect();
+    let expected = [
+        PortBit::ingress(PortBe::new(7)),
+        PortBit::ingress(PortBe::new(82)),
+        PortBit::egress(PortBe::new(8081)),
+    ];
+    assert_eq!(ports, expected);
+    let (changes, failed) = writer.diff(&round(&State::new(), &one));
+    assert!(changes.is_empty() && failed.is_empty());
+}
+
+#[test]
+fn a_frontend_that_names_no_service_is_removed_by_an_audit() {
     let mut writer = bring(FakeMaps::default(), &State::new(), &State::new());
     let stranger = svclb_common::FrontendValue {
         service: svclb_common::ServiceId::new(77),
         ..svclb_common::FrontendValue::default()
     };
     let contents = &mut writer.maps().contents;
-    contents.rest.frontends.insert(frontend(1, 1), stranger);
-    assert_eq!(writer.audit().unwrap(), 1);
-    assert!(writer.maps().contents.rest.frontends.is_empty());
+    contents.maps.frontends.insert(frontend(1, 1), stranger);
+    assert_eq!(writer.audit().unwrap().services, 1);
+    assert!(writer.maps().contents.maps.frontends.is_empty());
 }
 
 proptest! {
@@ -535,12 +668,10 @@ proptest! {
         let mut agent = Agent::new();
         for attempt in &attempts {
             agent.attempt(attempt);
-            let violations = invariants::check(&agent.writer.maps().contents.snapshot());
-            prop_assert!(violations.is_empty(), "{}", violations[0]);
         }
         agent.recover();
         check_nothing_else(&agent.writer.maps().contents, &agent.state)?;
-        prop_assert_eq!(agent.writer.audit().unwrap(), 0);
+        prop_assert_eq!(agent.writer.audit().unwrap(), Drift::default());
         prop_assert!(agent.writer.retire().is_empty());
     }
 }
@@ -597,8 +728,8 @@ fn slots_stay_retired_when_no_grace_period_could_pass() {
     let mut agent = Agent::new();
     let [one, other] = [1, 2].map(|number| State::from([(1, has_shared_address([number].into()))]));
     assert!(agent.write(&one, false));
-    // A slot, its backend and the frontend: then the grace period fails.
-    agent.writer.maps().stop_after = Some(3);
+    // A backend, its port, its slot and the frontend: then the grace period fails.
+    agent.writer.maps().stop_after = Some(4);
     assert!(!agent.write(&other, false));
     agent.writer.maps().stop_after = None;
     assert_eq!(agent.writer.settle().unwrap(), 1);

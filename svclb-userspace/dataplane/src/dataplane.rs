@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use aya::programs::ProgramError;
 use aya::{Ebpf, VerifierLogLevel};
 use svclb_common::maps as names;
+use svclb_core::ports::PortRules;
 
 use crate::attach::cgroup::{self, Attachment};
 use crate::attach::device::{self, DeviceAttachment, XdpMode};
@@ -18,7 +19,6 @@ use crate::maps::devices::Devices;
 use crate::maps::flows::Flows;
 use crate::maps::kernel_maps::KernelMaps;
 use crate::maps::meta;
-use crate::maps::ports::PortBits;
 use crate::options::Options;
 use crate::pin_lock::PinLock;
 use crate::pins::{Pins, make_dir};
@@ -179,9 +179,16 @@ impl Dataplane {
     /// # Errors
     /// [`OpenError::Maps`].
     pub fn maps(&self) -> Result<KernelMaps, OpenError> {
-        PortBits::open(&self.pins, self.source_ports, self.external_cluster_ips)
-            .and_then(|ports| KernelMaps::open(&self.pins, ports))
-            .map_err(OpenError::maps)
+        KernelMaps::open(&self.pins).map_err(OpenError::maps)
+    }
+
+    /// Which bits of `PORTS` are needed, by the settings of this data path.
+    pub const fn port_rules(&self) -> PortRules {
+        let [first, last] = self.source_ports.ends();
+        PortRules {
+            source_ports: first..=last,
+            external_cluster_ips: self.external_cluster_ips,
+        }
     }
 
     /// The map of devices.

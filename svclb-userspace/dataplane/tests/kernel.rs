@@ -23,6 +23,8 @@ use svclb_common::{
 use svclb_core::apply::Maps;
 use svclb_core::conntrack::Timeouts;
 use svclb_core::op::Op;
+use svclb_core::ports::PortBit;
+use svclb_core::writer::{Drift, Writer};
 use svclb_dataplane::{
     Attached, Attachment, Dataplane, Options, PROGRAMS, Pinned, PortRange, XdpMode, cleanup,
     find_bpffs, find_cgroup2,
@@ -217,6 +219,56 @@ fn deleting_what_is_not_there_is_a_success() {
     maps.perform(&deletes).unwrap();
     assert!(maps.snapshot().unwrap().slots.is_empty());
     maps.perform(&deletes).unwrap();
+}
+
+/// The words of `PORTS`, as another program has them.
+fn port_words(place: &Place) -> Array<MapData, u64> {
+    let pinned = MapData::from_pin(place.pin_dir().join("maps/PORTS")).unwrap();
+    Array::try_from(Map::Array(pinned)).unwrap()
+}
+
+#[test]
+fn bits_of_ports_are_set_and_cleared_one_by_one() {
+    let place = Place::new();
+    let mut maps = place.open().maps().unwrap();
+    let [a, b, c] = [80, 81, 8080].map(|port| PortBit::ingress(PortBe::new(port)));
+    let d = PortBit::egress(PortBe::new(80));
+    maps.perform(&[a, b, c, d, a].map(Op::SetPort)).unwrap();
+    maps.perform(&[b, b].map(Op::ClearPort)).unwrap();
+    let set: Vec<_> = maps.snapshot().unwrap().ports.iter().collect();
+    assert_eq!(set, [a, c, d]);
+}
+
+#[test]
+fn a_bit_that_another_program_cleared_is_drift_and_is_set_again() {
+    let place = Place::new();
+    let dataplane = place.open();
+    let maps = dataplane.maps().unwrap();
+    let mut writer = Writer::adopt(maps, dataplane.port_rules()).unwrap();
+    assert_eq!(writer.audit().unwrap(), Drift::default());
+    let mut words = port_words(&place);
+    let (index, mask) = PortBit::ingress(PortBe::new(50_999)).place();
+    let before = words.get(&index, 0).unwrap();
+    assert_ne!(before & mask, 0, "a source port has its bit");
+    words.set(index, before & !mask, 0).unwrap();
+    assert_eq!(writer.audit().unwrap().ports, 1);
+    assert_eq!(words.get(&index, 0).unwrap(), before);
+    assert_eq!(writer.audit().unwrap(), Drift::default());
+}
+
+#[test]
+fn a_start_sets_the_bits_of_its_source_ports_and_clears_those_of_others() {
+    let mut place = Place::new();
+    let bits = |place: &Place| -> Vec<_> {
+        let dataplane = place.open();
+        let maps = dataplane.maps().unwrap();
+        let mut writer = Writer::adopt(maps, dataplane.port_rules()).unwrap();
+        let ports = writer.maps().snapshot().unwrap().ports;
+        ports.iter().map(|bit| bit.port.get()).collect()
+    };
+    assert_eq!(bits(&place), (50_000..=50_999).collect::<Vec<_>>());
+    place.0.source_ports = PortRange::new(60_000, 60_099).unwrap();
+    assert_eq!(bits(&place), (60_000..=60_099).collect::<Vec<_>>());
 }
 
 #[test]

@@ -54,13 +54,15 @@ impl Agent {
 
     fn verify_maps(&mut self) {
         match self.reconciler.verify() {
-            Ok(0) => {}
-            Ok(services) => {
+            Ok(drift) if drift.total() == 0 => {}
+            Ok(drift) => {
                 warn!(
-                    services,
+                    services = drift.services,
+                    backends = drift.backends,
+                    ports = drift.ports,
                     "the maps were not as svclb left them; what differs is written again"
                 );
-                self.metrics.drifted(services);
+                self.metrics.drifted(drift.total());
             }
             Err(error) => warn!("the maps cannot be compared with what was written: {error}"),
         }

@@ -10,7 +10,7 @@ use svclb_core::image::Fill;
 use svclb_core::log_once::LogOnce;
 use svclb_core::model::Event;
 use svclb_core::planner::{Conflict, Planner, Round};
-use svclb_core::writer::{QUARANTINE, Retired, Writer};
+use svclb_core::writer::{Drift, QUARANTINE, Retired, Writer};
 use svclb_dataplane::{Dataplane, GracePeriod, KernelMaps};
 use svclb_source::EventRecorder;
 use tokio::task::JoinHandle;
@@ -60,7 +60,8 @@ impl Reconciler {
     ) -> anyhow::Result<Self> {
         let maps = dataplane.maps()?;
         let grace_period = maps.grace();
-        let writer = Writer::adopt(maps).context("the pinned maps cannot be read back")?;
+        let writer = Writer::adopt(maps, dataplane.port_rules())
+            .context("the pinned maps cannot be read back")?;
         let fill = writer.fill();
         if fill.frontends > 0 {
             info!(
@@ -174,14 +175,14 @@ impl Reconciler {
     }
 
     /// Compares the maps with what was written to them, and plans everything again if they
-    /// differ. Returns how many Services differ.
-    pub(super) fn verify(&mut self) -> std::io::Result<usize> {
-        let services = self.writer.audit()?;
-        if services > 0 {
+    /// differ.
+    pub(super) fn verify(&mut self) -> std::io::Result<Drift> {
+        let drift = self.writer.audit()?;
+        if drift.services > 0 {
             self.planner.retry_all();
             self.remove_others(&self.planner.wanted());
         }
-        Ok(services)
+        Ok(drift)
     }
 
     /// Frees ids whose quarantine is over, and plans Services again whose writes failed a while

@@ -77,6 +77,21 @@ fn elements_that_were_deleted_are_written_again() {
 }
 
 #[test]
+fn bits_that_somebody_cleared_are_set_again() {
+    let scene = Scene::web();
+    let map = pinned(&scene, "PORTS");
+    let elements = at_rest(&map);
+    let zero = vec!["0x00".to_owned(); size_of::<u64>()];
+    let set = elements.iter().filter(|(_, word)| *word != zero);
+    assert!(set.clone().count() > 1, "source ports and a backend's");
+    for (key, _) in set {
+        map.update(key, &zero).unwrap();
+    }
+    is_repaired(&scene, &["the maps were not as svclb left them", "ports="]);
+    assert_eq!(map.elements().unwrap(), elements);
+}
+
+#[test]
 fn what_a_second_writer_wrote_is_undone() {
     let scene = Scene::new(|manifests, endpoints| {
         let objects = web_service().with(endpoints);

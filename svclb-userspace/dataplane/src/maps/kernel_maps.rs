@@ -6,9 +6,10 @@ use std::sync::Arc;
 use svclb_common::maps as names;
 use svclb_core::apply::{Failure, Maps, Snapshot};
 use svclb_core::op::Op;
+use svclb_core::ports::PortSet;
 
 use super::planned::Planned;
-use super::ports::PortBits;
+use super::ports;
 use crate::pins::Pins;
 use crate::sys::{self, BatchEnd, Map, WaitingMap};
 
@@ -19,7 +20,7 @@ const BATCH: usize = 4096;
 #[derive(Debug)]
 pub struct KernelMaps {
     planned: Planned,
-    ports: PortBits,
+    flows: Map,
     grace: GracePeriod,
     keys: Vec<u8>,
     values: Vec<u8>,
@@ -40,10 +41,10 @@ impl GracePeriod {
 }
 
 impl KernelMaps {
-    pub(crate) fn open(pins: &Pins, ports: PortBits) -> io::Result<Self> {
+    pub(crate) fn open(pins: &Pins) -> io::Result<Self> {
         Ok(Self {
             planned: Planned::open(pins)?,
-            ports,
+            flows: Map::open(&pins.map(names::FLOWS))?,
             grace: GracePeriod(Arc::new(WaitingMap::new()?)),
             keys: Vec::new(),
             values: Vec::new(),
@@ -63,10 +64,11 @@ impl KernelMaps {
             Op::PutSource(_) | Op::DeleteSource(_) => (names::SOURCES, &maps.sources),
             Op::PutBackend(..) | Op::DeleteBackend(_) => (names::BACKENDS, &maps.backends),
             Op::PutService(..) | Op::DeleteService(_) => (names::SERVICES, &maps.services),
+            Op::SetPort(_) | Op::ClearPort(_) => (names::PORTS, &maps.ports),
         }
     }
 
-    /// Spells operations out as keys and values.
+    /// Spells operations out as keys and values; those of `PORTS` change parts of a value.
     fn spell(&mut self, ops: &[Op]) {
         let (keys, values) = (&mut self.keys, &mut self.values);
         keys.clear();
@@ -98,6 +100,7 @@ impl KernelMaps {
                 Op::DeleteSource(key) => keys.extend(sys::bytes(key)),
                 Op::DeleteBackend(id) => keys.extend(sys::bytes(id)),
                 Op::DeleteService(id) => keys.extend(sys::bytes(id)),
+                Op::SetPort(_) | Op::ClearPort(_) => {}
             }
         }
     }
@@ -108,12 +111,14 @@ impl KernelMaps {
         let Some(first) = ops.first() else {
             return Ok(());
         };
-        self.ports.prepare(ops).map_err(|source| Failure {
-            done: 0,
-            map: names::PORTS,
-            full: false,
-            source,
-        })?;
+        if matches!(first, Op::SetPort(_) | Op::ClearPort(_)) {
+            return ports::perform(&self.planned.ports, ops).map_err(|(done, source)| Failure {
+                done,
+                map: names::PORTS,
+                full: false,
+                source,
+            });
+        }
         self.spell(ops);
         let (name, map) = self.map_of(first);
         let deletes = self.values.is_empty();
@@ -188,8 +193,10 @@ impl Maps for KernelMaps {
     }
 
     fn snapshot(&mut self) -> io::Result<Snapshot> {
-        let maps = self.planned.read()?;
-        self.ports.follow(&maps)?;
-        Ok(maps)
+        self.planned.read()
+    }
+
+    fn flow_ports(&mut self) -> io::Result<PortSet> {
+        ports::of_flows(&self.flows)
     }
 }

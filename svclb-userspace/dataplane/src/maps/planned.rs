@@ -5,6 +5,7 @@ use std::io;
 use svclb_common::maps as names;
 use svclb_core::apply::Snapshot;
 
+use super::ports;
 use super::read::read_all;
 use crate::pins::Pins;
 use crate::sys::Map;
@@ -17,6 +18,7 @@ pub(crate) struct Planned {
     pub(crate) sources: Map,
     pub(crate) backends: Map,
     pub(crate) services: Map,
+    pub(crate) ports: Map,
 }
 
 impl Planned {
@@ -28,6 +30,7 @@ impl Planned {
             sources: open(names::SOURCES)?,
             backends: open(names::BACKENDS)?,
             services: open(names::SERVICES)?,
+            ports: open(names::PORTS)?,
         })
     }
 
@@ -44,6 +47,7 @@ impl Planned {
                 .into_iter()
                 .map(|(key, _)| key)
                 .collect(),
+            ports: ports::read(&self.ports)?,
         })
     }
 }

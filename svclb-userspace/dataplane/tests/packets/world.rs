@@ -270,7 +270,7 @@ impl World {
             }
         }
         planner.observe(Event::Synced);
-        let mut writer = Writer::adopt(dataplane.maps().unwrap()).unwrap();
+        let mut writer = Writer::adopt(dataplane.maps().unwrap(), dataplane.port_rules()).unwrap();
         let report = writer.commit(&planner.next_round(usize::MAX).unwrap());
         assert!(report.failed.is_empty(), "{report:?}");
         Self { dataplane, place }
@@ -278,7 +278,10 @@ impl World {
 
     /// An agent starts, removes every Service, and is followed by another one.
     pub(crate) fn forget_services(&self) {
-        let start = || Writer::adopt(self.dataplane.maps().unwrap()).unwrap();
+        let start = || {
+            let maps = self.dataplane.maps().unwrap();
+            Writer::adopt(maps, self.dataplane.port_rules()).unwrap()
+        };
         let mut writer = start();
         assert!(writer.remove_others(&BTreeSet::new()).failed.is_empty());
         assert!(writer.settle().unwrap() > 0);
