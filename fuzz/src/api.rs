@@ -1,4 +1,4 @@
-//! Text from outside: manifests, and what an API server sends.
+//! Text of users and of API servers: manifests and objects.
 
 use std::collections::BTreeMap;
 
@@ -41,11 +41,11 @@ pub fn manifests(bytes: &[u8]) {
             .map(|object| (object.key(), object))
             .collect();
         for key in before.keys().filter(|key| !now.contains_key(key)) {
-            cluster.tell(key.clone(), None);
+            cluster.observe(key.clone(), None);
         }
         for (key, object) in &now {
             if before.get(key) != Some(object) {
-                cluster.tell(key.clone(), Some(object.clone()));
+                cluster.observe(key.clone(), Some(object.clone()));
             }
         }
         before = now;
@@ -79,8 +79,8 @@ pub fn objects(bytes: &[u8]) {
         };
         let key = object.key();
         match event.kind.as_str() {
-            "ADDED" | "MODIFIED" => cluster.tell(key, Some(object)),
-            "DELETED" => cluster.tell(key, None),
+            "ADDED" | "MODIFIED" => cluster.observe(key, Some(object)),
+            "DELETED" => cluster.observe(key, None),
             _ => continue,
         }
         assert!(cluster.write(None));
@@ -108,8 +108,8 @@ fn converted(object: Value, names: &Names) -> Option<Object> {
         _ => None,
     };
     for problem in problems {
-        let said = problem.to_string();
-        assert!(!said.contains('\n'), "{said:?} has several lines");
+        let sentence = problem.to_string();
+        assert!(!sentence.contains('\n'), "{sentence:?} has several lines");
     }
     converted
 }

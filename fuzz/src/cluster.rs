@@ -19,16 +19,16 @@ pub(crate) const NODE: &str = "node1";
 /// How many Services are planned at once: few, so that rounds have seams.
 const AT_ONCE: usize = 3;
 
-/// An agent, and all that it was told.
+/// An agent, and the objects that there are.
 pub(crate) struct Cluster {
     planner: Planner,
     writer: Writer<FakeMaps>,
-    told: BTreeMap<ObjectKey, Object>,
+    objects: BTreeMap<ObjectKey, Object>,
 }
 
 /// What a frontend leads to, by value: no ids, no generations, no order.
 #[derive(PartialEq, Eq, Debug)]
-struct Answer {
+struct Target {
     inside: BTreeSet<(Addr16, PortBe)>,
     outside: BTreeSet<(Addr16, PortBe)>,
     sources: Option<BTreeSet<SourceRange>>,
@@ -60,41 +60,41 @@ impl Cluster {
         Self {
             planner,
             writer,
-            told: BTreeMap::new(),
+            objects: BTreeMap::new(),
         }
     }
 
-    /// Another one that starts with these contents, is told all that this one was, and has written it.
+    /// Another one that starts with these contents, has the same objects, and has written them.
     fn another(&self, contents: Contents) -> Self {
         let mut another = Self::holding(contents);
-        for (key, object) in &self.told {
-            another.tell(key.clone(), Some(object.clone()));
+        for (key, object) in &self.objects {
+            another.observe(key.clone(), Some(object.clone()));
         }
         another.synced();
         assert!(another.write(None), "an agent that starts cannot write");
         another
     }
 
-    /// Tells it of an object, or that there is none of this name.
-    pub(crate) fn tell(&mut self, key: ObjectKey, object: Option<Object>) {
+    /// An object is like this now; `None` if there is none of this name.
+    pub(crate) fn observe(&mut self, key: ObjectKey, object: Option<Object>) {
         let event = match &object {
             Some(object) => Event::Apply(object.clone()),
             None => Event::Delete(key.clone()),
         };
         self.planner.observe(event);
         match object {
-            Some(object) => drop(self.told.insert(key, object)),
-            None => drop(self.told.remove(&key)),
+            Some(object) => drop(self.objects.insert(key, object)),
+            None => drop(self.objects.remove(&key)),
         }
     }
 
-    /// Says that this is all there is.
+    /// These are all objects.
     pub(crate) fn synced(&mut self) {
         self.planner.observe(Event::Synced);
     }
 
-    /// Writes what it was told, as far as so many operations go; whether that was all. Then no map
-    /// says anything that another one does not know of, and no audit finds anything.
+    /// Writes what changed, with so many operations at most; whether that was enough. Then the maps
+    /// agree with each other, and an audit finds nothing.
     pub(crate) fn write(&mut self, operations: Option<usize>) -> bool {
         self.writer.maps().stop_after = operations;
         let mut is_whole = true;
@@ -115,7 +115,7 @@ impl Cluster {
         is_whole
     }
 
-    /// The agent ends, and another one is told everything.
+    /// The agent ends, and another one starts with the same objects.
     pub(crate) fn restart(&mut self) {
         let contents = self.writer.maps().contents.clone();
         let mut again = self.another(contents);
@@ -128,23 +128,23 @@ impl Cluster {
     /// What is in the maps is what an agent would have written that knew nothing before.
     pub(crate) fn check(&mut self) {
         let mut anew = self.another(Contents::default());
-        let expected = answers(&anew.writer.maps().contents);
-        assert_eq!(answers(&self.writer.maps().contents), expected);
+        let expected = targets(&anew.writer.maps().contents);
+        assert_eq!(targets(&self.writer.maps().contents), expected);
     }
 }
 
-fn answers(contents: &Contents) -> BTreeMap<FrontendKey, Answer> {
+fn targets(contents: &Contents) -> BTreeMap<FrontendKey, Target> {
     let frontends = contents.maps.frontends.iter();
     frontends
         .map(|(key, value)| {
-            let answer = Answer {
+            let target = Target {
                 inside: backends(contents, value, value.internal),
                 outside: backends(contents, value, value.external),
                 sources: contents.sources(value),
                 affinity_seconds: value.affinity_seconds,
                 flags: value.flags,
             };
-            (*key, answer)
+            (*key, target)
         })
         .collect()
 }

@@ -54,7 +54,7 @@ struct Slice {
     endpoints: Vec<(u8, u8, u8)>,
 }
 
-/// Steps, of which each is written or not; at its end an agent that was told the same things in
+/// Steps, of which each is written or not; at its end an agent that saw the same objects in
 /// another order, or all at once, would have written the same.
 pub fn plan(bytes: &[u8]) {
     const MOST: usize = 40;
@@ -70,18 +70,18 @@ pub fn plan(bytes: &[u8]) {
         };
         match step {
             Step::PutService(number, shape) => {
-                tell(&mut cluster, Object::Service(shape.service(number)));
+                observe(&mut cluster, Object::Service(shape.service(number)));
             }
             Step::DeleteService(number) => {
-                cluster.tell(ObjectKey::Service(service_name(number)), None);
+                cluster.observe(ObjectKey::Service(service_name(number)), None);
             }
             Step::PutSlice(number, slice) => {
-                tell(&mut cluster, Object::EndpointSlice(slice.slice(number)));
+                observe(&mut cluster, Object::EndpointSlice(slice.slice(number)));
             }
             Step::DeleteSlice(number) => {
-                cluster.tell(ObjectKey::EndpointSlice(slice_name(number)), None);
+                cluster.observe(ObjectKey::EndpointSlice(slice_name(number)), None);
             }
-            Step::PutNode { zone, leaves } => tell(
+            Step::PutNode { zone, leaves } => observe(
                 &mut cluster,
                 Object::Node(Node {
                     name: NODE.into(),
@@ -102,8 +102,8 @@ pub fn plan(bytes: &[u8]) {
     cluster.check();
 }
 
-fn tell(cluster: &mut Cluster, object: Object) {
-    cluster.tell(object.key(), Some(object));
+fn observe(cluster: &mut Cluster, object: Object) {
+    cluster.observe(object.key(), Some(object));
 }
 
 fn service_name(number: u8) -> ObjectName {
@@ -138,7 +138,7 @@ fn policy(is_local: bool) -> TrafficPolicy {
     }
 }
 
-/// One of four addresses of each kind, so that Services claim one another's.
+/// One of four addresses of each kind, so that Services want the same ones.
 fn address(kind: u8, number: u8, is_v6: bool) -> IpAddr {
     let host = 1 + number % 4;
     if is_v6 {
@@ -217,21 +217,21 @@ impl Slice {
                 })
                 .collect(),
             endpoints: endpoints
-                .map(|(host, state, place)| Endpoint {
+                .map(|(host, state, location)| Endpoint {
                     addr: address(244, host, self.is_v6),
                     conditions: Conditions {
                         ready: state & 1 == 0,
                         serving: state & 2 == 0,
                         terminating: state & 4 != 0,
                     },
-                    node: match place % 3 {
+                    node: match location % 3 {
                         0 => None,
                         1 => Some(NODE.into()),
                         _ => Some("node2".into()),
                     },
                     hints: (state & 8 != 0).then(|| {
                         Box::new(Hints {
-                            zones: vec![zone_name(place & 4 != 0)],
+                            zones: vec![zone_name(location & 4 != 0)],
                             nodes: Vec::new(),
                         })
                     }),

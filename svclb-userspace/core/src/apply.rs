@@ -37,7 +37,7 @@ pub struct Failure {
     pub map: &'static str,
     /// The map has no room for another entry. The other operations may still succeed.
     pub full: bool,
-    /// What the system said.
+    /// The system's error.
     pub source: std::io::Error,
 }
 
@@ -49,26 +49,26 @@ pub trait Maps {
     /// and its being noted.
     ///
     /// # Errors
-    /// [`Failure`] with how many were performed. The one after them was not; the rest
-    /// were not tried.
+    /// [`Failure`] with how many were performed. The one after them was not; those
+    /// behind it were not tried.
     fn perform(&mut self, ops: &[Op]) -> Result<(), Failure>;
 
     /// Returns when every reader that was running when it was called has finished.
     ///
     /// # Errors
-    /// What the system said; then nothing may be assumed about readers.
+    /// The system's error; then nothing may be assumed about readers.
     fn grace_period(&mut self) -> std::io::Result<()>;
 
     /// Reads the maps back.
     ///
     /// # Errors
-    /// What the system said.
+    /// The system's error.
     fn snapshot(&mut self) -> std::io::Result<Snapshot>;
 
     /// The bits of `PORTS` that flows of now need: they outlive the frontends and slots with
     /// which they began.
     ///
     /// # Errors
-    /// What the system said.
+    /// The system's error.
     fn flow_ports(&mut self) -> std::io::Result<PortSet>;
 }

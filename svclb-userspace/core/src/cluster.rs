@@ -1,4 +1,4 @@
-//! What the source has said so far, indexed by Service.
+//! The objects of the source so far, indexed by Service.
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -22,7 +22,7 @@ pub struct Cluster {
     owners: HashMap<ObjectName, Arc<str>>,
     node: Node,
     node_config: NodeConfig,
-    /// Whether the source has said what this node is like.
+    /// Whether the source has this node's Node object.
     node_known: bool,
     dirty: BTreeSet<ObjectName>,
     synced: bool,
@@ -97,13 +97,13 @@ impl Cluster {
             self.delete_slice(&slice.name);
         }
         let siblings = self.slices.entry(owner.clone()).or_default();
-        let place = siblings.binary_search_by(|known| known.name.name.cmp(&slice.name.name));
-        if place.is_ok_and(|at| siblings.get(at) == Some(&slice)) {
+        let index = siblings.binary_search_by(|known| known.name.name.cmp(&slice.name.name));
+        if index.is_ok_and(|at| siblings.get(at) == Some(&slice)) {
             return;
         }
         self.owners
             .insert(slice.name.clone(), Arc::clone(&slice.service));
-        match place {
+        match index {
             Ok(at) => {
                 if let Some(known) = siblings.get_mut(at) {
                     *known = slice;
@@ -146,7 +146,7 @@ impl Cluster {
         }
     }
 
-    /// Takes in what the agent found out about its node.
+    /// Takes in the node's configuration.
     pub(crate) fn set_node_config(&mut self, node_config: NodeConfig) {
         if node_config != self.node_config {
             self.node_config = node_config;
@@ -154,12 +154,12 @@ impl Cluster {
         }
     }
 
-    /// What the agent knows of its node.
+    /// The node's configuration.
     pub(crate) const fn node_config(&self) -> &NodeConfig {
         &self.node_config
     }
 
-    /// Whether everything that exists has been said at least once.
+    /// Whether the source has listed everything that exists.
     pub const fn is_synced(&self) -> bool {
         self.synced
     }
@@ -209,7 +209,7 @@ impl Cluster {
         &self.node
     }
 
-    /// This node, if the source has said what it is like.
+    /// This node, if the source has its Node object.
     pub fn known_node(&self) -> Option<&Node> {
         self.node_known.then_some(&self.node)
     }

@@ -1,4 +1,4 @@
-//! Who may have an address and port that several Services claim.
+//! Which Service holds an address and port that several want.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -7,7 +7,7 @@ use svclb_common::FrontendKey;
 use crate::model::ObjectName;
 use crate::plan::{Frontend, FrontendKind};
 
-/// A Service's claim to a frontend. The order is the precedence: the kind of address, then
+/// A Service that wants a frontend. The order is the precedence: the kind of address, then
 /// the older Service, and of two of one age the one whose name comes first, so that every
 /// node agrees.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -17,20 +17,20 @@ struct Contender {
     service: ObjectName,
 }
 
-/// The claims of all Services.
+/// The holder of every frontend, and the Services that wait for it.
 ///
-/// Almost every frontend has one claimant, who is held in place; a set is made only where
-/// two Services meet.
+/// Almost every frontend has one contender, which is its holder; a set is made only where there
+/// are several.
 #[derive(Default)]
 pub(crate) struct Conflicts {
     holders: HashMap<FrontendKey, Contender>,
-    contested: BTreeMap<FrontendKey, BTreeSet<Contender>>,
+    conflicts: BTreeMap<FrontendKey, BTreeSet<Contender>>,
     by_service: HashMap<ObjectName, (i64, Vec<Frontend>)>,
 }
 
 impl Conflicts {
-    /// Replaces the claims of a Service, and returns the other Services that thereby won
-    /// or lost a frontend.
+    /// Replaces the frontends that a Service wants, and returns the other Services that thereby
+    /// gained or lost one.
     pub(crate) fn set(
         &mut self,
         service: &ObjectName,
@@ -38,7 +38,7 @@ impl Conflicts {
         mut frontends: Vec<Frontend>,
     ) -> BTreeSet<ObjectName> {
         let mut affected = BTreeSet::new();
-        // Of several claims to one frontend a Service makes the strongest one.
+        // Of several kinds of one frontend the first in precedence counts.
         frontends.sort_unstable();
         let mut seen = BTreeSet::new();
         frontends.retain(|frontend| seen.insert(frontend.key));
@@ -49,18 +49,18 @@ impl Conflicts {
         if unchanged {
             return affected;
         }
-        let claim = |kind, created| Contender {
+        let contender = |kind, created| Contender {
             kind,
             created,
             service: service.clone(),
         };
         if let Some((created, frontends)) = self.by_service.remove(service) {
             for Frontend { kind, key } in frontends {
-                self.withdraw(key, &claim(kind, created), &mut affected);
+                self.withdraw(key, &contender(kind, created), &mut affected);
             }
         }
         for Frontend { kind, key } in &frontends {
-            self.add(*key, claim(*kind, created), &mut affected);
+            self.add(*key, contender(*kind, created), &mut affected);
         }
         if !frontends.is_empty() {
             self.by_service
@@ -70,23 +70,23 @@ impl Conflicts {
         affected
     }
 
-    /// The Service that has the frontend.
+    /// The Service that holds the frontend.
     pub(crate) fn holder(&self, key: &FrontendKey) -> Option<&ObjectName> {
-        self.holders.get(key).map(|claim| &claim.service)
+        self.holders.get(key).map(|holder| &holder.service)
     }
 
-    fn add(&mut self, key: FrontendKey, claim: Contender, affected: &mut BTreeSet<ObjectName>) {
+    fn add(&mut self, key: FrontendKey, contender: Contender, affected: &mut BTreeSet<ObjectName>) {
         match self.holders.get_mut(&key) {
             None => {
-                self.holders.insert(key, claim);
+                self.holders.insert(key, contender);
             }
             Some(holder) => {
-                let set = self.contested.entry(key).or_default();
+                let set = self.conflicts.entry(key).or_default();
                 set.insert(holder.clone());
-                set.insert(claim.clone());
-                if claim < *holder {
+                set.insert(contender.clone());
+                if contender < *holder {
                     affected.insert(holder.service.clone());
-                    *holder = claim;
+                    *holder = contender;
                 }
             }
         }
@@ -95,22 +95,22 @@ impl Conflicts {
     fn withdraw(
         &mut self,
         key: FrontendKey,
-        claim: &Contender,
+        contender: &Contender,
         affected: &mut BTreeSet<ObjectName>,
     ) {
-        let Some(set) = self.contested.get_mut(&key) else {
+        let Some(set) = self.conflicts.get_mut(&key) else {
             self.holders.remove(&key);
             return;
         };
-        set.remove(claim);
+        set.remove(contender);
         if let Some(first) = set.first() {
-            if self.holders.get(&key) == Some(claim) {
+            if self.holders.get(&key) == Some(contender) {
                 affected.insert(first.service.clone());
             }
             self.holders.insert(key, first.clone());
         }
         if set.len() < 2 {
-            self.contested.remove(&key);
+            self.conflicts.remove(&key);
         }
     }
 }

@@ -178,7 +178,7 @@ impl<'a> Differ<'a> {
             });
         }
         let set = SlotSet {
-            // Without endpoints there is nothing that a client has to be kept from.
+            // A set without backends needs no ranges: there is nothing to keep clients from.
             sources: match backends.is_empty() {
                 true => Vec::new(),
                 false => plan.sources.clone(),

@@ -77,7 +77,7 @@ impl Contents {
         }
     }
 
-    /// What a reader sees who looked up a frontend earlier and looks up its slots here:
+    /// What a reader sees that looked up a frontend earlier and looks up its slots here:
     /// the slot at each position of its internal range, `None` where one is missing.
     pub fn resolve(&self, frontend: &FrontendValue) -> Vec<Option<SlotValue>> {
         let range = frontend.internal;
@@ -104,8 +104,8 @@ impl Contents {
         Some(keys.map(|key| key.range()).collect())
     }
 
-    /// What a frontend leads to here, for a reader who is not interrupted.
-    pub fn answer(&self, key: &FrontendKey) -> Option<Vec<Option<SlotValue>>> {
+    /// What a frontend leads to here, for a reader that is not interrupted.
+    pub fn slots_of(&self, key: &FrontendKey) -> Option<Vec<Option<SlotValue>>> {
         Some(self.resolve(self.maps.frontends.get(key)?))
     }
 

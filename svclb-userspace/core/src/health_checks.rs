@@ -1,4 +1,4 @@
-//! The health checks of all Services, and who has a port that two of them claim.
+//! The health checks of all Services, and which Service holds a port that several want.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -9,8 +9,8 @@ use crate::plan::HealthCheck;
 #[derive(Default)]
 pub(crate) struct HealthChecks {
     checks: HashMap<ObjectName, Known>,
-    /// Who claims a port, the older Service first, as with frontends.
-    claims: HashMap<u16, BTreeSet<(i64, ObjectName)>>,
+    /// The Services that want a port, the older first, as with frontends.
+    candidates: HashMap<u16, BTreeSet<(i64, ObjectName)>>,
 }
 
 struct Known {
@@ -28,25 +28,25 @@ impl HealthChecks {
         check: Option<HealthCheck>,
     ) -> BTreeMap<ObjectName, Option<HealthCheck>> {
         let before = self.checks.remove(service);
-        let old_claim = before.as_ref().map(|b| (b.check.port, b.created));
-        let new_claim = check.as_ref().map(|check| (check.port, created));
+        let before_at = before.as_ref().map(|b| (b.check.port, b.created));
+        let now_at = check.as_ref().map(|check| (check.port, created));
         if let Some(check) = check {
-            // Who has the port is settled below if the claim changed, and else is as it was.
+            // The port's holder is chosen below if this changed, and else is as it was.
             let waits_for = before.as_ref().and_then(|b| b.check.waits_for.clone());
             let check = HealthCheck { waits_for, ..check };
             let known = Known { created, check };
             self.checks.insert(service.clone(), known);
         }
         let mut changed = BTreeMap::new();
-        if old_claim != new_claim {
-            if let Some((port, created)) = old_claim {
+        if before_at != now_at {
+            if let Some((port, created)) = before_at {
                 self.withdraw(port, &(created, service.clone()));
             }
-            if let Some((port, created)) = new_claim {
-                let claims = self.claims.entry(port).or_default();
-                claims.insert((created, service.clone()));
+            if let Some((port, created)) = now_at {
+                let candidates = self.candidates.entry(port).or_default();
+                candidates.insert((created, service.clone()));
             }
-            let ports = [old_claim, new_claim].into_iter().flatten();
+            let ports = [before_at, now_at].into_iter().flatten();
             for port in ports.map(|(port, _)| port).collect::<BTreeSet<_>>() {
                 self.settle(port, &mut changed);
             }
@@ -60,20 +60,20 @@ impl HealthChecks {
         changed
     }
 
-    fn withdraw(&mut self, port: u16, claim: &(i64, ObjectName)) {
-        if let Some(claims) = self.claims.get_mut(&port) {
-            claims.remove(claim);
-            if claims.is_empty() {
-                self.claims.remove(&port);
+    fn withdraw(&mut self, port: u16, candidate: &(i64, ObjectName)) {
+        if let Some(candidates) = self.candidates.get_mut(&port) {
+            candidates.remove(candidate);
+            if candidates.is_empty() {
+                self.candidates.remove(&port);
             }
         }
     }
 
-    /// Lets all but the first of a port's claimants wait for it.
+    /// Lets all but the first of a port's candidates wait for it.
     fn settle(&mut self, port: u16, changed: &mut BTreeMap<ObjectName, Option<HealthCheck>>) {
-        let mut claims = self.claims.get(&port).into_iter().flatten();
+        let mut candidates = self.candidates.get(&port).into_iter().flatten();
         let mut holder = None;
-        for (_, name) in &mut claims {
+        for (_, name) in &mut candidates {
             if let Some(known) = self.checks.get_mut(name)
                 && known.check.waits_for.as_ref() != holder
             {

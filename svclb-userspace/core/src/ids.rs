@@ -3,9 +3,9 @@
 /// Hands out numbers from 1 up, going round before it uses a number again.
 ///
 /// Ids stay below 2^31, since a slot index uses the highest bit for itself
-/// ([`svclb_common::SlotIndex::MEMBER_BIT`]). Zero is never an id. Whether a number is
-/// taken is for the caller to say: an id is taken while its row stands in the map, and
-/// the row stands through a rest after the last use.
+/// ([`svclb_common::SlotIndex::MEMBER_BIT`]). Zero is never an id. The caller knows whether a
+/// number is taken: an id is taken while its row is in the map, and the row stays through a
+/// quarantine after the last use.
 #[derive(Debug, Clone)]
 pub(crate) struct Ids {
     last: u32,

@@ -1,7 +1,7 @@
 //! What is in the maps, as far as the agent wrote it: the "current" of every diff.
 //!
 //! It is changed only after the map was, one operation at a time, so that after a failure
-//! it still says what the maps hold. At start it is read back from them.
+//! it is still what the maps hold. At start it is read back from them.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
@@ -129,7 +129,7 @@ pub struct Image {
 impl Image {
     /// From what was read back.
     ///
-    /// Two ids that claim one record, or one backend: the lower is adopted and the other
+    /// Two ids of one record, or of one backend: the lower is adopted and the other
     /// is left to be collected when nothing names it any more.
     pub fn adopt(snapshot: Snapshot) -> Self {
         let mut image = Self {

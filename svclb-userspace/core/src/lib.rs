@@ -1,4 +1,4 @@
-//! The pure half of the svclb agent: from what Kubernetes says to the map writes that get
+//! The pure half of the svclb agent: from Kubernetes' objects to the map writes that get
 //! there safely, and in which order.
 //!
 //! ```text
@@ -13,7 +13,7 @@
 //!
 //! Where things are:
 //! * Kubernetes' rules: [`plan`];
-//! * who has an address that two Services claim: `conflicts`; and a health check's port:
+//! * which Service holds an address that several want: `conflicts`; and a health check's port:
 //!   `health_checks`;
 //! * whether established flows may stay with their backend: [`serving`];
 //! * the order of writes: [`op::Phase`], and nowhere else;

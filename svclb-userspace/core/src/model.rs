@@ -1,8 +1,8 @@
 //! What load balancing needs to know of Kubernetes, in its words and without its types.
 //!
 //! Sources fill these in; [`crate::plan`] gives them their meaning. Nothing here decides
-//! anything: a terminating endpoint is recorded as terminating, and whether it is used is
-//! the plan's to say.
+//! anything: a terminating endpoint is recorded as terminating, and the plan decides whether
+//! it is used.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -85,7 +85,7 @@ pub struct Service {
     /// Its name.
     pub name: ObjectName,
     /// `metadata.creationTimestamp` in seconds since the epoch. Of two Services that
-    /// claim one address and port the older one is served; zero where that is unknown.
+    /// want one address and port the older one is served; zero if unset.
     pub created: i64,
     /// `spec.type`.
     pub kind: ServiceType,
@@ -96,7 +96,7 @@ pub struct Service {
     /// `status.loadBalancer.ingress[].ip` whose `ipMode` is not `Proxy`.
     pub ingress_ips: Vec<IpAddr>,
     /// `spec.loadBalancerSourceRanges`, of both families. The clients that may use
-    /// `ingress_ips`; everybody of a family that it does not name.
+    /// `ingress_ips`; every client of a family that it does not name.
     pub source_ranges: Vec<IpNet>,
     /// `spec.ports`; no two have the same name and protocol.
     pub ports: Vec<ServicePort>,
@@ -222,10 +222,11 @@ pub struct Node {
     pub scaled_down: bool,
 }
 
-/// What of this node no object says: what its agent was told, and what it looked up.
+/// The configuration of this node that is in no object: from the agent's flags and the node's
+/// devices.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct NodeConfig {
-    /// The addresses at which NodePorts answer, of both families.
+    /// The addresses at which NodePorts are served, of both families.
     pub node_port_ips: Vec<IpAddr>,
     /// Whether `Service.spec.externalIPs` are served.
     pub external_ips: bool,
@@ -264,14 +265,14 @@ impl Object {
     }
 }
 
-/// One thing that a source says. Both sources say the same things.
+/// One change that a source reports. Both sources report the same changes.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Event {
     /// The object is new, or is now like this.
     Apply(Object),
     /// The object is gone, or is no longer for this proxy.
     Delete(ObjectKey),
-    /// Everything that exists has been said at least once. Said once, after the first
+    /// Everything that exists has been reported at least once. Sent once, after the first
     /// full listing: until then nothing may be removed from the maps.
     Synced,
 }

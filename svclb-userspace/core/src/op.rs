@@ -9,7 +9,7 @@ use svclb_common::{
 
 use crate::ports::PortBit;
 
-/// One write to one map. Says what, never how; performing it twice is performing it once.
+/// One write to one map: what is written, not how. Performing it twice is performing it once.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Op {
     /// Takes a service id. (Boxed: a record is several times the size of anything else here.)
@@ -44,7 +44,7 @@ pub enum Op {
 /// This is the only place where the order is defined. A reader looks up a frontend, then
 /// a slot of the generation that it names (and before it the generation's source ranges), and
 /// may be stopped between any two of them for as long as a grace period. So:
-/// 1. ids are taken first, so that a crash leaves no slot or frontend without an owner;
+/// 1. ids are taken first, so that a crash leaves no slot or frontend without a record;
 /// 2. the bit of a port is set before the slot or frontend that needs it: packets without one
 ///    are passed over;
 /// 3. slots and ranges are complete before

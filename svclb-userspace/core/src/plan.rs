@@ -26,7 +26,7 @@ use sources::sources;
 /// What one port of a Service should be in the maps, in one address family.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct PortPlan {
-    /// Whose it is.
+    /// The Service port.
     pub record: ServiceRecord,
     /// The addresses that lead to it.
     pub frontends: Vec<Frontend>,
@@ -34,7 +34,7 @@ pub struct PortPlan {
     pub slots: Vec<BackendValue>,
     /// What clients of the cluster IP choose from (`internalTrafficPolicy`).
     pub internal: SlotRange,
-    /// What clients inside the cluster choose from who use an address for outside clients:
+    /// What clients inside the cluster that use an address for outside clients choose from:
     /// any endpoint, as if they had gone out and come back in.
     pub inside: SlotRange,
     /// What clients outside choose from (`externalTrafficPolicy`).
@@ -94,7 +94,7 @@ impl PortPlan {
                 ))
                 .union(flag(
                     FrontendFlags::SOURCE_RANGES,
-                    // An empty generation has nothing that a client has to be kept from.
+                    // An empty generation has no ranges.
                     frontend.kind == FrontendKind::LoadBalancer
                         && !self.sources.is_empty()
                         && !self.slots.is_empty(),
@@ -145,7 +145,7 @@ pub fn plan<'a>(
                 members: affinity_seconds > 0 || port.proto == Proto::UDP,
             });
         }
-        // It needs an owner; which port's plan that is makes no difference.
+        // It has to be in one port's plan; in which makes no difference.
         if let Some(plan) = plans.get_mut(first) {
             plan.frontends.extend(other_ports(service, family));
         }
@@ -170,7 +170,7 @@ impl From<&BackendValue> for ServingBackend {
 }
 
 /// The endpoints of a Service that serve clients of a port number (or NodePort), whatever
-/// policies, topology or termination say: established flows to them stay where they are, as TCP's
+/// policies, topology or termination are: established flows to them stay where they are, as TCP's
 /// do.
 pub(crate) fn serving<'a>(
     service: &Service,

@@ -19,7 +19,7 @@ pub struct Round {
     pub plans: Vec<PortPlan>,
     /// Service ports that are no more.
     pub removed: Vec<ServiceRecord>,
-    /// Contests over an address and port that began or ended.
+    /// Conflicts over an address and port that began or ended.
     pub conflicts: Vec<Conflict>,
     /// Health checks that are new or different now, or, if `None`, no more.
     pub health_checks: BTreeMap<ObjectName, Option<HealthCheck>>,
@@ -30,9 +30,9 @@ pub struct Round {
 pub struct Conflict {
     /// The address and port.
     pub frontend: FrontendKey,
-    /// Who waits, or waited.
+    /// The Service that waits, or waited.
     pub waiting: ObjectName,
-    /// Who holds it; `None` if the wait is over.
+    /// The Service that holds it; `None` if the wait is over.
     pub holder: Option<ObjectName>,
 }
 
@@ -42,8 +42,8 @@ pub struct Planner {
     conflicts: Conflicts,
     /// Services that have to be in one round.
     partners: HashMap<ObjectName, BTreeSet<ObjectName>>,
-    /// The Service ports in the maps for each Service, by the plans given out so far.
-    given: HashMap<ObjectName, Vec<ServiceRecord>>,
+    /// The Service ports in the maps for each Service, by the plans so far.
+    planned: HashMap<ObjectName, Vec<ServiceRecord>>,
     waiting: BTreeMap<ObjectName, BTreeMap<FrontendKey, ObjectName>>,
     health_checks: HealthChecks,
 }
@@ -55,13 +55,13 @@ impl Planner {
             cluster: Cluster::new(node_name),
             conflicts: Conflicts::default(),
             partners: HashMap::new(),
-            given: HashMap::new(),
+            planned: HashMap::new(),
             waiting: BTreeMap::new(),
             health_checks: HealthChecks::default(),
         }
     }
 
-    /// What the source has said.
+    /// The source's objects.
     pub const fn cluster(&self) -> &Cluster {
         &self.cluster
     }
@@ -71,7 +71,7 @@ impl Planner {
         self.cluster.observe(event);
     }
 
-    /// Takes in what the agent found out about its node: the addresses of NodePorts.
+    /// Takes in the node's configuration: the addresses of NodePorts.
     pub fn set_node_config(&mut self, node_config: NodeConfig) {
         self.cluster.set_node_config(node_config);
     }
@@ -80,9 +80,9 @@ impl Planner {
     /// the Service, or the port, is no more, the round removes it again.
     pub fn retry(&mut self, record: ServiceRecord) {
         let name = ObjectName::new(record.namespace.as_str(), record.name.as_str());
-        let given = self.given.entry(name.clone()).or_default();
-        if !given.contains(&record) {
-            given.push(record);
+        let planned = self.planned.entry(name.clone()).or_default();
+        if !planned.contains(&record) {
+            planned.push(record);
         }
         self.cluster.mark_dirty(name);
     }
@@ -92,9 +92,9 @@ impl Planner {
         self.cluster.mark_all_dirty();
     }
 
-    /// The Service ports that there should be, by the plans given out so far.
+    /// The Service ports that there should be, by the plans so far.
     pub fn wanted(&self) -> BTreeSet<ServiceRecord> {
-        self.given.values().flatten().copied().collect()
+        self.planned.values().flatten().copied().collect()
     }
 
     /// The Service that has a frontend.
@@ -129,8 +129,8 @@ impl Planner {
         })
     }
 
-    /// Which frontends wait for another Service to give them up: who waits, for what, and
-    /// who holds it.
+    /// Which Services wait for a frontend that another one holds: the Service that waits, the
+    /// frontend, and its holder.
     pub fn waiting(&self) -> impl Iterator<Item = (&ObjectName, &FrontendKey, &ObjectName)> {
         self.waiting.iter().flat_map(|(service, waits)| {
             waits
@@ -142,13 +142,13 @@ impl Planner {
     /// The next round, of at most `most` Services (and those that they contend with), or
     /// `None` if nothing changed.
     ///
-    /// Nothing is planned before the source is synced: a part of the truth would remove
-    /// what the rest of it still serves.
+    /// Nothing is planned before the source is synced: a part of the objects would remove
+    /// what the others still serve.
     pub fn next_round(&mut self, most: usize) -> Option<Round> {
         if !self.cluster.is_synced() || !self.cluster.is_dirty() {
             return None;
         }
-        self.claim();
+        self.resolve_conflicts();
         let mut planned = BTreeMap::new();
         let mut contending = BTreeSet::new();
         loop {
@@ -172,10 +172,10 @@ impl Planner {
         Some(round)
     }
 
-    /// Settles who has which frontend, before anything is planned. A Service that gives a
-    /// frontend up and the one that takes it over become partners: they must meet in one
-    /// round, or the address would have no Service in between.
-    fn claim(&mut self) {
+    /// Chooses the holder of each frontend, before anything is planned. A Service that loses a
+    /// frontend and the one that takes it over become partners: they must be in one round, or
+    /// the address would be absent in between.
+    fn resolve_conflicts(&mut self) {
         let dirty: Vec<_> = self.cluster.dirty().cloned().collect();
         for name in dirty {
             let (created, keys) = match self.cluster.service(&name) {
@@ -232,13 +232,13 @@ impl Planner {
                     return false;
                 };
                 if *holder != name {
-                    // Who refuses an address's other ports is all the same.
+                    // Which Service refuses an address's other ports makes no difference.
                     if !key.is_other_ports() {
                         waits.insert(*key, holder.clone());
                     }
                     return false;
                 }
-                // Two ports of one Service that claim the same number: the first has it.
+                // Two ports of one Service with the same number: the first has it.
                 taken.insert(*key)
             });
         }
@@ -246,9 +246,11 @@ impl Planner {
 
         let records: Vec<_> = plans.iter().map(|plan| plan.record).collect();
         let before = if records.is_empty() {
-            self.given.remove(&name).unwrap_or_default()
+            self.planned.remove(&name).unwrap_or_default()
         } else {
-            self.given.insert(name, records.clone()).unwrap_or_default()
+            self.planned
+                .insert(name, records.clone())
+                .unwrap_or_default()
         };
         round.removed.extend(
             before

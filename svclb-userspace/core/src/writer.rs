@@ -5,7 +5,7 @@
 //! ```
 //! [`Writer::commit`] makes a round visible to readers and returns at once. What readers
 //! may still hold is handed out by [`Writer::retire`]; after a grace period that began
-//! after that call, [`Writer::collect`] deletes it. [`Writer::free`] gives ids back whose
+//! after that call, [`Writer::collect`] deletes it. [`Writer::free`] frees the ids whose
 //! quarantine is over. Stopping anywhere is safe: the next start adopts what it finds. So is a
 //! failure: what a round could not do, a later one does.
 
@@ -406,7 +406,7 @@ impl<M: Maps> Writer<M> {
     /// else to do meanwhile.
     ///
     /// # Errors
-    /// What the system said.
+    /// The system's error.
     pub fn settle(&mut self) -> io::Result<usize> {
         let retired = self.retire();
         if retired.is_empty() {

@@ -1,5 +1,5 @@
-//! The invariant that the project rests on: whatever stops between any two operations, a
-//! reader sees the old set or the new set, whole; and an agent that starts again gets there.
+//! The invariant on which the project is built: whatever stops between any two operations, a
+//! reader sees the old set or the new set, whole; and the next start gets there.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -129,26 +129,26 @@ fn round(from: &State, to: &State) -> Round {
 
 /// What a frontend leads to: its backends in order, and the clients that it lets in (`None` for
 /// all).
-type Answer = (Vec<BackendValue>, Option<BTreeSet<SourceRange>>);
+type Target = (Vec<BackendValue>, Option<BTreeSet<SourceRange>>);
 
 /// What every frontend should lead to; absent if it leads nowhere.
-fn answers(state: &State) -> BTreeMap<FrontendKey, Answer> {
+fn targets(state: &State) -> BTreeMap<FrontendKey, Target> {
     plans(state)
         .into_iter()
         .flat_map(|plan| {
             let is_limited = !plan.sources.is_empty() && !plan.slots.is_empty();
             let sources = is_limited.then(|| plan.sources.into_iter().collect());
-            let answer = (plan.slots, sources);
+            let target = (plan.slots, sources);
             plan.frontends
                 .into_iter()
-                .map(move |frontend| (frontend.key, answer.clone()))
+                .map(move |frontend| (frontend.key, target.clone()))
         })
         .collect()
 }
 
-/// What a reader finds in these contents who has a frontend's value already; `None` if a slot is
+/// What a reader finds in these contents that has a frontend's value already; `None` if a slot is
 /// missing.
-fn observed(contents: &Contents, value: &FrontendValue) -> Option<Answer> {
+fn observed(contents: &Contents, value: &FrontendValue) -> Option<Target> {
     let slots = contents.resolve(value).into_iter();
     let backends = slots
         .map(|slot| slot.map(|s| BackendValue::new(s.addr, s.port, Proto::TCP)))
@@ -156,7 +156,7 @@ fn observed(contents: &Contents, value: &FrontendValue) -> Option<Answer> {
     Some((backends, contents.sources(value)))
 }
 
-fn actual(contents: &Contents) -> BTreeMap<FrontendKey, Answer> {
+fn actual(contents: &Contents) -> BTreeMap<FrontendKey, Target> {
     let frontends = contents.maps.frontends.iter();
     frontends
         .map(|(key, value)| (*key, observed(contents, value).expect("a slot is missing")))
@@ -297,7 +297,7 @@ impl Agent {
         let before = maps.contents.clone();
         let done = maps.journal.len();
         let _is_whole = self.write(&attempt.to, attempt.retries);
-        let asked = answers(&attempt.to);
+        let asked = targets(&attempt.to);
         let served: Vec<_> = before.maps.frontends.keys().copied().collect();
         for (contents, _) in history(before, &self.writer.maps().journal[done..]) {
             let violations = invariants::check(&contents.snapshot(), &rules());
@@ -310,7 +310,7 @@ impl Agent {
             assert_eq!(
                 self.writer.audit().unwrap(),
                 Drift::default(),
-                "nobody else wrote"
+                "no other program wrote"
             );
         }
     }
@@ -330,7 +330,7 @@ impl Agent {
 
 /// The maps hold what these states ask for and not a row more.
 fn check_nothing_else(contents: &Contents, state: &State) -> Result<(), TestCaseError> {
-    prop_assert_eq!(actual(contents), answers(state));
+    prop_assert_eq!(actual(contents), targets(state));
     let plans = plans(state);
     let plans = || plans.iter().filter(|plan| !plan.frontends.is_empty());
     let slots: usize = plans()
@@ -357,7 +357,7 @@ fn check_readers(
     old: &State,
     new: &State,
 ) -> Result<(), TestCaseError> {
-    let (old, new) = (answers(old), answers(new));
+    let (old, new) = (targets(old), targets(new));
     let keys: BTreeSet<_> = old.keys().chain(new.keys()).copied().collect();
     for (at, (first, grace)) in moments.iter().enumerate() {
         let violations = invariants::check(&first.snapshot(), &rules());
@@ -378,7 +378,7 @@ fn check_readers(
                 prop_assert!(seen.is_some(), "{key} of moment {at} misses a slot");
                 prop_assert!(
                     seen.as_ref() == old.get(key) || seen.as_ref() == new.get(key),
-                    "{key} of moment {at} answers {seen:?}, a mix"
+                    "{key} of moment {at} leads to {seen:?}, a mix"
                 );
             }
         }
@@ -398,7 +398,7 @@ proptest! {
         let mut writer = bring(FakeMaps::holding(before.clone()), &old, &new);
         let moments = history(before, &writer.maps().journal);
         check_readers(&moments, &old, &new)?;
-        prop_assert_eq!(actual(&writer.maps().contents), answers(&new));
+        prop_assert_eq!(actual(&writer.maps().contents), targets(&new));
     }
 
     #[test]
@@ -424,7 +424,7 @@ proptest! {
         let _collected = again.settle().unwrap();
         journal.extend(again.maps().journal.clone());
 
-        prop_assert_eq!(actual(&again.maps().contents), answers(&new));
+        prop_assert_eq!(actual(&again.maps().contents), targets(&new));
         check_readers(&history(before, &journal), &old, &new)?;
         let slots = again.maps().contents.slots.len();
         prop_assert_eq!(slots, again.fill().slots);
@@ -468,7 +468,7 @@ proptest! {
         let _collected = writer.settle().unwrap();
         let moments = history(before, &writer.maps().journal);
         let failed: BTreeSet<_> = report.failed.iter().map(|f| f.record).collect();
-        let (old_answers, new_answers) = (answers(&old), answers(&new));
+        let (old_targets, new_targets) = (targets(&old), targets(&new));
         for (contents, _) in &moments {
             prop_assert!(invariants::check(&contents.snapshot(), &rules()).is_empty());
         }
@@ -476,16 +476,16 @@ proptest! {
         for plan in plans(&new) {
             for Frontend { key, .. } in plan.frontends {
                 if failed.contains(&plan.record) {
-                    prop_assert_eq!(now.get(&key), old_answers.get(&key), "{} of a Service that failed", key);
+                    prop_assert_eq!(now.get(&key), old_targets.get(&key), "{} of a Service that failed", key);
                 } else {
-                    prop_assert_eq!(now.get(&key), new_answers.get(&key));
+                    prop_assert_eq!(now.get(&key), new_targets.get(&key));
                 }
             }
         }
     }
 
     #[test]
-    fn a_freed_id_means_nothing_else_before_its_rest_is_over(states in prop::collection::vec(state(), 2..8)) {
+    fn a_freed_id_means_nothing_else_before_its_quarantine_is_over(states in prop::collection::vec(state(), 2..8)) {
         let mut writer = Writer::adopt(FakeMaps::default(), rules()).unwrap();
         let mut from = State::new();
         let mut last_seen = BTreeMap::new();
@@ -694,7 +694,7 @@ fn a_frontend_whose_new_service_is_never_written_goes_with_that_service() {
     assert!(!agent.write(&other, false), "there is no room for its slot");
     assert_eq!(
         actual(&agent.writer.maps().contents),
-        answers(&one),
+        targets(&one),
         "the address stays"
     );
     agent.writer.maps().capacity = None;
@@ -758,7 +758,10 @@ fn ids_are_stable_while_endpoints_come_and_go() {
     let _report = writer.commit(&round(&one, &other));
     let _collected = writer.settle().unwrap();
     assert_eq!(writer.image().backend_id(&backend(2)), id);
-    assert!(writer.image().backend_id(&backend(1)).is_some(), "it rests");
+    assert!(
+        writer.image().backend_id(&backend(1)).is_some(),
+        "it is in quarantine"
+    );
     let _freed = writer
         .free(Duration::ZERO, Duration::from_secs(60))
         .unwrap();

@@ -13,8 +13,8 @@ fn check(service: &str, port: u16, local_endpoints: usize) -> HealthCheck {
     }
 }
 
-/// What is told of a change: who, and its port, with a `?` while it waits.
-fn told(changed: BTreeMap<ObjectName, Option<HealthCheck>>) -> Vec<String> {
+/// What changed: each Service and its port, with a `?` while it waits.
+fn summary(changed: BTreeMap<ObjectName, Option<HealthCheck>>) -> Vec<String> {
     changed
         .into_iter()
         .map(|(name, check)| match check {
@@ -28,7 +28,7 @@ fn told(changed: BTreeMap<ObjectName, Option<HealthCheck>>) -> Vec<String> {
 #[test]
 fn what_is_the_same_is_not_told_again() {
     let mut checks = HealthChecks::default();
-    let mut set = |check| told(checks.set(&name("a"), 1, check));
+    let mut set = |check| summary(checks.set(&name("a"), 1, check));
     assert_eq!(set(Some(check("a", 1, 1))), ["a 1"]);
     assert!(set(Some(check("a", 1, 1))).is_empty());
     assert_eq!(set(Some(check("a", 1, 2))), ["a 1"]);
@@ -40,7 +40,8 @@ fn what_is_the_same_is_not_told_again() {
 #[test]
 fn the_older_service_has_the_port_and_the_other_takes_over_when_it_goes() {
     let mut checks = HealthChecks::default();
-    let mut set = |service: &str, created, check| told(checks.set(&name(service), created, check));
+    let mut set =
+        |service: &str, created, check| summary(checks.set(&name(service), created, check));
     assert_eq!(set("b", 2, Some(check("b", 1, 1))), ["b 1"]);
     assert_eq!(set("z", 1, Some(check("z", 1, 1))), ["b 1?", "z 1"]);
     // One that waits goes on waiting, whatever its endpoints do.
@@ -53,7 +54,8 @@ fn the_older_service_has_the_port_and_the_other_takes_over_when_it_goes() {
 #[test]
 fn of_two_services_of_one_age_the_first_name_has_the_port() {
     let mut checks = HealthChecks::default();
-    let mut set = |service: &str| told(checks.set(&name(service), 1, Some(check(service, 1, 1))));
+    let mut set =
+        |service: &str| summary(checks.set(&name(service), 1, Some(check(service, 1, 1))));
     assert_eq!(set("b"), ["b 1"]);
     assert_eq!(set("a"), ["a 1", "b 1?"]);
 }
@@ -65,5 +67,5 @@ fn nothing_is_kept_of_a_service_that_is_gone() {
         checks.set(&name("a"), 1, Some(check("a", port, 1)));
     }
     checks.set(&name("a"), 1, None);
-    assert!(checks.checks.is_empty() && checks.claims.is_empty());
+    assert!(checks.checks.is_empty() && checks.candidates.is_empty());
 }

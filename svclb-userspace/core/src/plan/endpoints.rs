@@ -6,8 +6,8 @@ use svclb_common::{Addr16, BackendValue, Locality, PortBe, SlotRange};
 
 use crate::model::{EndpointSlice, Family, Hints, Node, Service, ServicePort, TrafficPolicy};
 
-/// The endpoints of one Service port that could be used by a client. Sorted by address and
-/// port, so that the same endpoints always give the same slots.
+/// The endpoints of one Service port that some client could use. Sorted by address and
+/// port, so that the same endpoints always make the same slots.
 pub(super) struct Endpoints<'a>(BTreeMap<BackendValue, Found<'a>>);
 
 #[derive(Clone, Copy)]
@@ -89,7 +89,7 @@ impl<'a> Endpoints<'a> {
         Self(found)
     }
 
-    /// Whether no client could use any of them.
+    /// Whether there is none that a client could use.
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -118,7 +118,7 @@ impl<'a> Endpoints<'a> {
             .difference(&cluster)
             .chain(local.intersection(&cluster))
             .chain(cluster.difference(&local))
-            .map(|backend| self.placed(*backend, node))
+            .map(|backend| self.located(*backend, node))
             .collect();
         let choices = Choices {
             local: range(0, local.len()),
@@ -127,7 +127,7 @@ impl<'a> Endpoints<'a> {
         (slots, choices)
     }
 
-    fn placed(&self, backend: BackendValue, node: &Node) -> BackendValue {
+    fn located(&self, backend: BackendValue, node: &Node) -> BackendValue {
         let found = self.0.get(&backend);
         let is_local = found.is_some_and(|found| found.node == Some(&*node.name));
         backend.at(if is_local {
@@ -161,7 +161,7 @@ impl<'a> Endpoints<'a> {
         }
     }
 
-    /// What the hints of the Ready endpoints say, if all of them have some: this node's, if
+    /// What the hints of the Ready endpoints allow, if all of them have some: this node's, if
     /// one is for it, else this zone's, if one is for that (KEP-2433, KEP-3015).
     fn topology<'n>(&self, node: &'n Node) -> Topology<'n> {
         let hints: Vec<_> = self

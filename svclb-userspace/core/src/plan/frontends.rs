@@ -6,8 +6,8 @@ use svclb_common::{Addr16, FrontendKey, PortBe, Proto, Scope};
 
 use crate::model::{Family, NodeConfig, Service, ServicePort, ServiceType};
 
-/// What kind of address a frontend is. The order is the precedence where several claim one
-/// address and port: what Kubernetes allots is never taken away by what a user writes.
+/// What kind of address a frontend is. The order is the precedence where several Services
+/// want one address and port: what Kubernetes allots is never taken away by what a user writes.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum FrontendKind {
     /// `spec.clusterIPs`.
@@ -20,7 +20,7 @@ pub enum FrontendKind {
     NodePort,
 }
 
-/// A frontend that a Service claims.
+/// A frontend that a Service wants.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Frontend {
     /// What kind of address it is.
@@ -29,7 +29,7 @@ pub struct Frontend {
     pub key: FrontendKey,
 }
 
-/// Every frontend that a Service claims, whatever its endpoints are.
+/// Every frontend that a Service wants, whatever its endpoints are.
 pub(crate) fn candidates(service: &Service, node_config: &NodeConfig) -> Vec<Frontend> {
     let mut all = Vec::new();
     for family in families(service) {

@@ -1,10 +1,10 @@
-//! What load balancers outside the cluster are told: whether to send traffic to this node.
+//! Health checks by load balancers outside the cluster: whether to send traffic to this node.
 
 use std::collections::BTreeSet;
 
 use crate::model::{EndpointSlice, Family, Node, ObjectName, Service, ServiceType, TrafficPolicy};
 
-/// What a Service's `healthCheckNodePort` is to say on this node.
+/// The state that a Service's `healthCheckNodePort` reports on this node.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct HealthCheck {
     /// Whose it is.

@@ -1,4 +1,4 @@
-//! Who may use a load balancer's addresses.
+//! Which clients may use a load balancer's addresses.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -8,7 +8,7 @@ use svclb_common::{Addr16, SourceRange};
 
 use crate::model::{Family, Node, Service};
 
-/// The ranges of a family, in order; none if everybody may.
+/// The ranges of a family, in order; none if every client may.
 ///
 /// As kube-proxy has it: ranges of the other family limit no client, and neither does a list with
 /// all addresses in it. Where this node may, so may a client that has the load balancer's

@@ -44,7 +44,7 @@ fn planner(services: &[Service]) -> Planner {
     planner
 }
 
-/// Who has the one frontend after a round.
+/// The Services that have the one frontend after a round.
 fn holder(round: &Round) -> Vec<String> {
     round
         .plans

@@ -135,8 +135,8 @@ impl KernelMaps {
             let BatchEnd { done: more, error } = end;
             done += more;
             let Some(_) = error else { break };
-            // The element that stopped the batch, alone: it tells what is wrong with it,
-            // and serves where the kernel has no batches for the map.
+            // The element that stopped the batch, alone: its error says what is wrong with it,
+            // and it works where the kernel has no batches for the map.
             let at = |buffer: &[u8], size: usize, from: usize| {
                 buffer
                     .get(from * size..(from + 1) * size)

@@ -28,10 +28,10 @@ pub(crate) fn of_flows(flows: &Map) -> io::Result<PortSet> {
 }
 
 /// Sets and clears bits. Those that follow each other in one word are one write. Operations on
-/// other maps are none of its business.
+/// other maps are passed over.
 ///
 /// # Errors
-/// How many of the operations were performed, and what the system said of the next one.
+/// How many of the operations were performed, and the error of the next one.
 pub(crate) fn perform(ports: &Map, ops: &[Op]) -> Result<(), (usize, io::Error)> {
     let mut done = 0;
     for ops in ops.chunk_by(|a, b| word_of(a) == word_of(b)) {
