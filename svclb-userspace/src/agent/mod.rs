@@ -1,6 +1,6 @@
 //! The agent: `source → planner → writer`, and what goes on beside it.
 //!
-//! * [`run`]: the loop. One task waits for events, signals and work on other threads, and does
+//! * `run`: the loop. One task waits for events, signals and work on other threads, and does
 //!   everything else itself.
 //! * `reconcile`: from events to writes, and the deletion of what these leave behind.
 //! * `audit`: repairs what others changed.
