@@ -3,3 +3,4 @@
 pub(crate) mod cgroup;
 pub(crate) mod device;
 pub(crate) mod links;
+mod xdp_mode;

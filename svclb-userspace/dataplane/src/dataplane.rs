@@ -211,7 +211,7 @@ impl Dataplane {
     /// in the place of those that an earlier agent attached.
     ///
     /// # Errors
-    /// [`DeviceError`]; what was attached before it stays.
+    /// [`DeviceError`]; what was attached before it stays, other than XDP in another mode.
     pub fn attach_device(
         &mut self,
         name: &str,

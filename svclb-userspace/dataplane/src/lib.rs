@@ -21,6 +21,7 @@ mod load;
 mod maps;
 mod migration;
 mod mounts;
+mod netlink;
 mod options;
 mod pin_lock;
 mod pinned;

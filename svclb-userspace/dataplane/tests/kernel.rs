@@ -6,6 +6,7 @@ use std::fs::File;
 use std::io::Read;
 use std::net::Ipv6Addr;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::{fs, io, panic, process, thread};
 
@@ -518,6 +519,64 @@ fn the_reason_why_a_device_has_no_native_xdp_is_reported() {
         assert_eq!(error.raw_os_error(), Some(Errno::EOPNOTSUPP as i32));
         for mode in [XdpMode::Off, XdpMode::Generic] {
             assert!(attach(mode).native_xdp_error.is_none());
+        }
+    });
+}
+
+/// Runs `ip` in the network namespace of this thread.
+fn ip(arguments: &str) -> String {
+    let output = Command::new("ip").args(arguments.split(' ')).output();
+    let output = output.unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "ip {arguments}: {errors}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// How `ip` shows the XDP program of a device.
+fn shown_xdp(device: &str) -> Option<&'static str> {
+    let shown = ip(&format!("-o link show {device}"));
+    let words: Vec<_> = shown.split_whitespace().collect();
+    ["xdpgeneric", "xdp"].into_iter().find(|word| {
+        words
+            .iter()
+            .any(|shown| shown.split('/').next() == Some(word))
+    })
+}
+
+#[test]
+fn a_device_without_native_xdp_loses_the_generic_one_of_an_earlier_agent() {
+    in_namespace(|| {
+        let place = Place::new();
+        let loopback = if_nametoindex("lo").unwrap();
+        let attach = |mode| place.open().attach_device("lo", loopback, mode);
+        assert_eq!(attach(XdpMode::Generic).unwrap().by, Attached::GenericXdp);
+        assert_eq!(shown_xdp("lo"), Some("xdpgeneric"));
+        let attached = attach(XdpMode::Auto).unwrap();
+        assert_eq!(attached.by, Attached::Tc);
+        let error = attached.native_xdp_error.unwrap();
+        assert_eq!(error.raw_os_error(), Some(Errno::EOPNOTSUPP as i32));
+        assert_eq!(shown_xdp("lo"), None);
+    });
+}
+
+#[test]
+fn another_xdp_mode_takes_the_place_of_an_earlier_agents() {
+    in_namespace(|| {
+        let place = Place::new();
+        ip("link add veth0 type veth peer name veth1");
+        let index = if_nametoindex("veth0").unwrap();
+        for (mode, by, shown) in [
+            (XdpMode::Generic, Attached::GenericXdp, "xdpgeneric"),
+            (XdpMode::Auto, Attached::NativeXdp, "xdp"),
+            (XdpMode::Generic, Attached::GenericXdp, "xdpgeneric"),
+            (XdpMode::Native, Attached::NativeXdp, "xdp"),
+        ] {
+            let attached = place.open().attach_device("veth0", index, mode).unwrap();
+            assert_eq!(attached.by, by, "{mode:?}");
+            assert_eq!(shown_xdp("veth0"), Some(shown), "{mode:?}");
+            // The same again replaces the program.
+            let again = place.open().attach_device("veth0", index, mode).unwrap();
+            assert_eq!((again.by, again.new), (by, 0), "{mode:?}");
         }
     });
 }

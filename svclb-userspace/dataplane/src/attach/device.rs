@@ -18,6 +18,7 @@ use aya::programs::tc::{
 use aya::programs::{ProgramError, SchedClassifier, TcAttachType};
 
 use super::links::Links;
+use super::xdp_mode;
 use crate::error::DeviceError;
 use crate::load::program_fd;
 use crate::pins::Pins;
@@ -104,7 +105,7 @@ pub struct DeviceAttachment {
 /// the place of those that an earlier agent attached.
 ///
 /// # Errors
-/// [`DeviceError`]; what was attached before it stays.
+/// [`DeviceError`]; what was attached before it stays, other than XDP in another mode.
 pub(crate) fn attach(
     ebpf: &mut Ebpf,
     links: &mut Links,
@@ -206,10 +207,16 @@ fn attach_tc(
     Ok(is_new)
 }
 
-/// Whether it was not there before.
+/// Whether it was not there before. A program in the other mode is detached first, whatever comes
+/// of this: until then the tc programs translate alone.
 fn attach_xdp(ebpf: &Ebpf, links: &mut Links, index: u32, flags: u32) -> io::Result<bool> {
     let loaded = program_fd(ebpf, XDP)?;
-    attach_or_replace(links, &pin(XDP, index), loaded, index, BPF_XDP, flags)
+    let name = pin(XDP, index);
+    let is_there = links.find(&name)?.is_some();
+    if is_there && xdp_mode::is_generic(index)? != (flags == XDP_GENERIC) {
+        links.release(&name)?;
+    }
+    attach_or_replace(links, &name, loaded, index, BPF_XDP, flags)
 }
 
 fn classifier<'a>(ebpf: &'a mut Ebpf, program: &str) -> io::Result<&'a mut SchedClassifier> {
@@ -296,7 +303,7 @@ fn attach_or_replace(
         if sys::update_link(link, program).is_ok() {
             return Ok(false);
         }
-        // Its device is gone, or it was attached in another mode.
+        // Its device is gone.
         links.release(name)?;
     }
     let link = sys::create_device_link(program, index, attach_type, flags)?;

@@ -8,10 +8,10 @@ use nix::errno::Errno;
 use super::for_each_netns::{NetnsError, for_each_netns};
 use super::inet_diag;
 use super::namespace_id::NamespaceId;
-use super::netlink::Netlink;
 use super::netns_paths::NetnsPaths;
 use super::socket_id::Identity;
 use super::udp_socket::UdpSocket;
+use crate::netlink::Netlink;
 
 /// What became of the sockets that were to be destroyed.
 #[derive(Default, Debug)]
@@ -41,7 +41,7 @@ pub(super) fn destroy(paths: &NetnsPaths, sockets: &[UdpSocket]) -> Destroyed {
         paths,
         |id| by_namespace.contains_key(&id),
         |id| {
-            let mut netlink = Netlink::open()?;
+            let mut netlink = Netlink::sock_diag()?;
             entered.push(id);
             let wanted = by_namespace.get(&id).cloned().unwrap_or_default();
             destroy_here(&mut netlink, wanted, &mut result);

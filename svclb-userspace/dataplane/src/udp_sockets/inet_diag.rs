@@ -5,8 +5,8 @@ use std::io;
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use super::netlink::Netlink;
 use super::socket_id::{AF_INET, AF_INET6, Identity, SocketId};
+use crate::netlink::Netlink;
 
 /// `SOCK_DIAG_BY_FAMILY` and `SOCK_DESTROY`.
 const LIST: u16 = 20;

@@ -6,7 +6,7 @@ use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use svclb_common::{Addr16, PortBe};
 
 use super::inet_diag;
-use super::netlink::Netlink;
+use crate::netlink::Netlink;
 
 /// Whether UDP sockets can be listed and destroyed: CONFIG_INET_UDP_DIAG and
 /// CONFIG_INET_DIAG_DESTROY (Linux 4.9), and `CAP_NET_ADMIN`.
@@ -30,7 +30,7 @@ fn try_it() -> io::Result<()> {
     victim.connect(kept.local_addr()?)?;
     let local = end(victim.local_addr()?);
     let peer = end(victim.peer_addr()?);
-    let mut netlink = Netlink::open()?;
+    let mut netlink = Netlink::sock_diag()?;
     let listed = inet_diag::list(&mut netlink)?;
     let identity = listed
         .iter()

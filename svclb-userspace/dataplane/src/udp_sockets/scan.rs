@@ -9,12 +9,12 @@ use super::error::ScanError;
 use super::for_each_netns::{NetnsError, for_each_netns};
 use super::inet_diag;
 use super::namespace_id::NamespaceId;
-use super::netlink::Netlink;
 use super::netns_paths::NetnsPaths;
 use super::socket_id::Identity;
 use super::udp_socket::UdpSocket;
 use super::udp_translations::UdpTranslations;
 use super::warnings::Warnings;
+use crate::netlink::Netlink;
 
 pub(super) fn scan(
     udp_translations: &UdpTranslations,
@@ -49,7 +49,7 @@ fn connected(paths: &NetnsPaths, warnings: &Warnings) -> Result<ByCookie, ScanEr
         paths,
         |_| true,
         |id| {
-            let all = inet_diag::list(&mut Netlink::open()?)?;
+            let all = inet_diag::list(&mut Netlink::sock_diag()?)?;
             found.extend(
                 all.into_iter()
                     .map(|socket| (socket.cookie(), (id, socket))),

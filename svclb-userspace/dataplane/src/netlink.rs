@@ -1,5 +1,6 @@
-//! A sock_diag socket (netlink(7), sock_diag(7)) of the network namespace in which it is
-//! opened.
+//! A netlink socket (netlink(7)) of the network namespace in which it is opened.
+
+mod nlmsg;
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -12,27 +13,37 @@ use nix::sys::socket::{
 };
 use nix::sys::time::{TimeVal, TimeValLike};
 
-use super::nlmsg::{Reply, malformed, request};
+use self::nlmsg::{Reply, malformed, request};
 
 /// The kernel replies at once; this is for a kernel that does not.
 const TIMEOUT_SECONDS: i64 = 5;
 /// A list comes in pieces of at most 32 KiB, except where one socket alone needs more.
 const BUFFER: usize = 128 << 10;
 
-/// An open sock_diag socket.
-pub(super) struct Netlink {
+/// An open socket.
+pub(crate) struct Netlink {
     socket: OwnedFd,
     sequence: u32,
     buffer: Vec<u8>,
 }
 
 impl Netlink {
-    pub(super) fn open() -> io::Result<Self> {
+    /// One for sock_diag(7).
+    pub(crate) fn sock_diag() -> io::Result<Self> {
+        Self::open(SockProtocol::NetlinkSockDiag)
+    }
+
+    /// One for rtnetlink(7).
+    pub(crate) fn route() -> io::Result<Self> {
+        Self::open(SockProtocol::NetlinkRoute)
+    }
+
+    fn open(protocol: SockProtocol) -> io::Result<Self> {
         let socket = socket(
             AddressFamily::Netlink,
             SockType::Raw,
             SockFlag::SOCK_CLOEXEC,
-            SockProtocol::NetlinkSockDiag,
+            protocol,
         )?;
         let timeout = TimeVal::seconds(TIMEOUT_SECONDS);
         setsockopt(&socket, sockopt::ReceiveTimeout, &timeout)?;
@@ -47,7 +58,7 @@ impl Netlink {
 
     /// Requests a list and hands out the payload of each of its messages. The error is
     /// `Interrupted` where the list changed meanwhile: what was handed out is then void.
-    pub(super) fn dump(
+    pub(crate) fn dump(
         &mut self,
         kind: u16,
         payload: &[u8],
@@ -58,9 +69,19 @@ impl Netlink {
     }
 
     /// Sends a command and waits for its acknowledgement.
-    pub(super) fn command(&mut self, kind: u16, payload: &[u8]) -> io::Result<()> {
+    pub(crate) fn command(&mut self, kind: u16, payload: &[u8]) -> io::Result<()> {
+        self.get(kind, payload, |_| {})
+    }
+
+    /// Requests one object and hands out the payload of each message before the acknowledgement.
+    pub(crate) fn get(
+        &mut self,
+        kind: u16,
+        payload: &[u8],
+        each: impl FnMut(&[u8]),
+    ) -> io::Result<()> {
         self.send(kind, NLM_F_ACK, payload)?;
-        self.receive(|_| {})
+        self.receive(each)
     }
 
     fn send(&mut self, kind: u16, flags: u16, payload: &[u8]) -> io::Result<()> {
