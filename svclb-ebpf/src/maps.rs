@@ -1,20 +1,4 @@
-//! All maps, in one screen.
-//!
-//! | map | written by | read by |
-//! |---|---|---|
-//! | `META` | agent, once | agent |
-//! | `FRONTENDS`, `SLOTS` | agent | connect, sendmsg, packets |
-//! | `SOURCES` | agent | connect, sendmsg, packets |
-//! | `BACKENDS`, `SERVICES` | agent | agent |
-//! | `AFFINITY` | connect, packets | connect, packets |
-//! | `PEERS` | connect, `sock_release` | getpeername |
-//! | `UDP_TRANSLATIONS`, `PEER_OVERFLOW` | connect, sendmsg, `sock_release` | recvmsg, getpeername, sendmsg |
-//! | `FLOWS` | packets | packets, agent (removes) |
-//! | `FLOW_RING`, `FLOW_CURSOR` | packets | packets |
-//! | `FRAGMENTS` | packets | packets |
-//! | `DEVICES` | agent | packets |
-//! | `PORTS` | agent | packets |
-//! | `COUNTERS` | all | agent |
+//! All maps, in one screen. Their writers and readers are in `svclb_common::contract`.
 //!
 //! The sizes here are placeholders: the agent sets them when it makes the maps. Planned
 //! maps take memory as they fill (`BPF_F_NO_PREALLOC`).
