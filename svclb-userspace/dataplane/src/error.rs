@@ -22,8 +22,6 @@ pub enum OpenError {
     Capability(Capability),
     #[error("this kernel is {0}, and svclb needs Linux 5.10 or newer; upgrade the kernel")]
     KernelTooOld(KernelVersion),
-    #[error("the kernel's version cannot be read: {0}; svclb needs Linux 5.10 or newer")]
-    KernelVersion(String),
     #[error("this binary was built without its eBPF programs; build it with `cargo xtask build`")]
     NoObject,
     #[error("{path} is not a cgroup v2 directory; give one with --cgroup, or mount cgroup v2 with `mount -t cgroup2 none /sys/fs/cgroup`", path = .0.display())]
