@@ -36,7 +36,7 @@ pub fn cleanup(pin_dir: &Path) -> Result<Vec<PathBuf>, CleanupError> {
         remove(&path, fs::remove_file, &mut removed)?;
     }
     remove_from_devices(&pins, &mut removed)?;
-    for dir in [pins.maps(), pins.beside().maps(), pins.superseded()] {
+    for dir in [&pins, &pins.beside(), &pins.superseded()].map(Pins::maps) {
         let gone =
             remove_maps(&dir).map_err(|source| CleanupError::Remove { path: dir, source })?;
         removed.extend(gone);
@@ -47,17 +47,20 @@ pub fn cleanup(pin_dir: &Path) -> Result<Vec<PathBuf>, CleanupError> {
     Ok(removed)
 }
 
-/// Detaches the packet programs, and gives back the source ports.
+/// Detaches the packet programs, and gives back the source ports. Links are svclb's by their names;
+/// a filter only if maps of svclb's are pinned.
 fn remove_from_devices(pins: &Pins, removed: &mut Vec<PathBuf>) -> Result<(), CleanupError> {
     let failed = |path: PathBuf| |source| CleanupError::Remove { path, source };
-    let meta = meta::read(pins).ok().flatten();
-    // Without maps no filter of this name is known to be svclb's.
+    for (name, _) in device_pins(pins).map_err(failed(pins.links()))? {
+        let path = pins.link(&name);
+        release(&path).map_err(failed(path.clone()))?;
+        removed.push(path);
+    }
+    // An agent that died while it replaced maps left those of the agent before it aside.
+    let meta = [pins.clone(), pins.superseded(), pins.beside()]
+        .iter()
+        .find_map(|pins| meta::read(pins).ok().flatten());
     if meta.is_some() {
-        for (name, _) in device_pins(pins).map_err(failed(pins.links()))? {
-            let path = pins.link(&name);
-            release(&path).map_err(failed(path.clone()))?;
-            removed.push(path);
-        }
         remove_filters();
     }
     let unrecorded = meta.as_ref().and_then(meta::source_ports);

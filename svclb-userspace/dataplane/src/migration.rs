@@ -35,7 +35,7 @@ pub(crate) fn begin(pins: Pins, warnings: &mut Vec<String>) -> Result<Pins, Open
     if !pins.maps().exists() && beside.maps().exists() {
         fs::rename(beside.maps(), pins.maps()).map_err(failed(pins.maps()))?;
     }
-    for left in [pins.superseded(), beside.maps()] {
+    for left in [pins.superseded().maps(), beside.maps()] {
         remove_maps(&left).map_err(failed(left.clone()))?;
     }
     let Some(meta) = meta::read(&pins)? else {
@@ -93,9 +93,9 @@ fn existing_pin(pins: &Pins, name: &str) -> PathBuf {
 /// Puts the maps that were made beside others in their place.
 pub(crate) fn end(beside: &Pins) -> io::Result<Pins> {
     let pins = Pins::new(beside.dir());
-    fs::rename(pins.maps(), pins.superseded())?;
+    fs::rename(pins.maps(), pins.superseded().maps())?;
     fs::rename(beside.maps(), pins.maps())?;
-    remove_maps(&pins.superseded())?;
+    remove_maps(&pins.superseded().maps())?;
     Ok(pins)
 }
 

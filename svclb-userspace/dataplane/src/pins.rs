@@ -34,9 +34,12 @@ impl Pins {
         self.maps != "maps"
     }
 
-    /// Where the maps are that were replaced.
-    pub(crate) fn superseded(&self) -> PathBuf {
-        self.dir.join("maps-old")
+    /// The paths of maps that were replaced.
+    pub(crate) fn superseded(&self) -> Self {
+        Self {
+            dir: self.dir.clone(),
+            maps: "maps-old",
+        }
     }
 
     pub(crate) fn dir(&self) -> &Path {

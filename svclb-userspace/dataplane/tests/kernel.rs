@@ -417,6 +417,29 @@ fn an_agent_that_dies_while_it_replaces_maps_is_followed_by_one_that_does() {
     assert!(!pins.exists());
 }
 
+#[test]
+fn after_a_death_between_the_last_two_steps_a_cleanup_detaches_from_devices_too() {
+    in_namespace(|| {
+        fs::write(RESERVED, "50990-51005").unwrap();
+        let place = Place::new();
+        let mut earlier = place.open();
+        earlier.reserve_source_ports().unwrap();
+        let loopback = if_nametoindex("lo").unwrap();
+        earlier
+            .attach_device("lo", loopback, XdpMode::Generic)
+            .unwrap();
+        drop(earlier);
+        set_version(&place, 1);
+        drop(place.open());
+        let pins = place.pin_dir();
+        fs::rename(pins.join("maps"), pins.join("maps-old")).unwrap();
+        cleanup(pins).unwrap();
+        assert_eq!(shown_xdp("lo"), None);
+        assert_eq!(reserved(), "50990-51005");
+        assert!(!pins.exists());
+    });
+}
+
 /// Runs on a thread with a network namespace of its own, whose sysctls are its own too.
 fn in_namespace(work: impl FnOnce() + Send) {
     let work = || {
