@@ -23,10 +23,11 @@ use crate::options::Options;
 use crate::pin_lock::PinLock;
 use crate::pins::{Pins, make_dir};
 use crate::programs::{PACKET_PROGRAMS, PROGRAMS};
+use crate::reserved_ports::{Ports, ReservedPorts};
 use crate::source_ports::PortRange;
 use crate::test_run::{self, TestRun};
 use crate::udp_sockets::{UdpSockets, UdpSocketsError};
-use crate::{load, migration, preflight, reserved_ports, sys};
+use crate::{load, migration, preflight, sys};
 
 /// The programs, loaded and verified, and the maps that they share with us.
 pub struct Dataplane {
@@ -40,8 +41,7 @@ pub struct Dataplane {
     cgroup: PathBuf,
     features: Features,
     source_ports: PortRange,
-    /// What the agent before this one wrote into `META`.
-    earlier_source_ports: Option<PortRange>,
+    reserved_ports: ReservedPorts,
     external_cluster_ips: bool,
     warnings: Vec<String>,
 }
@@ -58,6 +58,7 @@ impl Dataplane {
         make_dir(pins.dir())?;
         let pin_lock = PinLock::new(pins.dir())?;
         let earlier = meta::read(&pins)?;
+        let earlier_source_ports = earlier.as_ref().and_then(meta::source_ports);
         let mut warnings = Vec::new();
         let pins = migration::begin(pins, &mut warnings)?;
         pins.make_dirs()?;
@@ -70,6 +71,9 @@ impl Dataplane {
         for program in socket_programs.chain(packet_programs.into_iter().flatten()) {
             load::load_program(&mut ebpf, program)?;
         }
+        // First: without a record, the range in META is taken for one that was reserved.
+        let reserved_ports =
+            ReservedPorts::open(&pins, earlier_source_ports).map_err(OpenError::maps)?;
         meta::write(&pins, options.source_ports).map_err(OpenError::maps)?;
 
         #[cfg(feature = "kernel-log")]
@@ -85,7 +89,7 @@ impl Dataplane {
             cgroup: options.cgroup.clone(),
             features,
             source_ports: options.source_ports,
-            earlier_source_ports: earlier.and_then(|meta| meta::source_ports(&meta)),
+            reserved_ports,
             external_cluster_ips: options.external_cluster_ips,
             warnings,
         })
@@ -98,7 +102,8 @@ impl Dataplane {
     /// # Errors
     /// The system's error; then nothing is reserved that was not before.
     pub fn reserve_source_ports(&self) -> io::Result<()> {
-        reserved_ports::reserve(&self.pins, self.source_ports, self.earlier_source_ports)
+        self.reserved_ports
+            .give_back_all_but(self.source_ports, &Ports::new())
     }
 
     /// Attaches every program, or replaces the one that an earlier agent attached.
@@ -137,8 +142,10 @@ impl Dataplane {
         self.pins.make_dirs()?;
         self.pin_lock.renew()?;
         let mut pinned = 0;
-        for (name, map) in &self.maps {
-            let path = self.pins.map(name);
+        let maps = self.maps.iter();
+        let maps = maps.map(|(name, map)| (self.pins.map(name), map));
+        let record = (self.pins.reserved_ports(), self.reserved_ports.map());
+        for (path, map) in maps.chain([record]) {
             match sys::Map::open(&path) {
                 Ok(there) if there.id == map.id => continue,
                 Ok(_) => fs::remove_file(&path).map_err(OpenError::maps)?,

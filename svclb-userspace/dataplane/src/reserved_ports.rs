@@ -17,53 +17,115 @@ use crate::sys::{self, Map};
 /// That of the calling thread's network namespace.
 const SYSCTL: &str = "/proc/sys/net/ipv4/ip_local_reserved_ports";
 
-type Ports = BTreeSet<u16>;
+pub(crate) type Ports = BTreeSet<u16>;
 
-/// Reserves a range, and gives back what an earlier agent reserved besides. Sockets are given no
-/// port of the range, unless they ask for one by its number.
-///
-/// `unrecorded` is the range of an agent that kept no record: all of it is taken for svclb's.
-///
-/// # Errors
-/// The system's error; then nothing is reserved that was not before.
-pub(crate) fn reserve(
-    pins: &Pins,
-    range: PortRange,
-    unrecorded: Option<PortRange>,
-) -> io::Result<()> {
-    change(pins, &range.ports().collect(), unrecorded)
+/// The pinned record: an array of one element, a bit for each port.
+#[derive(Debug)]
+pub(crate) struct ReservedPorts(Map);
+
+const RECORD_SIZE: usize = (u16::MAX as usize + 1) / 8;
+
+impl ReservedPorts {
+    /// Opens the record, or makes one.
+    ///
+    /// `unrecorded` is the range of an agent that kept no record: all of it that is in the
+    /// kernel's list is taken for svclb's. Nothing of it is where the list cannot be read: then that
+    /// agent could not change it either.
+    ///
+    /// # Errors
+    /// The system's error.
+    pub(crate) fn open(pins: &Pins, unrecorded: Option<PortRange>) -> io::Result<Self> {
+        let path = pins.reserved_ports();
+        match Map::open(&path) {
+            Ok(map) => Ok(Self(map)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let record = Self(Map::new_array(RECORD_SIZE as u32)?);
+                if let Some(range) = unrecorded {
+                    let listed = list().unwrap_or_default();
+                    let ours = range.ports().filter(|port| listed.contains(port));
+                    record.write(&ours.collect())?;
+                }
+                sys::pin(record.0.as_fd(), &path)?;
+                Ok(record)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The map, to be pinned again.
+    pub(crate) const fn map(&self) -> &Map {
+        &self.0
+    }
+
+    /// Reserves a range, and gives back what is recorded besides, other than ports that are used.
+    ///
+    /// # Errors
+    /// The system's error; then nothing is given back.
+    pub(crate) fn give_back_all_but(&self, range: PortRange, used: &Ports) -> io::Result<()> {
+        self.change(|before| {
+            let used = before.intersection(used).copied();
+            used.chain(range.ports()).collect()
+        })
+    }
+
+    fn change(&self, wanted: impl FnOnce(&Ports) -> Ports) -> io::Result<()> {
+        let listed = list()?;
+        let before = self.read()?;
+        let (list, ours) = changed(&listed, &before, &wanted(&before));
+        if list != listed {
+            // A crash in between loses no port: giving back one that is not in the list is harmless.
+            self.write(&before.union(&ours).copied().collect())?;
+            if let Err(error) = fs::write(SYSCTL, format(&list)) {
+                self.write(&before)?;
+                return Err(error);
+            }
+        }
+        self.write(&ours)
+    }
+
+    /// The ports that svclb reserved.
+    ///
+    /// # Errors
+    /// The system's error.
+    pub(crate) fn read(&self) -> io::Result<Ports> {
+        let mut bits = vec![0; self.0.value_size.max(RECORD_SIZE)];
+        self.0.lookup(sys::bytes(&0_u32), &mut bits)?;
+        Ok((0..=u16::MAX)
+            .filter(|port| {
+                let byte = bits.get(usize::from(*port) / 8).copied();
+                byte.unwrap_or_default() >> (port % 8) & 1 == 1
+            })
+            .collect())
+    }
+
+    fn write(&self, ports: &Ports) -> io::Result<()> {
+        let mut bits = vec![0_u8; RECORD_SIZE];
+        for port in ports {
+            if let Some(byte) = bits.get_mut(usize::from(*port) / 8) {
+                *byte |= 1 << (port % 8);
+            }
+        }
+        self.0.update(sys::bytes(&0_u32), &bits)
+    }
 }
 
 /// Gives back everything that is recorded, and removes the record; `false` if there was none.
+/// `unrecorded` as with [`ReservedPorts::open`].
 ///
 /// # Errors
 /// The system's error.
 pub(crate) fn give_back(pins: &Pins, unrecorded: Option<PortRange>) -> io::Result<bool> {
     let has_record = pins.reserved_ports().exists();
     if has_record || unrecorded.is_some() {
-        change(pins, &Ports::new(), unrecorded)?;
+        ReservedPorts::open(pins, unrecorded)?.change(|_| Ports::new())?;
         fs::remove_file(pins.reserved_ports())?;
     }
     Ok(has_record)
 }
 
-fn change(pins: &Pins, wanted: &Ports, unrecorded: Option<PortRange>) -> io::Result<()> {
-    let listed = parse(&read_list()?)?;
-    let unrecorded = unrecorded.iter().flat_map(|range| range.ports());
-    let record = Record::open(pins, || {
-        unrecorded.filter(|port| listed.contains(port)).collect()
-    })?;
-    let before = record.read()?;
-    let (list, ours) = changed(&listed, &before, wanted);
-    if list != listed {
-        // A crash in between loses no port: giving back one that is not in the list is harmless.
-        record.write(&before.union(&ours).copied().collect())?;
-        if let Err(error) = fs::write(SYSCTL, format(&list)) {
-            record.write(&before)?;
-            return Err(error);
-        }
-    }
-    record.write(&ours)
+/// The kernel's list.
+fn list() -> io::Result<Ports> {
+    parse(&read_list()?)
 }
 
 /// The kernel's list, by one read: it gives nothing to a second one, and the first that
@@ -86,49 +148,6 @@ fn changed(listed: &Ports, ours: &Ports, wanted: &Ports) -> (Ports, Ports) {
     list.extend(wanted);
     let is_ours = |port: &&u16| ours.contains(port) || !listed.contains(port);
     (list, wanted.iter().filter(is_ours).copied().collect())
-}
-
-/// The pinned record: an array of one element, a bit for each port.
-struct Record(Map);
-
-const RECORD_SIZE: usize = (u16::MAX as usize + 1) / 8;
-
-impl Record {
-    /// Opens the record, or makes one with these ports.
-    fn open(pins: &Pins, ports: impl FnOnce() -> Ports) -> io::Result<Self> {
-        let path = pins.reserved_ports();
-        match Map::open(&path) {
-            Ok(map) => Ok(Self(map)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let record = Self(Map::new_array(RECORD_SIZE as u32)?);
-                record.write(&ports())?;
-                sys::pin(record.0.as_fd(), &path)?;
-                Ok(record)
-            }
-            Err(error) => Err(error),
-        }
-    }
-
-    fn read(&self) -> io::Result<Ports> {
-        let mut bits = vec![0; self.0.value_size.max(RECORD_SIZE)];
-        self.0.lookup(sys::bytes(&0_u32), &mut bits)?;
-        Ok((0..=u16::MAX)
-            .filter(|port| {
-                let byte = bits.get(usize::from(*port) / 8).copied();
-                byte.unwrap_or_default() >> (port % 8) & 1 == 1
-            })
-            .collect())
-    }
-
-    fn write(&self, ports: &Ports) -> io::Result<()> {
-        let mut bits = vec![0_u8; RECORD_SIZE];
-        for port in ports {
-            if let Some(byte) = bits.get_mut(usize::from(*port) / 8) {
-                *byte |= 1 << (port % 8);
-            }
-        }
-        self.0.update(sys::bytes(&0_u32), &bits)
-    }
 }
 
 /// The ports of a list such as `8080,9148-9150`. (The kernel joins neighbouring ranges, so that

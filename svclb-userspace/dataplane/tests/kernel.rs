@@ -331,7 +331,10 @@ fn maps_of_another_layout_are_replaced_by_new_ones_that_were_made_beside_them() 
         );
         assert_eq!(warnings.contains("newer"), !keeps_sockets, "{warnings}");
         // Until it has everything, the old ones stand.
-        assert_eq!(entries(&place), ["links", "maps", "maps-new"]);
+        assert_eq!(
+            entries(&place),
+            ["links", "maps", "maps-new", "reserved_ports"]
+        );
         assert_eq!(before[1], id(&place, "FRONTENDS"));
         let error = Pinned::open(place.pin_dir()).err().unwrap().to_string();
         assert!(error.contains("layout"), "{error}");
@@ -340,7 +343,7 @@ fn maps_of_another_layout_are_replaced_by_new_ones_that_were_made_beside_them() 
         let replaced = |how: &Attachment| matches!(how, Attachment::Replaced(_));
         assert!(attached.iter().all(replaced), "{attached:?}");
         dataplane.migrate().unwrap();
-        assert_eq!(entries(&place), ["links", "maps"]);
+        assert_eq!(entries(&place), ["links", "maps", "reserved_ports"]);
         assert!(Pinned::open(place.pin_dir()).is_ok());
         let after = ["PEERS", "FRONTENDS", "META"].map(|map| id(&place, map));
         assert_eq!(before[0] == after[0], keeps_sockets);
@@ -401,14 +404,17 @@ fn an_agent_that_dies_while_it_replaces_maps_is_followed_by_one_that_does() {
     place.open().attach().unwrap();
     set_version(&place, 1);
     drop(place.open());
-    assert_eq!(entries(&place), ["links", "maps", "maps-new"]);
+    assert_eq!(
+        entries(&place),
+        ["links", "maps", "maps-new", "reserved_ports"]
+    );
     assert_eq!(place.open().warnings().len(), 1);
     // Or between its last two steps.
     let pins = place.pin_dir();
     fs::rename(pins.join("maps"), pins.join("maps-old")).unwrap();
     let new = place.open();
     assert!(new.warnings().is_empty(), "{:?}", new.warnings());
-    assert_eq!(entries(&place), ["links", "maps"]);
+    assert_eq!(entries(&place), ["links", "maps", "reserved_ports"]);
     drop(new);
     // And a cleanup takes all of it.
     set_version(&place, 1);
@@ -500,11 +506,35 @@ fn a_long_list_of_reserved_ports_is_kept_whole() {
 }
 
 #[test]
+fn ports_of_others_are_kept_after_an_agent_that_ended_before_it_reserved() {
+    in_namespace(|| {
+        fs::write(RESERVED, "8080,50100").unwrap();
+        let place = Place::new();
+        drop(place.open());
+        place.open().reserve_source_ports().unwrap();
+        assert_eq!(reserved(), "8080,50000-50999");
+        cleanup(place.pin_dir()).unwrap();
+        assert_eq!(reserved(), "8080,50100");
+    });
+}
+
+#[test]
+fn the_record_of_reserved_ports_is_pinned_again() {
+    let place = Place::new();
+    let mut dataplane = place.open();
+    let record = place.pin_dir().join("reserved_ports");
+    fs::remove_file(&record).unwrap();
+    assert_eq!(dataplane.pin_again().unwrap(), 1);
+    assert!(record.exists());
+}
+
+#[test]
 fn a_range_that_an_earlier_version_reserved_is_given_back() {
     in_namespace(|| {
         let mut place = Place::new();
         // It wrote the range into META, and nothing else.
         drop(place.open());
+        fs::remove_file(place.pin_dir().join("reserved_ports")).unwrap();
         fs::write(RESERVED, "8080,50000-50999").unwrap();
         place.0.source_ports = PortRange::new(40_000, 40_999).unwrap();
         place.open().reserve_source_ports().unwrap();
@@ -625,7 +655,7 @@ fn cleaning_up_twice_is_cleaning_up_once() {
     let place = Place::new();
     place.open().attach().unwrap();
     let removed = cleanup(place.pin_dir()).unwrap();
-    assert_eq!(removed.len(), PROGRAMS.len() + maps::all().count() + 3);
+    assert_eq!(removed.len(), PROGRAMS.len() + maps::all().count() + 4);
     assert!(cleanup(place.pin_dir()).unwrap().is_empty());
 }
 
