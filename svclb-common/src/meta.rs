@@ -20,7 +20,8 @@ pub struct Meta {
     pub magic: u32,
     /// [`ABI_VERSION`] of the agent that made the maps.
     pub abi_version: u32,
-    /// The first and the last of the source ports that the agent reserved; zero for none.
+    /// The first and the last of the source ports that the attached programs choose from; zero
+    /// before any is attached. Earlier agents wrote what they were to reserve.
     pub source_ports: [u16; 2],
 }
 

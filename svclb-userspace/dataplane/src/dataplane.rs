@@ -7,8 +7,8 @@ use std::path::PathBuf;
 
 use aya::programs::ProgramError;
 use aya::{Ebpf, VerifierLogLevel};
-use svclb_common::maps as names;
-use svclb_core::ports::PortRules;
+use svclb_common::{Hook, PortBe, maps as names};
+use svclb_core::ports::{PortBit, PortRules};
 
 use crate::attach::cgroup::{self, Attachment};
 use crate::attach::device::{self, DeviceAttachment, XdpMode};
@@ -18,7 +18,7 @@ use crate::features::{Features, features};
 use crate::maps::devices::Devices;
 use crate::maps::flows::Flows;
 use crate::maps::kernel_maps::KernelMaps;
-use crate::maps::meta;
+use crate::maps::{meta, ports};
 use crate::options::Options;
 use crate::pin_lock::PinLock;
 use crate::pins::{Pins, make_dir};
@@ -41,6 +41,8 @@ pub struct Dataplane {
     cgroup: PathBuf,
     features: Features,
     source_ports: PortRange,
+    /// Those that programs of earlier agents may choose from, and those that any of them reserved.
+    earlier_source_ports: Ports,
     reserved_ports: ReservedPorts,
     external_cluster_ips: bool,
     warnings: Vec<String>,
@@ -74,7 +76,10 @@ impl Dataplane {
         // First: without a record, the range in META is taken for one that was reserved.
         let reserved_ports =
             ReservedPorts::open(&pins, earlier_source_ports).map_err(OpenError::maps)?;
-        meta::write(&pins, options.source_ports).map_err(OpenError::maps)?;
+        let mut earlier_ports = reserved_ports.read().map_err(OpenError::maps)?;
+        earlier_ports.extend(earlier_source_ports.iter().flat_map(|range| range.ports()));
+        // Until this agent's programs are attached, those of the agent before choose from its range.
+        meta::write(&pins, earlier_source_ports).map_err(OpenError::maps)?;
 
         #[cfg(feature = "kernel-log")]
         crate::kernel_log::forward(&mut ebpf);
@@ -89,6 +94,7 @@ impl Dataplane {
             cgroup: options.cgroup.clone(),
             features,
             source_ports: options.source_ports,
+            earlier_source_ports: earlier_ports,
             reserved_ports,
             external_cluster_ips: options.external_cluster_ips,
             warnings,
@@ -96,14 +102,29 @@ impl Dataplane {
     }
 
     /// Keeps sockets of the calling thread's network namespace off the source ports, unless they
-    /// ask for one by its number. Gives back the ports that an earlier agent reserved for another
-    /// range, and no port that others had reserved.
+    /// ask for one by its number. Those of an earlier agent's range stay reserved: its programs
+    /// choose from them until they are replaced.
     ///
     /// # Errors
     /// The system's error; then nothing is reserved that was not before.
     pub fn reserve_source_ports(&self) -> io::Result<()> {
+        self.reserved_ports.reserve(self.source_ports)
+    }
+
+    /// Gives back the ports that earlier agents reserved for another range, and no port that others
+    /// had reserved. By then all programs must be attached, and [`Self::migrate`] be done. A port
+    /// that a flow uses stays reserved until the next agent's call.
+    ///
+    /// # Errors
+    /// The system's error; then nothing is given back.
+    pub fn give_back_source_ports(&self) -> io::Result<()> {
+        meta::write(&self.pins, Some(self.source_ports))?;
+        let flows = sys::Map::open(&self.pins.map(names::FLOWS))?;
+        let used = ports::of_flows(&flows)?;
+        let used = used.iter().filter(|bit| bit.hook == Hook::INGRESS);
+        let used = used.map(|bit| bit.port.get()).collect();
         self.reserved_ports
-            .give_back_all_but(self.source_ports, &Ports::new())
+            .give_back_all_but(self.source_ports, &used)
     }
 
     /// Attaches every program, or replaces the one that an earlier agent attached.
@@ -186,7 +207,9 @@ impl Dataplane {
     /// # Errors
     /// [`OpenError::Maps`].
     pub fn maps(&self) -> Result<KernelMaps, OpenError> {
-        KernelMaps::open(&self.pins).map_err(OpenError::maps)
+        let kept = self.earlier_source_ports.iter();
+        let kept = kept.map(|port| PortBit::ingress(PortBe::new(*port)));
+        KernelMaps::open(&self.pins, kept.collect()).map_err(OpenError::maps)
     }
 
     /// Which bits of `PORTS` are needed, by the settings of this data path.

@@ -57,7 +57,16 @@ impl ReservedPorts {
         &self.0
     }
 
-    /// Reserves a range, and gives back what is recorded besides, other than ports that are used.
+    /// Reserves a range besides what is recorded. Sockets are given no port of it, unless they ask
+    /// for one by its number.
+    ///
+    /// # Errors
+    /// The system's error; then nothing is reserved that was not before.
+    pub(crate) fn reserve(&self, range: PortRange) -> io::Result<()> {
+        self.change(|before| before.iter().copied().chain(range.ports()).collect())
+    }
+
+    /// Gives back what is recorded, other than a range and ports that are used.
     ///
     /// # Errors
     /// The system's error; then nothing is given back.

@@ -10,16 +10,16 @@ use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::{fs, io, panic, process, thread};
 
-use aya::maps::{Array, Map, MapData, MapInfo};
+use aya::maps::{Array, HashMap, Map, MapData, MapInfo};
 use nix::errno::Errno;
 use nix::net::if_::if_nametoindex;
 use nix::sched::{CloneFlags, unshare};
 use svclb_common::contract::CONTRACT;
 use svclb_common::maps::{self, Sizes};
 use svclb_common::{
-    ABI_VERSION, Addr16, BackendId, BackendValue, FrontendKey, FrontendValue, Generation, Label,
-    Meta, PortBe, Proto, Scope, ServiceFamily, ServiceId, ServiceRecord, SlotIndex, SlotKey,
-    SlotValue, SourceKey, SourceRange,
+    ABI_VERSION, Addr16, BackendId, BackendValue, FlowKey, FlowValue, FrontendKey, FrontendValue,
+    Generation, Hook, Label, Meta, PortBe, Proto, Scope, ServiceFamily, ServiceId, ServiceRecord,
+    SlotIndex, SlotKey, SlotValue, SourceKey, SourceRange, Tuple,
 };
 use svclb_core::apply::Maps;
 use svclb_core::conntrack::Timeouts;
@@ -257,19 +257,54 @@ fn a_bit_that_another_program_cleared_is_drift_and_is_set_again() {
     assert_eq!(writer.audit().unwrap(), Drift::default());
 }
 
+/// The ports whose bits an agent that starts with this data path leaves set.
+fn adopted_bits(dataplane: &Dataplane) -> Vec<u16> {
+    let maps = dataplane.maps().unwrap();
+    let mut writer = Writer::adopt(maps, dataplane.port_rules()).unwrap();
+    let ports = writer.maps().snapshot().unwrap().ports;
+    ports.iter().map(|bit| bit.port.get()).collect()
+}
+
 #[test]
 fn a_start_sets_the_bits_of_its_source_ports_and_clears_those_of_others() {
     let mut place = Place::new();
-    let bits = |place: &Place| -> Vec<_> {
-        let dataplane = place.open();
-        let maps = dataplane.maps().unwrap();
-        let mut writer = Writer::adopt(maps, dataplane.port_rules()).unwrap();
-        let ports = writer.maps().snapshot().unwrap().ports;
-        ports.iter().map(|bit| bit.port.get()).collect()
-    };
+    let bits = |place: &Place| adopted_bits(&place.open());
     assert_eq!(bits(&place), (50_000..=50_999).collect::<Vec<_>>());
+    // No program was attached that chooses from those.
     place.0.source_ports = PortRange::new(60_000, 60_099).unwrap();
     assert_eq!(bits(&place), (60_000..=60_099).collect::<Vec<_>>());
+}
+
+#[test]
+fn bits_of_an_earlier_range_are_kept_until_an_agent_starts_after_its_programs_are_replaced() {
+    in_namespace(|| {
+        let mut place = Place::new();
+        let [first, second] =
+            [(50_000, 50_999), (60_000, 60_099)].map(|(first, last)| first..=last);
+        let both: Vec<u16> = first.clone().chain(second.clone()).collect();
+        place.open().give_back_source_ports().unwrap();
+        place.0.source_ports = PortRange::new(60_000, 60_099).unwrap();
+        // One that ends before it has attached its programs changes nothing.
+        for _ in 0..2 {
+            assert_eq!(adopted_bits(&place.open()), both);
+        }
+        let ready = place.open();
+        assert_eq!(adopted_bits(&ready), both);
+        ready.give_back_source_ports().unwrap();
+        drop(ready);
+        assert_eq!(adopted_bits(&place.open()), second.collect::<Vec<_>>());
+    });
+}
+
+#[test]
+fn bits_of_ports_that_an_agent_reserved_are_kept_although_it_ended_before_it_was_ready() {
+    in_namespace(|| {
+        let mut place = Place::new();
+        place.open().reserve_source_ports().unwrap();
+        place.0.source_ports = PortRange::new(60_000, 60_099).unwrap();
+        let both: Vec<u16> = (50_000..=50_999).chain(60_000..=60_099).collect();
+        assert_eq!(adopted_bits(&place.open()), both);
+    });
 }
 
 #[test]
@@ -471,19 +506,26 @@ fn a_changed_range_of_source_ports_gives_back_the_earlier_one_and_no_port_of_oth
         fs::write(RESERVED, "8080,50990-51005").unwrap();
         let mut place = Place::new();
         let start = |place: &Place| place.open().reserve_source_ports().unwrap();
+        // And has attached its programs.
+        let is_ready = |place: &Place| place.open().give_back_source_ports().unwrap();
         start(&place);
+        is_ready(&place);
         assert_eq!(reserved(), "8080,50000-51005");
         // A restart changes nothing.
         start(&place);
+        is_ready(&place);
         assert_eq!(reserved(), "8080,50000-51005");
 
         place.0.source_ports = PortRange::new(50_500, 52_000).unwrap();
         start(&place);
+        assert_eq!(reserved(), "8080,50000-52000");
+        is_ready(&place);
         assert_eq!(reserved(), "8080,50500-52000");
         // Others reserve a port next to the range.
         fs::write(RESERVED, "8080,50500-52001").unwrap();
         place.0.source_ports = PortRange::new(40_000, 40_999).unwrap();
         start(&place);
+        is_ready(&place);
         assert_eq!(reserved(), "8080,40000-40999,50990-51005,52001");
 
         cleanup(place.pin_dir()).unwrap();
@@ -533,11 +575,13 @@ fn a_range_that_an_earlier_version_reserved_is_given_back() {
     in_namespace(|| {
         let mut place = Place::new();
         // It wrote the range into META, and nothing else.
-        drop(place.open());
+        place.open().give_back_source_ports().unwrap();
         fs::remove_file(place.pin_dir().join("reserved_ports")).unwrap();
         fs::write(RESERVED, "8080,50000-50999").unwrap();
         place.0.source_ports = PortRange::new(40_000, 40_999).unwrap();
-        place.open().reserve_source_ports().unwrap();
+        let dataplane = place.open();
+        dataplane.reserve_source_ports().unwrap();
+        dataplane.give_back_source_ports().unwrap();
         assert_eq!(reserved(), "8080,40000-40999");
     });
 }
@@ -573,6 +617,38 @@ fn the_reason_why_a_device_has_no_native_xdp_is_reported() {
         for mode in [XdpMode::Off, XdpMode::Generic] {
             assert!(attach(mode).native_xdp_error.is_none());
         }
+    });
+}
+
+#[test]
+fn a_port_of_an_earlier_range_stays_reserved_while_a_flow_uses_it() {
+    in_namespace(|| {
+        let mut place = Place::new();
+        let start = |place: &Place| {
+            let dataplane = place.open();
+            dataplane.reserve_source_ports().unwrap();
+            dataplane.give_back_source_ports().unwrap();
+        };
+        start(&place);
+        let pinned = MapData::from_pin(place.pin_dir().join("maps/FLOWS")).unwrap();
+        let mut flows: HashMap<_, [u8; size_of::<FlowKey>()], [u8; size_of::<FlowValue>()]> =
+            HashMap::try_from(Map::HashMap(pinned)).unwrap();
+        let reply = Tuple {
+            src: Addr16::from_ip([10, 0, 0, 1].into()),
+            dst: Addr16::from_ip([192, 0, 2, 1].into()),
+            src_port: PortBe::new(80),
+            dst_port: PortBe::new(50_100),
+        };
+        let key = FlowKey::new(reply, Proto::TCP, Hook::INGRESS);
+        let key = zerocopy::transmute!(key);
+        flows.insert(key, [0; size_of::<FlowValue>()], 0).unwrap();
+
+        place.0.source_ports = PortRange::new(40_000, 40_999).unwrap();
+        start(&place);
+        assert_eq!(reserved(), "40000-40999,50100");
+        flows.remove(&key).unwrap();
+        start(&place);
+        assert_eq!(reserved(), "40000-40999");
     });
 }
 

@@ -15,7 +15,7 @@ use svclb_dataplane::{Attachment, Dataplane, Swept, XdpMode};
 use svclb_source::{FolderOptions, GuardTimeouts, KubeEvent, KubeOptions, Status, event_recorder};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
-use tracing::info;
+use tracing::{info, warn};
 
 use super::audit::AuditSchedule;
 use super::conntrack::Conntrack;
@@ -335,6 +335,9 @@ impl Agent {
         }
         self.node_context.sync_devices(&mut self.dataplane, true);
         self.dataplane.migrate()?;
+        if let Err(error) = self.dataplane.give_back_source_ports() {
+            warn!("source ports of an earlier range cannot be given back: {error}");
+        }
         self.ready = true;
         self.metrics.ready(self.started.elapsed());
         self.udp_socket_reaper.ready();

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use svclb_common::maps as names;
 use svclb_core::apply::{Failure, Maps, Snapshot};
 use svclb_core::op::Op;
-use svclb_core::ports::PortSet;
+use svclb_core::ports::{PortBit, PortSet};
 
 use super::planned::Planned;
 use super::ports;
@@ -21,6 +21,8 @@ const BATCH: usize = 4096;
 pub struct KernelMaps {
     planned: Planned,
     flows: Map,
+    /// Bits that new flows of programs that an earlier agent attached need.
+    kept: Vec<PortBit>,
     grace: GracePeriod,
     keys: Vec<u8>,
     values: Vec<u8>,
@@ -41,10 +43,11 @@ impl GracePeriod {
 }
 
 impl KernelMaps {
-    pub(crate) fn open(pins: &Pins) -> io::Result<Self> {
+    pub(crate) fn open(pins: &Pins, kept: Vec<PortBit>) -> io::Result<Self> {
         Ok(Self {
             planned: Planned::open(pins)?,
             flows: Map::open(&pins.map(names::FLOWS))?,
+            kept,
             grace: GracePeriod(Arc::new(WaitingMap::new()?)),
             keys: Vec::new(),
             values: Vec::new(),
@@ -197,6 +200,8 @@ impl Maps for KernelMaps {
     }
 
     fn flow_ports(&mut self) -> io::Result<PortSet> {
-        ports::of_flows(&self.flows)
+        let mut needed = ports::of_flows(&self.flows)?;
+        needed.extend(self.kept.iter().copied());
+        Ok(needed)
     }
 }

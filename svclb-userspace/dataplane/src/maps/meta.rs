@@ -30,7 +30,7 @@ pub(crate) fn read(pins: &Pins) -> Result<Option<Meta>, PinnedError> {
     sys::value(&buffer).map(Some).map_err(failed)
 }
 
-/// The source ports of the agent that wrote `META`; `None` if it wrote none.
+/// The source ports that attached programs choose from; `None` if no agent attached any.
 pub(crate) const fn source_ports(meta: &Meta) -> Option<PortRange> {
     let [first, last] = meta.source_ports;
     PortRange::new(first, last)
@@ -52,13 +52,14 @@ pub(crate) fn check(pins: &Pins) -> Result<(), PinnedError> {
     Ok(())
 }
 
-/// Writes the layout version of this program, and the source ports.
+/// Writes the layout version of this program, and the source ports that attached programs choose
+/// from.
 ///
 /// # Errors
 /// The system's error.
-pub(crate) fn write(pins: &Pins, source_ports: PortRange) -> io::Result<()> {
+pub(crate) fn write(pins: &Pins, source_ports: Option<PortRange>) -> io::Result<()> {
     let meta = Meta {
-        source_ports: source_ports.ends(),
+        source_ports: source_ports.map_or([0; 2], PortRange::ends),
         ..Meta::CURRENT
     };
     Map::open(&pins.map(names::META))?.update(sys::bytes(&0_u32), sys::bytes(&meta))
