@@ -18,8 +18,8 @@ use tracing::{debug, error, info, warn};
 
 use super::health::FailedWrites;
 
-/// How many Services are planned and written in one round. Events that arrive meanwhile wait for
-/// the end of a round.
+/// How many Services are planned and written in one round. The loop takes in events, signals and
+/// the ends of grace periods between two rounds; before the first full sync it only writes.
 const ROUND: usize = 1024;
 
 /// The planner, the only writer of the planned maps, and what is under way between them.
@@ -72,7 +72,7 @@ impl Reconciler {
         }
         Ok(Self {
             planner: Planner::new(node_name),
-            failed_writes: FailedWrites::new(event_recorder),
+            failed_writes: FailedWrites::new(event_recorder, node_name),
             writer,
             grace_period,
             waiting: None,
@@ -107,7 +107,8 @@ impl Reconciler {
         for conflict in &round.conflicts {
             log_conflict(conflict, &mut self.log_once, self.started.elapsed());
         }
-        self.failed_writes.update(&round, report.failed);
+        self.failed_writes
+            .update(&round, report.failed, Instant::now());
         Committed {
             round,
             writes: report.performed,
@@ -191,7 +192,7 @@ impl Reconciler {
         if let Err(error) = self.writer.free(self.started.elapsed(), QUARANTINE) {
             warn!("ids cannot be freed now: {error}");
         }
-        for record in self.failed_writes.due() {
+        for record in self.failed_writes.due(Instant::now()) {
             self.planner.retry(record);
         }
     }

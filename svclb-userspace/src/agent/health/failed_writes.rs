@@ -12,14 +12,10 @@ use svclb_core::writer::Failed;
 use svclb_source::{EventRecorder, KubeEvent};
 use tracing::{error, info};
 
+use super::event_limit::EventLimit;
+
 /// How long until a failed write is tried again.
 const RETRY: Duration = Duration::from_secs(5);
-/// How long until another Event is sent about the same Service.
-const EVENT_PAUSE: Duration = Duration::from_secs(600);
-/// At most so many Events are sent in [`EVENT_WINDOW`]: a full map fails on every node at once,
-/// and each of them writes its Events to the one API server.
-const EVENTS: usize = 10;
-const EVENT_WINDOW: Duration = Duration::from_secs(60);
 /// At most so many Services are named in a report.
 const NAMED: usize = 20;
 
@@ -48,28 +44,29 @@ pub(crate) struct Failures {
 /// The Service ports whose last write failed.
 pub(crate) struct FailedWrites {
     reasons: BTreeMap<ServiceRecord, String>,
-    /// When writes last failed.
-    tried: Option<Instant>,
+    /// When they are written again. Only a retry moves it, so that rounds of other Services do
+    /// not put it off. `None` if nothing fails.
+    retry_at: Option<Instant>,
     /// Whether the reasons changed since they were last [taken](Self::changed).
     has_changed: bool,
     event_recorder: EventRecorder,
-    /// When an Event was last sent about a Service.
-    events: BTreeMap<ObjectName, Instant>,
+    event_limit: EventLimit,
 }
 
 impl FailedWrites {
-    pub(crate) const fn new(event_recorder: EventRecorder) -> Self {
+    /// `node_name` spreads the Events of many nodes over time.
+    pub(crate) fn new(event_recorder: EventRecorder, node_name: &str) -> Self {
         Self {
             reasons: BTreeMap::new(),
-            tried: None,
+            retry_at: None,
             has_changed: false,
             event_recorder,
-            events: BTreeMap::new(),
+            event_limit: EventLimit::new(node_name),
         }
     }
 
     /// Takes a round's outcome in: what of the round did not fail is up to date.
-    pub(crate) fn update(&mut self, round: &Round, failed: Vec<Failed>) {
+    pub(crate) fn update(&mut self, round: &Round, failed: Vec<Failed>, now: Instant) {
         let before = self.reasons.len();
         let records = round.plans.iter().map(|plan| plan.record);
         let failing: BTreeSet<_> = failed.iter().map(|failure| failure.record).collect();
@@ -93,26 +90,23 @@ impl FailedWrites {
             self.send_event(
                 name(&record),
                 || format!("{record} stays as it was on this node: {reason}{hint}"),
-                Instant::now(),
+                now,
             );
         }
         if before > 0 && self.reasons.is_empty() {
             info!("every Service is up to date again");
         }
-        if !self.reasons.is_empty() {
-            self.tried = Some(Instant::now());
+        if self.reasons.is_empty() {
+            self.retry_at = None;
+        } else {
+            self.retry_at.get_or_insert(now + RETRY);
         }
     }
 
     /// Sends an Event about a Service unless there were enough. One that is held back is sent
     /// when the write fails again.
     fn send_event(&mut self, service: ObjectName, note: impl FnOnce() -> String, now: Instant) {
-        self.events
-            .retain(|_, sent| now.saturating_duration_since(*sent) < EVENT_PAUSE);
-        let is_recent = |sent: &&Instant| now.saturating_duration_since(**sent) < EVENT_WINDOW;
-        if self.events.contains_key(&service)
-            || self.events.values().filter(is_recent).count() >= EVENTS
-        {
+        if !self.event_limit.allows(&service, now) {
             return;
         }
         let event = KubeEvent {
@@ -122,15 +116,16 @@ impl FailedWrites {
             note: note(),
         };
         if self.event_recorder.try_send(event).is_ok() {
-            self.events.insert(service, now);
+            self.event_limit.sent(service, now);
         }
     }
 
-    /// The Service ports to write again now.
-    pub(crate) fn due(&self) -> Vec<ServiceRecord> {
-        if self.tried.is_none_or(|tried| tried.elapsed() < RETRY) {
+    /// The Service ports to write again now. The next retry is a while after this one.
+    pub(crate) fn due(&mut self, now: Instant) -> Vec<ServiceRecord> {
+        if self.retry_at.is_none_or(|at| now < at) {
             return Vec::new();
         }
+        self.retry_at = Some(now + RETRY);
         self.reasons.keys().copied().collect()
     }
 
@@ -190,20 +185,21 @@ mod tests {
 
     #[test]
     fn a_service_fails_until_a_round_writes_or_removes_it() {
-        let mut failed_writes = FailedWrites::new(event_recorder().0);
+        let now = Instant::now();
+        let mut failed_writes = FailedWrites::new(event_recorder().0, "node1");
         assert_eq!(failed_writes.changed(), None);
         let round = Round::default();
-        failed_writes.update(&round, vec![failed("a", "full"), failed("b", "full")]);
+        failed_writes.update(&round, vec![failed("a", "full"), failed("b", "full")], now);
         let failures = failed_writes.changed().unwrap();
         assert_eq!((failures.ports, failures.services.len()), (2, 2));
         assert_eq!(failures.named[0].name, "a");
-        failed_writes.update(&round, vec![failed("a", "full")]);
+        failed_writes.update(&round, vec![failed("a", "full")], now);
         assert_eq!(failed_writes.changed(), None, "nothing new");
         let round = Round {
             removed: vec![record("a"), record("b")],
             ..Round::default()
         };
-        failed_writes.update(&round, vec![failed("b", "full")]);
+        failed_writes.update(&round, vec![failed("b", "full")], now);
         let names: Vec<_> = failed_writes
             .changed()
             .unwrap()
@@ -216,35 +212,74 @@ mod tests {
     #[test]
     fn a_service_that_keeps_failing_has_one_event_and_many_services_only_a_few() {
         let (recorder, mut events) = event_recorder();
-        let mut failed_writes = FailedWrites::new(recorder);
+        let now = Instant::now();
+        let mut failed_writes = FailedWrites::new(recorder, "node1");
         for _ in 0..3 {
-            failed_writes.update(&Round::default(), vec![failed("a", "full")]);
+            failed_writes.update(&Round::default(), vec![failed("a", "full")], now);
         }
         assert_eq!(events.try_recv().unwrap().service.to_string(), "default/a");
         assert!(events.try_recv().is_err());
         let many = (0..100).map(|number| failed(&format!("s{number}"), "full"));
-        failed_writes.update(&Round::default(), many.collect());
+        failed_writes.update(&Round::default(), many.collect(), now);
         let sent = std::iter::from_fn(|| events.try_recv().ok()).count();
-        assert_eq!(sent, EVENTS - 1);
-        // Those that were held back come when they fail again, and an old one once more.
-        let later = Instant::now() + EVENT_WINDOW;
-        failed_writes.send_event(ObjectName::new("default", "s99"), String::new, later);
-        assert_eq!(
-            events.try_recv().unwrap().service.to_string(),
-            "default/s99"
-        );
-        failed_writes.send_event(ObjectName::new("default", "a"), String::new, later);
-        assert!(events.try_recv().is_err());
-        let later = Instant::now() + EVENT_PAUSE;
-        failed_writes.send_event(ObjectName::new("default", "a"), String::new, later);
-        assert!(events.try_recv().is_ok());
+        assert_eq!(sent, 9, "one of the ten was sent before");
+    }
+
+    #[test]
+    fn an_event_that_does_not_fit_the_queue_is_sent_when_the_write_fails_again() {
+        let (recorder, mut events) = event_recorder();
+        while recorder
+            .try_send(KubeEvent {
+                service: ObjectName::new("default", "other"),
+                reason: "",
+                action: "",
+                note: String::new(),
+            })
+            .is_ok()
+        {}
+        let now = Instant::now();
+        let mut failed_writes = FailedWrites::new(recorder, "node1");
+        failed_writes.update(&Round::default(), vec![failed("a", "full")], now);
+        while events.try_recv().is_ok() {}
+        failed_writes.update(&Round::default(), vec![failed("a", "full")], now + RETRY);
+        assert_eq!(events.try_recv().unwrap().service.to_string(), "default/a");
+    }
+
+    #[test]
+    fn rounds_of_other_services_do_not_put_off_the_retry() {
+        let now = Instant::now();
+        let mut failed_writes = FailedWrites::new(event_recorder().0, "node1");
+        assert!(failed_writes.due(now).is_empty(), "nothing failed");
+        failed_writes.update(&Round::default(), vec![failed("a", "full")], now);
+        let other = Round {
+            removed: vec![record("other")],
+            ..Round::default()
+        };
+        let mut retries = Vec::new();
+        for second in 1..=12 {
+            let now = now + Duration::from_secs(second);
+            failed_writes.update(&other, Vec::new(), now);
+            if failed_writes.due(now) == [record("a")] {
+                retries.push(second);
+                // The retry fails as well, and does not move the next one.
+                failed_writes.update(&Round::default(), vec![failed("a", "full")], now);
+            }
+        }
+        assert_eq!(retries, [5, 10]);
+        let written = Round {
+            removed: vec![record("a")],
+            ..Round::default()
+        };
+        failed_writes.update(&written, Vec::new(), now);
+        assert!(failed_writes.due(now + RETRY * 10).is_empty());
     }
 
     #[test]
     fn a_report_names_only_the_first_of_many() {
-        let mut failed_writes = FailedWrites::new(event_recorder().0);
+        let now = Instant::now();
+        let mut failed_writes = FailedWrites::new(event_recorder().0, "node1");
         let many = (0..100).map(|number| failed(&format!("s{number}"), "full"));
-        failed_writes.update(&Round::default(), many.collect());
+        failed_writes.update(&Round::default(), many.collect(), now);
         let failures = failed_writes.changed().unwrap();
         assert_eq!((failures.ports, failures.services.len()), (100, 100));
         assert_eq!(failures.named.len(), NAMED);
