@@ -36,10 +36,17 @@ impl AuditSchedule {
 }
 
 impl Agent {
-    /// Audits if that is due. Entries that wait for the end of a grace period would count as
-    /// drift, so it is put off until then.
+    /// Whether an audit waits for the end of a grace period. No other one may begin until it has
+    /// run, so that a node on which something changes all the time is audited as well.
+    pub(super) fn is_audit_due(&self) -> bool {
+        self.ready && self.audit_schedule.is_due()
+    }
+
+    /// Audits if that is due and no grace period is under way. An audit that finds a difference
+    /// replaces what the writer knows by what is in the maps, and entries that are about to be
+    /// deleted must not be among that.
     pub(super) fn audit_if_due(&mut self) -> anyhow::Result<()> {
-        if !self.ready || !self.audit_schedule.is_due() || self.reconciler.is_in_grace_period() {
+        if !self.is_audit_due() || self.reconciler.is_in_grace_period() {
             return Ok(());
         }
         self.audit_schedule.last = Some(Instant::now());

@@ -10,11 +10,13 @@ use anyhow::Context;
 use svclb_common::ServiceRecord;
 use svclb_core::conntrack::Timeouts;
 use svclb_core::model::Event;
+use svclb_core::planner::Round;
 use svclb_core::serving::ChangedServices;
 use svclb_dataplane::{Attachment, Dataplane, Swept, XdpMode};
 use svclb_source::{FolderOptions, GuardTimeouts, KubeEvent, KubeOptions, Status, event_recorder};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
+use tokio::time::MissedTickBehavior;
 use tracing::{info, warn};
 
 use super::audit::AuditSchedule;
@@ -25,7 +27,7 @@ use super::health::{self, CheckPorts, Health};
 use super::http;
 use super::metrics::Metrics;
 use super::node_ports::NodePortAddresses;
-use super::reconcile::Reconciler;
+use super::reconcile::{Committed, Reconciler};
 use super::udp_socket_reaper::{self, UdpSocketReaper};
 
 /// How many batches of events a source may be ahead of the planner.
@@ -143,25 +145,32 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
         kube_events,
     ));
     let mut tick = tokio::time::interval(Duration::from_secs(1));
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut has_more = false;
     loop {
         tokio::select! {
             biased;
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
             _ = hangup.recv() => agent.audit_schedule.request(),
-            Some(batch) = events.recv() => {
-                agent.reconciler.observe(batch);
-                while let Ok(batch) = events.try_recv() {
-                    agent.reconciler.observe(batch);
-                }
-            }
+            // Before the events: there may be events at every turn.
+            _ = tick.tick() => agent.tick(&status),
             completion = agent.next_completion() => agent.handle(completion),
-            _ = tick.tick() => agent.tick(&status)?,
+            Some(batch) = events.recv() => agent.reconciler.observe(batch),
             ended = &mut source => {
                 return ended.context("the source stopped by a defect of its own")?;
             }
+            // Not a ready future: without a pause tokio reports nothing more as ready after a
+            // while (its cooperative budget).
+            () = tokio::task::yield_now(), if has_more => {}
         }
-        agent.catch_up()?;
+        // Whatever it was that woke the loop, so that nothing can keep events waiting.
+        for _ in 0..AHEAD {
+            let Ok(batch) = events.try_recv() else { break };
+            agent.reconciler.observe(batch);
+        }
+        agent.audit_if_due()?;
+        has_more = agent.catch_up()?;
     }
     info!("stopping: the data path goes on; `svclb cleanup` removes it");
     Ok(())
@@ -261,34 +270,25 @@ impl Agent {
         }
     }
 
-    /// Writes everything that changed. The first time that the source is synced, this completes
-    /// the first full sync.
-    fn catch_up(&mut self) -> anyhow::Result<()> {
+    /// Writes the next round of what changed. Returns whether there may be more, which the caller
+    /// has to write without waiting for anything else. The first time that the source is synced,
+    /// this writes everything and completes the first full sync.
+    fn catch_up(&mut self) -> anyhow::Result<bool> {
         if self.node_context.update(&mut self.reconciler.planner) && self.ready {
             self.node_context.sync_devices(&mut self.dataplane, false);
         }
         let mut wanted = BTreeSet::new();
+        let mut has_more = false;
         while let Some(round) = self.reconciler.next_round() {
-            // Before the write: from then on the socket programs leave pods' connections to a
-            // Service with source ranges to the packet programs.
-            if round.plans.iter().any(|plan| !plan.sources.is_empty()) {
-                self.include_pod_devices();
-            }
-            let mut committed = self.reconciler.commit(round);
-            self.metrics.round(committed.took, committed.writes);
-            self.health.step();
+            let committed = self.write(round);
             if self.ready {
                 Reconciler::log(&committed);
-            } else {
-                wanted.extend(committed.round.plans.iter().map(|plan| plan.record));
+                // One at each turn of the loop: signals and the end of a grace period do not wait
+                // for all of them.
+                has_more = true;
+                break;
             }
-            self.check_ports.update(
-                std::mem::take(&mut committed.round.health_checks),
-                &mut self.reconciler.log_once,
-                self.started.elapsed(),
-            );
-            self.udp_socket_reaper.changes.written(&committed.round);
-            self.conntrack.changes.written(&committed.round);
+            wanted.extend(committed.round.plans.iter().map(|plan| plan.record));
         }
         let is_first_sync = !self.ready && self.reconciler.planner.cluster().is_synced();
         let attached = if is_first_sync {
@@ -301,18 +301,45 @@ impl Agent {
             self.health.set_failures(failures);
         }
         let node = self.reconciler.planner.cluster().known_node();
-        self.health.synced(self.ready, node);
+        self.health.update(self.ready, node);
+        self.health.step(Instant::now());
+        if !has_more {
+            self.health.up_to_date();
+        }
         // Only now: a reader of the line `ready` may ask for the health at once.
         if let Some(attached) = attached {
             self.log_ready(&attached);
         }
-        if let Some(begins) = self.reconciler.begin_grace_period() {
+        // An audit that is due runs when the one that is under way has ended.
+        if !self.is_audit_due()
+            && let Some(begins) = self.reconciler.begin_grace_period()
+        {
             self.udp_socket_reaper.changes.grace_period(begins);
             self.conntrack.changes.grace_period(begins);
         }
         self.udp_socket_reaper.start();
         self.conntrack.start(self.ready);
-        Ok(())
+        Ok(has_more)
+    }
+
+    /// Writes a round, and passes on what changed with it.
+    fn write(&mut self, round: Round) -> Committed {
+        // Before the write: from then on the socket programs leave pods' connections to a
+        // Service with source ranges to the packet programs.
+        if round.plans.iter().any(|plan| !plan.sources.is_empty()) {
+            self.include_pod_devices();
+        }
+        let mut committed = self.reconciler.commit(round);
+        self.metrics.round(committed.took, committed.writes);
+        self.health.step(Instant::now());
+        self.check_ports.update(
+            std::mem::take(&mut committed.round.health_checks),
+            &mut self.reconciler.log_once,
+            self.started.elapsed(),
+        );
+        self.udp_socket_reaper.changes.written(&committed.round);
+        self.conntrack.changes.written(&committed.round);
+        committed
     }
 
     /// Attaches the packet programs to pods' devices too.
@@ -368,8 +395,7 @@ impl Agent {
     }
 
     /// What is due every second.
-    fn tick(&mut self, status: &Status) -> anyhow::Result<()> {
-        self.audit_if_due()?;
+    fn tick(&mut self, status: &Status) {
         if self.ready {
             self.reconciler.tick();
         }
@@ -380,6 +406,5 @@ impl Agent {
             planner.waiting().count(),
             status,
         );
-        Ok(())
     }
 }

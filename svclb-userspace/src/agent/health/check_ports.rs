@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::extract::State;
 use axum::http::{StatusCode, header};
@@ -216,7 +216,7 @@ struct Name {
 
 async fn answer(State(checked): State<Checked>) -> impl IntoResponse {
     let check = checked.check.borrow();
-    let healthy = checked.health.can_serve(&check.service);
+    let healthy = checked.health.can_serve(&check.service, Instant::now());
     // A request may arrive on a connection that is older than the removal of the health check.
     let endpoints = if checked.is_closed() {
         0

@@ -42,6 +42,7 @@ struct State {
     ready: bool,
     failures: Failures,
     ineligible: Option<&'static str>,
+    /// When all changes were last written, at or after the first full sync.
     updated: Option<Timestamp>,
     /// When the loop last made a step.
     step: Instant,
@@ -51,7 +52,8 @@ struct State {
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Report {
-    /// When the maps were last up to date, RFC 3339: now, if the node is healthy.
+    /// RFC 3339. As with kube-proxy: now if the proxy is healthy, else when all changes were last
+    /// written, and 1970 before the first full sync.
     pub(crate) last_updated: String,
     /// RFC 3339.
     pub(crate) current_time: String,
@@ -81,13 +83,13 @@ pub(crate) struct FamilyReport {
 }
 
 impl State {
-    fn hangs(&self) -> bool {
-        self.step.elapsed() >= LOOP_LIMIT
+    fn hangs(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.step) >= LOOP_LIMIT
     }
 
     /// Why the proxy is not healthy; `None` if it is.
-    fn reason(&self) -> Option<&'static str> {
-        if self.hangs() {
+    fn reason(&self, now: Instant) -> Option<&'static str> {
+        if self.hangs(now) {
             Some(HANGS)
         } else {
             (!self.ready).then_some(NOT_READY)
@@ -113,8 +115,8 @@ impl Health {
     }
 
     /// The agent's loop made a step.
-    pub(crate) fn step(&self) {
-        self.lock().step = Instant::now();
+    pub(crate) fn step(&self, now: Instant) {
+        self.lock().step = now;
     }
 
     /// Writes failed, or no longer fail.
@@ -122,8 +124,18 @@ impl Health {
         self.lock().failures = failures;
     }
 
-    /// Everything that changed was written. `node` is this node's object, if it is known.
-    pub(crate) fn synced(&self, ready: bool, node: Option<&Node>) {
+    /// Everything that changed was written.
+    pub(crate) fn up_to_date(&self) {
+        let mut state = self.lock();
+        // Before the first full sync the maps hold what an earlier agent wrote.
+        if state.ready {
+            state.updated = Some(Timestamp::now());
+        }
+    }
+
+    /// `ready`: whether the first full sync is done. `node` is this node's object, if it is
+    /// known.
+    pub(crate) fn update(&self, ready: bool, node: Option<&Node>) {
         let ineligible = match node {
             Some(node) => ineligible(node),
             None => self.needs_node.then_some(UNKNOWN),
@@ -138,15 +150,13 @@ impl Health {
         state.ready = ready;
         // Before the first full sync the Node object may not have arrived yet.
         state.ineligible = ineligible.filter(|_| ready);
-        state.updated = Some(Timestamp::now());
-        state.step = Instant::now();
     }
 
     /// Whether the node can serve this Service: the proxy is healthy, and the Service's last write
     /// did not fail.
-    pub(crate) fn can_serve(&self, service: &ObjectName) -> bool {
+    pub(crate) fn can_serve(&self, service: &ObjectName, now: Instant) -> bool {
         let state = self.lock();
-        state.reason().is_none() && !state.failures.services.contains(service)
+        state.reason(now).is_none() && !state.failures.services.contains(service)
     }
 
     /// Whether the first full sync is in the maps.
@@ -155,14 +165,14 @@ impl Health {
     }
 
     /// Whether the agent's loop runs. If not, a restart of the agent helps.
-    pub(crate) fn is_live(&self) -> bool {
-        !self.lock().hangs()
+    pub(crate) fn is_live(&self, now: Instant) -> bool {
+        !self.lock().hangs(now)
     }
 
     /// What `/healthz` reports: the proxy and the node.
-    pub(crate) fn of_node(&self) -> Report {
+    pub(crate) fn of_node(&self, now: Instant) -> Report {
         let ineligible = self.lock().ineligible;
-        let report = self.of_proxy();
+        let report = self.of_proxy(now);
         Report {
             node_eligible: Some(ineligible.is_none()),
             reason: report.reason.or_else(|| ineligible.map(str::to_owned)),
@@ -171,14 +181,14 @@ impl Health {
     }
 
     /// What `/livez` and `/readyz` report: the proxy alone.
-    pub(crate) fn of_proxy(&self) -> Report {
+    pub(crate) fn of_proxy(&self, now: Instant) -> Report {
         let state = self.lock();
-        let now = Timestamp::now();
-        let reason = state.reason();
+        let reason = state.reason(now);
+        let current = Timestamp::now();
         let healthy = reason.is_none();
-        // When healthy, no change waits to be written: the maps are up to date now.
+        // A healthy loop is about to write what waits, if anything does.
         let last_updated = if healthy {
-            now
+            current
         } else {
             state.updated.unwrap_or(Timestamp::UNIX_EPOCH)
         };
@@ -194,7 +204,7 @@ impl Health {
         Report {
             status: ["IPv4", "IPv6"].map(family).into(),
             last_updated,
-            current_time: now.to_string(),
+            current_time: current.to_string(),
             node_eligible: None,
             healthy,
             reason: reason.map(str::to_owned),
@@ -227,30 +237,32 @@ mod tests {
 
     #[test]
     fn a_service_that_cannot_be_written_is_named_and_turns_only_itself_away() {
+        let now = Instant::now();
         let health = Health::new(Status::default(), false);
-        health.synced(true, None);
+        health.update(true, None);
         health.set_failures(failures("large"));
-        health.synced(true, None);
-        let report = health.of_node();
+        health.update(true, None);
+        let report = health.of_node(now);
         assert!(report.healthy && report.node_eligible == Some(true));
         assert_eq!(report.reason, None);
         let body = serde_json::to_value(&report).unwrap();
         assert_eq!(body["failedServicePorts"], 1);
         assert_eq!(body["failedServices"][0]["name"], "large");
-        assert!(health.is_live() && health.is_ready());
-        assert!(!health.can_serve(&ObjectName::new("default", "large")));
-        assert!(health.can_serve(&ObjectName::new("default", "other")));
+        assert!(health.is_live(now) && health.is_ready());
+        assert!(!health.can_serve(&ObjectName::new("default", "large"), now));
+        assert!(health.can_serve(&ObjectName::new("default", "other"), now));
         health.set_failures(Failures::default());
-        assert!(health.can_serve(&ObjectName::new("default", "large")));
+        assert!(health.can_serve(&ObjectName::new("default", "large"), now));
     }
 
     #[test]
     fn nothing_is_served_before_the_first_full_sync() {
+        let now = Instant::now();
         let health = Health::new(Status::default(), false);
-        health.synced(false, None);
-        assert!(health.is_live() && !health.is_ready());
-        assert!(!health.can_serve(&ObjectName::new("default", "web")));
-        let report = health.of_node();
+        health.update(false, None);
+        assert!(health.is_live(now) && !health.is_ready());
+        assert!(!health.can_serve(&ObjectName::new("default", "web"), now));
+        let report = health.of_node(now);
         assert!(!report.healthy);
         assert_eq!(report.reason.as_deref(), Some(NOT_READY));
     }
@@ -258,15 +270,34 @@ mod tests {
     #[test]
     fn a_loop_that_hangs_is_neither_live_nor_healthy_until_it_runs_again() {
         let health = Health::new(Status::default(), false);
-        health.synced(true, None);
-        // The machine may have been up for less than that.
-        let Some(before) = Instant::now().checked_sub(LOOP_LIMIT) else {
-            return;
-        };
-        health.lock().step = before;
-        assert!(!health.is_live() && !health.of_node().healthy);
-        assert!(!health.can_serve(&ObjectName::new("default", "web")));
-        health.step();
-        assert!(health.is_live() && health.of_node().healthy);
+        health.update(true, None);
+        let mut now = Instant::now();
+        assert!(health.is_live(now));
+        now += LOOP_LIMIT * 2;
+        assert!(!health.is_live(now) && !health.of_node(now).healthy);
+        assert!(!health.can_serve(&ObjectName::new("default", "web"), now));
+        health.step(now);
+        assert!(health.is_live(now) && health.of_node(now).healthy);
+    }
+
+    #[test]
+    fn the_last_update_is_the_last_one_that_was_complete_after_the_first_full_sync() {
+        let epoch = Timestamp::UNIX_EPOCH.to_string();
+        let health = Health::new(Status::default(), false);
+        health.update(false, None);
+        health.up_to_date();
+        let now = Instant::now();
+        assert_eq!(
+            health.of_proxy(now).last_updated,
+            epoch,
+            "nothing was synced"
+        );
+        health.update(true, None);
+        health.up_to_date();
+        let report = health.of_proxy(now);
+        assert_eq!(report.last_updated, report.current_time);
+        // A loop that hangs writes nothing.
+        let hangs = health.of_proxy(now + LOOP_LIMIT * 2);
+        assert!(hangs.last_updated != epoch && hangs.last_updated < hangs.current_time);
     }
 }

@@ -4,7 +4,7 @@ pub(crate) mod server;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::extract::State;
 use axum::http::{HeaderName, StatusCode, header};
@@ -68,7 +68,7 @@ pub(crate) fn probe_routes(health: Health) -> Router {
 /// that cannot be written is named in the body and changes nothing else: it would be the same on
 /// every node, and take all of them out of every load balancer.
 async fn healthz(State(health): State<Health>) -> impl IntoResponse {
-    let report = health.of_node();
+    let report = health.of_node(Instant::now());
     let is_ok = report.healthy && report.node_eligible == Some(true);
     (status(is_ok), NO_SNIFF, Json(report))
 }
@@ -76,12 +76,14 @@ async fn healthz(State(health): State<Health>) -> impl IntoResponse {
 /// 200 unless the agent's loop hangs: the kubelet restarts the agent for anything else, and only
 /// this is mended by a restart.
 async fn livez(State(health): State<Health>) -> impl IntoResponse {
-    (status(health.is_live()), NO_SNIFF, Json(health.of_proxy()))
+    let now = Instant::now();
+    let report = health.of_proxy(now);
+    (status(health.is_live(now)), NO_SNIFF, Json(report))
 }
 
 /// 200 once the first full sync is in the maps.
 async fn readyz(State(health): State<Health>) -> impl IntoResponse {
-    let report = health.of_proxy();
+    let report = health.of_proxy(Instant::now());
     (status(health.is_ready()), NO_SNIFF, Json(report))
 }
 
