@@ -44,49 +44,51 @@ use verdict::Verdict;
 /// A packet came in by one of our devices. Returns the action of the hook.
 #[inline(always)]
 pub(crate) fn incoming<F: HookFrame>(frame: &F) -> i32 {
-    verdict::carry_out(frame, ingress(frame))
+    if prefilter::cannot_match(frame, Hook::INGRESS) {
+        return F::PASS;
+    }
+    let Some(scratch) = scratch::scratch() else {
+        return F::PASS;
+    };
+    let verdict = ingress(frame, scratch);
+    verdict::carry_out(frame, &scratch.route.next_hop, verdict)
 }
 
 /// A packet is about to leave by one of our devices. Returns the action of the hook.
 #[inline(always)]
 pub(crate) fn outgoing<F: HookFrame>(frame: &F) -> i32 {
-    verdict::carry_out(frame, egress(frame))
+    if prefilter::cannot_match(frame, Hook::EGRESS) {
+        return F::PASS;
+    }
+    let Some(scratch) = scratch::scratch() else {
+        return F::PASS;
+    };
+    let verdict = egress(frame, scratch);
+    verdict::carry_out(frame, &scratch.route.next_hop, verdict)
 }
 
 #[inline(always)]
-fn ingress<F: HookFrame>(frame: &F) -> Verdict {
-    if prefilter::cannot_match(frame, Hook::INGRESS) {
-        return Verdict::Pass;
-    }
-    let Some(scratch) = scratch::scratch() else {
-        return Verdict::Pass;
-    };
+fn ingress<F: HookFrame>(frame: &F, scratch: &mut Scratch) -> Verdict {
     match read(frame, scratch) {
         Kind::Packet => {}
         Kind::Icmp if !F::IS_XDP => return icmp::translate(frame, scratch, Hook::INGRESS),
         _ => return Verdict::Pass,
     }
     match find(scratch, Hook::INGRESS) {
-        Some(flow) => forward::translate(frame, &scratch.packet, &mut scratch.fib_params, flow),
+        Some(flow) => forward::translate(frame, &scratch.packet, &mut scratch.route, flow),
         None => new_flow::open(frame, scratch),
     }
 }
 
 #[inline(always)]
-fn egress<F: HookFrame>(frame: &F) -> Verdict {
-    if prefilter::cannot_match(frame, Hook::EGRESS) {
-        return Verdict::Pass;
-    }
-    let Some(scratch) = scratch::scratch() else {
-        return Verdict::Pass;
-    };
+fn egress<F: HookFrame>(frame: &F, scratch: &mut Scratch) -> Verdict {
     match read(frame, scratch) {
         Kind::Packet => {}
         Kind::Icmp => return icmp::translate(frame, scratch, Hook::EGRESS),
         _ => return Verdict::Pass,
     }
     match find(scratch, Hook::EGRESS) {
-        Some(flow) => forward::translate(frame, &scratch.packet, &mut scratch.fib_params, flow),
+        Some(flow) => forward::translate(frame, &scratch.packet, &mut scratch.route, flow),
         None => Verdict::Pass,
     }
 }

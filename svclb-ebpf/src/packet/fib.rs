@@ -5,13 +5,13 @@
 use aya_ebpf::helpers::generated::bpf_fib_lookup;
 use svclb_common::Addr16;
 
-use super::frame::{HookFrame, NextHop};
+use super::frame::{HookFrame, NextHop, link_words};
 
 /// `struct bpf_fib_lookup` (include/uapi/linux/bpf.h): 64 bytes. Fields that are cleared together are
 /// one number: many small ones would be cleared by a call of `memset` (see
 /// [`OverflowKey::reserved`](svclb_common::OverflowKey::reserved)).
 #[repr(C)]
-pub(super) struct FibParams {
+struct FibParams {
     /// The family is the first byte. The others are zero: the protocol, the ports, and the length of
     /// the packet, which `forward` compares.
     family: u64,
@@ -26,15 +26,24 @@ pub(super) struct FibParams {
 
 const _: () = assert!(size_of::<FibParams>() == 64);
 
+/// What the routing table is asked, and where a packet is sent.
+#[repr(C)]
+pub(super) struct Route {
+    params: FibParams,
+    /// Where a redirected or rejected packet is sent.
+    pub(super) next_hop: NextHop,
+}
+
 /// The next hop of a packet with these addresses; `None` if no route leads there.
 #[inline(always)]
 pub(super) fn next_hop<F: HookFrame>(
     frame: &F,
-    fib_params: &mut FibParams,
+    route: &mut Route,
     is_v4: bool,
     src: Addr16,
     dst: Addr16,
 ) -> Option<NextHop> {
+    let fib_params = &mut route.params;
     const AF_INET: u8 = 2;
     const AF_INET6: u8 = 10;
     /// `BPF_FIB_LKUP_RET_SUCCESS`.
@@ -76,7 +85,7 @@ pub(super) fn next_hop<F: HookFrame>(
         // of a tunnel, whose sum the kernel made itself, is lost at a pod for that (seen on 5.10).
         // Before Linux 6.3 the address may be of a neighbour that was not resolved: zeroes.
         SUCCESS | TOO_LONG if [a, b, c, d, e, f] != [0; 6] && (F::IS_XDP || frame.has_sum()) => {
-            Some([a, b, c, d, e, f, g, h, i, j, k, l])
+            Some(link_words([a, b, c, d, e, f, g, h, i, j, k, l]))
         }
         SUCCESS | TOO_LONG | NO_NEIGHBOUR => None,
         _ => return None,

@@ -5,7 +5,7 @@ use svclb_packet::headers::{ETHERNET, TCP_LEN, UDP_LEN};
 use svclb_packet::parse::Packet;
 use svclb_packet::rewrite::{decrement_hop_limit, rewrite};
 
-use super::fib::{FibParams, next_hop};
+use super::fib::{Route, next_hop};
 use super::frame::HookFrame;
 use super::reject;
 use super::verdict::{DropReason, Verdict};
@@ -16,11 +16,11 @@ use crate::maps;
 pub(super) fn translate<F: HookFrame>(
     frame: &F,
     packet: &Packet,
-    fib_params: &mut FibParams,
+    route: &mut Route,
     flow: &FlowValue,
 ) -> Verdict {
     if flow.flags.contains(FlowFlags::FORWARDED) {
-        return forward(frame, packet, fib_params, &flow.tuple);
+        return forward(frame, packet, route, &flow.tuple);
     }
     match rewrite(frame, packet, &flow.tuple) {
         Some(()) => Verdict::Translated,
@@ -31,16 +31,11 @@ pub(super) fn translate<F: HookFrame>(
 /// Gives a packet the addresses of its flow, and sends it on as a router does: to a backend on
 /// another node, or from there back to its client.
 #[inline(always)]
-fn forward<F: HookFrame>(
-    frame: &F,
-    packet: &Packet,
-    fib_params: &mut FibParams,
-    to: &Tuple,
-) -> Verdict {
+fn forward<F: HookFrame>(frame: &F, packet: &Packet, route: &mut Route, to: &Tuple) -> Verdict {
     if packet.hop_limit <= 1 {
-        return reject::hop_limit(frame, packet);
+        return reject::hop_limit(frame, packet, route);
     }
-    let Some(mut next_hop) = next_hop(frame, fib_params, packet.is_v4, to.src, to.dst) else {
+    let Some(mut next_hop) = next_hop(frame, route, packet.is_v4, to.src, to.dst) else {
         // For XDP the lookup knows fewer kinds of routes.
         if F::IS_XDP {
             return Verdict::Pass;
@@ -59,7 +54,7 @@ fn forward<F: HookFrame>(
         && device.mtu != 0
         && longest(frame, packet) > device.mtu
     {
-        return reject::too_big(frame, packet, device.mtu);
+        return reject::too_big(frame, packet, route, device.mtu);
     }
     // No `and_then`: its closure would become a function of its own, and before Linux 6.2 the verifier
     // takes long over the loops of a program with more than one.
@@ -68,7 +63,8 @@ fn forward<F: HookFrame>(
     {
         return Verdict::Drop(DropReason::NotWritable);
     }
-    Verdict::Redirect(next_hop)
+    route.next_hop = next_hop;
+    Verdict::Redirect
 }
 
 /// The length of the longest packet that a frame stands for, without the link header.

@@ -11,16 +11,47 @@ pub(crate) use tc::TcFrame;
 pub(crate) use xdp::XdpFrame;
 
 /// Where a frame leaves: by which device, and to which neighbour if it is known.
+#[repr(C)]
 #[derive(Clone, Copy)]
 pub(crate) struct NextHop {
     /// The interface index.
     pub(crate) device: u32,
     /// Destination and source of the link header, where they are known. tc leaves the rest to the
     /// kernel.
-    pub(crate) link: Option<[u8; 12]>,
+    pub(crate) link: Option<LinkAddresses>,
     /// Whether XDP redirects to the device that the frame came in by: a veth leaves what XDP_TX
     /// sends lying until something else comes along (seen on 6.18).
     pub(crate) by_redirect: bool,
+}
+
+/// Destination and source of a link header, as words: bytes would be copied by a call of `memmove` (see
+/// [`OverflowKey::reserved`](svclb_common::OverflowKey::reserved)).
+pub(crate) type LinkAddresses = [u32; 3];
+
+/// Link addresses as they stand in a header.
+#[inline(always)]
+pub(crate) const fn link_words([a, b, c, d, e, f, g, h, i, j, k, l]: [u8; 12]) -> LinkAddresses {
+    [
+        u32::from_ne_bytes([a, b, c, d]),
+        u32::from_ne_bytes([e, f, g, h]),
+        u32::from_ne_bytes([i, j, k, l]),
+    ]
+}
+
+impl NextHop {
+    /// The link addresses, if they are known. They are read word by word for the same reason.
+    #[inline(always)]
+    fn link(&self) -> Option<LinkAddresses> {
+        let [a, b, c] = self.link.as_ref()?;
+        // SAFETY: references to words.
+        Some(unsafe {
+            [
+                (&raw const *a).read_volatile(),
+                (&raw const *b).read_volatile(),
+                (&raw const *c).read_volatile(),
+            ]
+        })
+    }
 }
 
 /// A frame at one of the hooks.

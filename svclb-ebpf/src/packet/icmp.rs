@@ -23,7 +23,7 @@ pub(super) fn translate<F: HookFrame>(frame: &F, scratch: &mut Scratch, hook: Ho
         packet,
         carried,
         key,
-        fib_params,
+        route,
         ..
     } = scratch;
     let Some(at) = read_carried(frame, packet, carried) else {
@@ -39,7 +39,7 @@ pub(super) fn translate<F: HookFrame>(frame: &F, scratch: &mut Scratch, hook: Ho
             return Verdict::Drop(DropReason::HopLimit);
         }
         let (src, dst) = (flow.tuple.src, flow.tuple.dst);
-        match fib::next_hop(frame, fib_params, packet.is_v4, src, dst) {
+        match fib::next_hop(frame, route, packet.is_v4, src, dst) {
             Some(next_hop) => Some(next_hop),
             None => return Verdict::Drop(DropReason::NoRoute),
         }
@@ -52,7 +52,10 @@ pub(super) fn translate<F: HookFrame>(frame: &F, scratch: &mut Scratch, hook: Ho
         (Some(()), None) => Verdict::Translated,
         (Some(()), Some(next_hop)) => {
             match decrement_hop_limit(frame, packet.is_v4, packet.hop_limit) {
-                Some(()) => Verdict::Redirect(next_hop),
+                Some(()) => {
+                    route.next_hop = next_hop;
+                    Verdict::Redirect
+                }
                 None => Verdict::Drop(DropReason::NotWritable),
             }
         }

@@ -75,14 +75,14 @@ pub(super) fn open<F: HookFrame>(frame: &F, scratch: &mut Scratch) -> Verdict {
         if frontend.flags.contains(FrontendFlags::NODE_PORT) {
             return Verdict::Pass;
         }
-        return reject::unserved(frame, packet);
+        return reject::unserved(frame, &scratch.packet, &mut scratch.route);
     }
     if range.count == 0 {
-        return reject::unserved(frame, packet);
+        return reject::unserved(frame, &scratch.packet, &mut scratch.route);
     }
     let Some(slot) = choose(&frontend, range, packet.tuple.src) else {
         count(Counter::SlotMissing);
-        return reject::unserved(frame, packet);
+        return reject::unserved(frame, &scratch.packet, &mut scratch.route);
     };
     establish(frame, scratch, &frontend, &slot, is_inside)
 }
@@ -187,11 +187,11 @@ fn establish<F: HookFrame>(
     }
     let Scratch {
         packet,
-        fib_params,
+        route,
         forward,
         ..
     } = scratch;
-    forward::translate(frame, packet, fib_params, opened.unwrap_or(forward))
+    forward::translate(frame, packet, route, opened.unwrap_or(forward))
 }
 
 /// Gives the new flow a source port of a range, one that no other flow to its backend has if
@@ -225,7 +225,7 @@ fn source<F: HookFrame>(
     is_inside: bool,
 ) -> Result<Option<Addr16>, Verdict> {
     let Packet { tuple, is_v4, .. } = scratch.packet;
-    let next_hop = fib::next_hop(frame, &mut scratch.fib_params, is_v4, tuple.src, backend);
+    let next_hop = fib::next_hop(frame, &mut scratch.route, is_v4, tuple.src, backend);
     if let Some(next_hop) = next_hop
         && let Some(device) = maps::device(next_hop.device)
     {

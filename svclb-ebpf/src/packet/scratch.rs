@@ -8,7 +8,7 @@ use aya_ebpf::maps::PerCpuArray;
 use svclb_common::{FlowKey, FlowValue};
 use svclb_packet::parse::Packet;
 
-use super::fib::FibParams;
+use super::fib::Route;
 
 #[repr(C)]
 pub(super) struct Scratch {
@@ -25,8 +25,8 @@ pub(super) struct Scratch {
     pub(super) reverse: FlowValue,
     /// A flow that may have to make room.
     pub(super) candidate: FlowKey,
-    /// What the routing table is asked, and its reply.
-    pub(super) fib_params: FibParams,
+    /// Where the packet is sent.
+    pub(super) route: Route,
 }
 
 #[map]

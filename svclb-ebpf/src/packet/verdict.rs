@@ -6,6 +6,9 @@ use super::frame::{HookFrame, NextHop};
 use crate::counters::{count, count_index};
 
 /// What becomes of a packet. [`carry_out`] counts it and turns it into the action of the hook.
+///
+/// A next hop is not part of it but in map memory: from an enum the compiler would keep its fields in
+/// registers, where on other paths pointers are, and the verifier of Linux 5.10 takes one for the other.
 #[must_use]
 #[derive(Clone, Copy)]
 pub(super) enum Verdict {
@@ -13,10 +16,10 @@ pub(super) enum Verdict {
     Pass,
     /// It has the addresses of its flow, and goes on into the kernel.
     Translated,
-    /// It has the addresses of its flow, and is sent past the kernel's routing.
-    Redirect(NextHop),
+    /// It has the addresses of its flow, and is sent to the next hop, past the kernel's routing.
+    Redirect,
     /// In its place is a reset or an ICMP error, which is sent back.
-    Reject(DropReason, NextHop),
+    Reject(DropReason),
     /// It is dropped.
     Drop(DropReason),
 }
@@ -53,21 +56,21 @@ pub(super) enum DropReason {
 
 /// Counts a verdict, and carries it out. Returns the action of the hook.
 #[inline(always)]
-pub(super) fn carry_out<F: HookFrame>(frame: &F, verdict: Verdict) -> i32 {
+pub(super) fn carry_out<F: HookFrame>(frame: &F, next_hop: &NextHop, verdict: Verdict) -> i32 {
     let reason = match verdict {
         Verdict::Pass => return F::PASS,
         Verdict::Translated => {
             count(Counter::Translated);
             return F::PASS;
         }
-        Verdict::Redirect(next_hop) => match frame.send(&next_hop) {
+        Verdict::Redirect => match frame.send(next_hop) {
             Some(action) => {
                 count(Counter::Translated);
                 return action;
             }
             None => DropReason::NotWritable,
         },
-        Verdict::Reject(reason, next_hop) => match frame.send(&next_hop) {
+        Verdict::Reject(reason) => match frame.send(next_hop) {
             Some(action) => {
                 count_index(reason as u32);
                 return action;

@@ -181,7 +181,7 @@ impl HookFrame for TcFrame {
 
     #[inline(always)]
     fn send(&self, next_hop: &NextHop) -> Option<i32> {
-        let Some(link) = next_hop.link else {
+        let Some(link) = next_hop.link() else {
             // The kernel looks the neighbour up, and waits for it.
             // SAFETY: without parameters it looks the route up itself.
             let action =

@@ -114,7 +114,7 @@ impl HookFrame for XdpFrame {
 
     #[inline(always)]
     fn send(&self, next_hop: &NextHop) -> Option<i32> {
-        self.store(0, next_hop.link?)?;
+        self.store(0, next_hop.link()?)?;
         if next_hop.device == self.device() && !next_hop.by_redirect {
             return Some(xdp_action::XDP_TX as i32);
         }
