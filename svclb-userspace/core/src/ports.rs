@@ -9,9 +9,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::RangeInclusive;
 
-use svclb_common::{FrontendFlags, FrontendKey, FrontendValue, Hook, PortBe, maps::PORTS_LEN};
-
-use crate::apply::Snapshot;
+use svclb_common::maps::PORTS_LEN;
+use svclb_common::{FrontendFlags, FrontendKey, FrontendValue, Hook, PortBe, SlotKey, SlotValue};
 
 /// A bit of `PORTS`: packets with this port may be of a Service. At ingress it is the
 /// destination's port, at egress the source's.
@@ -158,13 +157,20 @@ impl PortRules {
     }
 
     /// Every bit that these maps' contents need.
-    pub fn needed(&self, maps: &Snapshot) -> PortSet {
+    pub fn needed(
+        &self,
+        frontends: &BTreeMap<FrontendKey, FrontendValue>,
+        slots: &[(SlotKey, SlotValue)],
+    ) -> PortSet {
         let mut needed = PortSet::default();
         let source_ports = self.source_ports.clone();
         needed.extend(source_ports.map(|port| PortBit::ingress(PortBe::new(port))));
-        let frontends = maps.frontends.iter();
-        needed.extend(frontends.filter_map(|(key, value)| self.of_frontend(key, value)));
-        needed.extend(maps.slots.iter().map(|(_, slot)| Self::of_slot(slot.port)));
+        needed.extend(
+            frontends
+                .iter()
+                .filter_map(|(key, value)| self.of_frontend(key, value)),
+        );
+        needed.extend(slots.iter().map(|(_, slot)| Self::of_slot(slot.port)));
         needed
     }
 }
@@ -228,7 +234,7 @@ mod tests {
 
     #[test]
     fn the_source_ports_are_needed_whatever_is_in_the_maps() {
-        let needed = rules(false).needed(&Snapshot::default());
+        let needed = rules(false).needed(&BTreeMap::new(), &[]);
         let ports: Vec<_> = needed
             .iter()
             .map(|bit| (bit.hook, bit.port.get()))

@@ -102,7 +102,11 @@ impl<M: Maps> Writer<M> {
         let snapshot = maps.snapshot()?;
         // Read after the snapshot: no flow begins that needs a bit which nothing in it needs.
         let mut needed = maps.flow_ports()?;
-        needed.extend(port_rules.needed(&snapshot).iter());
+        needed.extend(
+            port_rules
+                .needed(&snapshot.frontends, &snapshot.slots)
+                .iter(),
+        );
         let missing = needed.difference(&snapshot.ports).map(Op::SetPort);
         let unneeded = snapshot.ports.difference(&needed).map(Op::ClearPort);
         let ops: Vec<_> = missing.chain(unneeded).collect();

@@ -77,7 +77,7 @@ fn elements_that_were_deleted_are_written_again() {
 }
 
 #[test]
-fn bits_that_somebody_cleared_are_set_again() {
+fn bits_that_were_cleared_are_set_again() {
     let scene = Scene::web();
     let map = pinned(&scene, "PORTS");
     let elements = at_rest(&map);
