@@ -75,7 +75,7 @@ impl UdpSockets {
     /// or reads next, gets ECONNABORTED; one that sends gets EDESTADDRREQ, since the socket has no peer.
     ///
     /// A socket is identified by its addresses and its cookie, so a new one with the same addresses
-    /// is not touched. Blocks as a scan does. Needs what [`can_destroy`] needs.
+    /// is not touched. Blocks as a scan does. Needs what [`can_destroy`](crate::can_destroy) needs.
     pub fn destroy(&self, sockets: &[UdpSocket]) -> Destroyed {
         destroy::destroy(&self.paths, sockets)
     }
