@@ -78,6 +78,12 @@ impl Change {
             && self.drop.is_empty()
     }
 
+    /// How many rows it takes before its commit.
+    pub(crate) fn new_rows(&self) -> usize {
+        let of_set = |new: &NewSet| new.set.rows().count();
+        self.fill.as_ref().map_or(0, of_set) + self.take_backends.len()
+    }
+
     /// The operations of one phase.
     pub fn ops(&self, phase: Phase) -> Vec<Op> {
         match phase {

@@ -410,6 +410,15 @@ impl Image {
             .collect()
     }
 
+    /// What deletes the rows of a generation that is not complete.
+    pub(crate) fn unfinished_rows(&self, id: ServiceId, generation: Generation) -> Vec<Op> {
+        let service = self.services.get(&id).into_iter();
+        let rows = service.flat_map(|service| service.strays.range((generation, Row::FIRST)..));
+        rows.take_while(|(of, _)| *of == generation)
+            .map(|(_, row)| row.delete(id, generation))
+            .collect()
+    }
+
     /// Puts unused ids into quarantine, and returns those whose quarantine is over.
     ///
     /// `now` is any clock that only goes forward.

@@ -29,6 +29,7 @@ mod conflicts;
 pub mod conntrack;
 pub mod diff;
 pub mod error_chain;
+mod failures;
 #[cfg(feature = "testing")]
 pub mod fake;
 mod health_checks;

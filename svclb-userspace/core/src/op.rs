@@ -54,6 +54,8 @@ pub enum Op {
 /// 6. old slots and ranges go only after a grace period that began after 4 and 5
 ///    ([`Maps::grace_period`](crate::apply::Maps::grace_period));
 /// 7. ids are freed after a quarantine: conntrack and affinity may still hold them;
+///    (6 and 7 are for what a reader may have found: when a change fails before its commit, what it
+///    alone has newly written goes at once, slots and ranges before ids);
 /// 8. bits are cleared only at a start, before which no flow can begin that needs one.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Phase {

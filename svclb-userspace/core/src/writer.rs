@@ -7,9 +7,10 @@
 //! may still hold is handed out by [`Writer::retire`]; after a grace period that began
 //! after that call, [`Writer::collect`] deletes it. [`Writer::free`] frees the ids whose
 //! quarantine is over. Stopping anywhere is safe: the next start adopts what it finds. So is a
-//! failure: what a round could not do, a later one does.
+//! failure: what a round could not do, a later one does, and a Service that does not fit takes no
+//! room from others.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::io;
 use std::time::Duration;
 
@@ -18,6 +19,7 @@ use svclb_common::ServiceRecord;
 use crate::apply::{Failure, Maps};
 use crate::backlog::Backlog;
 use crate::diff::{Change, Differ};
+use crate::failures::Failures;
 use crate::ids::Ids;
 use crate::image::{Fill, Image};
 use crate::op::{Op, Phase};
@@ -30,6 +32,15 @@ pub const QUARANTINE: Duration = Duration::from_secs(60);
 
 /// The most operations that are spelled out at once; bounds memory, not correctness.
 const CHUNK: usize = 8192;
+
+/// What a change does before any reader can see it.
+const PREPARATION: [Phase; 5] = [
+    Phase::TakeServices,
+    Phase::TakeBackends,
+    Phase::SetPorts,
+    Phase::FillSlots,
+    Phase::FillSources,
+];
 
 /// A Service port whose change was not made. What it was before goes on being served.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -248,69 +259,70 @@ impl<M: Maps> Writer<M> {
             performed: 0,
             failed,
         };
-        let mut failures = BTreeMap::<usize, Failure>::new();
-        for phase in [
-            Phase::TakeServices,
-            Phase::TakeBackends,
-            Phase::SetPorts,
-            Phase::FillSlots,
-            Phase::FillSources,
-            Phase::FlipFrontends,
-            Phase::DropFrontends,
-        ] {
-            if phase == Phase::DropFrontends {
-                let failed = failures.keys().filter_map(|index| changes.get(*index));
-                failed.for_each(|change| self.backlog.keep(change.id, &self.image));
-            }
-            self.perform_phase(phase, &changes, &mut failures, &mut report);
-            if phase == Phase::FillSources {
-                self.note_sets(&changes, &failures);
+        let mut failures = Failures::default();
+        let all: Vec<_> = (0..changes.len()).collect();
+        for phase in PREPARATION {
+            self.perform_phase(phase, &changes, &all, &mut failures, &mut report);
+        }
+        // One by one: what fails in the last phase has taken nothing from the next.
+        for index in failures.take_retries(&changes) {
+            for phase in PREPARATION {
+                self.perform_phase(phase, &changes, &[index], &mut failures, &mut report);
             }
         }
-        report
-            .failed
-            .extend(failures.into_iter().filter_map(|(index, failure)| {
-                Some(Failed {
-                    record: changes.get(index)?.record,
-                    full: failure.full,
-                    reason: failure.to_string(),
-                })
-            }));
+        self.note_sets(&changes, &failures);
+        for phase in [Phase::FlipFrontends, Phase::DropFrontends] {
+            if phase == Phase::DropFrontends {
+                let failed = failures.changes().filter_map(|index| changes.get(index));
+                failed.for_each(|change| self.backlog.keep(change.id, &self.image));
+            }
+            self.perform_phase(phase, &changes, &all, &mut failures, &mut report);
+        }
+        let failed = failures.into_changes();
+        report.failed.extend(failed.filter_map(|(index, failure)| {
+            Some(Failed {
+                record: changes.get(index)?.record,
+                full: failure.full,
+                reason: failure.to_string(),
+            })
+        }));
         report
     }
 
-    /// One phase of all changes, in chunks, leaving out changes that failed.
+    /// One phase of the changes of these numbers, in chunks, leaving out those that failed.
     fn perform_phase(
         &mut self,
         phase: Phase,
         changes: &[Change],
-        failures: &mut BTreeMap<usize, Failure>,
+        numbers: &[usize],
+        failures: &mut Failures,
         report: &mut Report,
     ) {
         let mut ops = Vec::new();
         let mut owners = Vec::new();
-        for (index, change) in changes.iter().enumerate() {
-            if failures.contains_key(&index) {
+        for &index in numbers {
+            let Some(change) = changes.get(index).filter(|_| !failures.contains(index)) else {
                 continue;
-            }
+            };
             let more = change.ops(phase);
             owners.extend(std::iter::repeat_n(index, more.len()));
             ops.extend(more);
             if ops.len() >= CHUNK {
-                self.perform_chunk(&mut ops, &mut owners, failures, report);
+                self.perform_chunk(changes, &mut ops, &mut owners, failures, report);
             }
         }
-        self.perform_chunk(&mut ops, &mut owners, failures, report);
+        self.perform_chunk(changes, &mut ops, &mut owners, failures, report);
     }
 
     fn perform_chunk(
         &mut self,
+        changes: &[Change],
         ops: &mut Vec<Op>,
         owners: &mut Vec<usize>,
-        failures: &mut BTreeMap<usize, Failure>,
+        failures: &mut Failures,
         report: &mut Report,
     ) {
-        while !ops.is_empty() {
+        while let Some(phase) = ops.first().map(Op::phase) {
             let (done, failure) = match self.maps.perform(ops) {
                 Ok(()) => (ops.len(), None),
                 Err(failure) => (failure.done.min(ops.len()), Some(failure)),
@@ -322,6 +334,9 @@ impl<M: Maps> Writer<M> {
             report.performed += done;
             if let Some(failure) = failure {
                 let Some(&owner) = owners.first() else { return };
+                if PREPARATION.contains(&phase) {
+                    report.performed += self.undo(owner, changes, failures);
+                }
                 failures.insert(owner, failure);
                 let mut others = owners.iter().map(|other| *other != owner);
                 ops.retain(|_| others.next().unwrap_or(false));
@@ -330,10 +345,22 @@ impl<M: Maps> Writer<M> {
         }
     }
 
-    fn note_sets(&mut self, changes: &[Change], failures: &BTreeMap<usize, Failure>) {
+    /// Deletes at once what a change that fails has newly written, so that it takes no room from
+    /// others. How many operations that took.
+    fn undo(&mut self, change: usize, changes: &[Change], failures: &mut Failures) -> usize {
+        let ops = failures.undo(change, changes, &self.image);
+        // What stays is retired, or put into quarantine, like all that nothing uses.
+        let (done, _result) = self.perform_in_order(&ops);
+        if done > 0 {
+            failures.made_room();
+        }
+        done
+    }
+
+    fn note_sets(&mut self, changes: &[Change], failures: &Failures) {
         for (index, change) in changes.iter().enumerate() {
             if let Some(new) = &change.fill
-                && !failures.contains_key(&index)
+                && !failures.contains(index)
             {
                 self.image
                     .put_set(change.id, new.generation, new.set.clone());

@@ -770,3 +770,99 @@ fn ids_are_stable_while_endpoints_come_and_go() {
         .unwrap();
     assert_eq!(writer.image().backend_id(&backend(1)), None);
 }
+
+/// Service 1 with that many backends, and Service 2, which is later by name, with one.
+fn big_and_small(big: u8) -> State {
+    let of = |frontend, backends| ([frontend].into(), backends, false, [].into());
+    let backends = (100..100 + big).collect();
+    State::from([(1, of(0, backends)), (2, of(1, [1].into()))])
+}
+
+/// The big Service does not fit; the small one does, and is written in the same round.
+fn check_small_is_written(agent: &mut Agent, to: &State, big_before: &State) {
+    let round = agent.round(to, &[record(1), record(2)].into());
+    let before = agent.writer.maps().contents.clone();
+    let done = agent.writer.maps().journal.len();
+    let report = agent.writer.commit(&round);
+    let failed: Vec<_> = report.failed.iter().map(|f| (f.record, f.full)).collect();
+    assert_eq!(failed, [(record(1), true)]);
+    let mut expected = targets(big_before);
+    expected.retain(|key, _| *key == frontend(1, 0));
+    expected.extend(targets(&State::from([(2, to[&2].clone())])));
+    let contents = &agent.writer.maps().contents;
+    assert_eq!(actual(contents), expected);
+    // Nothing is left of what did not fit.
+    let wanted: BTreeSet<_> = expected.values().flat_map(|(slots, _)| slots).collect();
+    assert_eq!(contents.maps.backends.len(), wanted.len());
+    let services: BTreeSet<_> = contents.maps.services.values().copied().collect();
+    assert_eq!(services.contains(&record(1)), !big_before.is_empty());
+    let fill = agent.writer.fill();
+    let contents = agent.writer.maps().contents.clone();
+    assert_eq!(fill.slots, contents.slots.len());
+    assert_eq!(fill.backends, contents.maps.backends.len());
+    for (contents, _) in history(before, &agent.writer.maps().journal[done..]) {
+        let violations = invariants::check(&contents.snapshot(), &rules());
+        assert!(violations.is_empty(), "{}", violations[0]);
+    }
+    agent.state = to.clone();
+    agent.failing = [record(1)].into();
+}
+
+#[test]
+fn a_service_that_does_not_fit_keeps_no_other_from_being_written() {
+    let slots = Fill {
+        slots: 4,
+        ..UNLIMITED
+    };
+    let backends = Fill {
+        backends: 4,
+        ..UNLIMITED
+    };
+    for capacity in [slots, backends] {
+        let mut agent = Agent::new();
+        agent.writer.maps().capacity = Some(capacity);
+        check_small_is_written(&mut agent, &big_and_small(9), &State::new());
+        // Again and again, with no grace period and no quarantine between.
+        for _ in 0..3 {
+            check_small_is_written(&mut agent, &big_and_small(9), &State::new());
+        }
+        agent.recover();
+        check_nothing_else(&agent.writer.maps().contents, &agent.state).unwrap();
+
+        // A Service that grows stays as it was.
+        let mut agent = Agent::new();
+        agent.writer.maps().capacity = Some(capacity);
+        let one = State::from([(1, big_and_small(1)[&1].clone())]);
+        assert!(agent.write(&one, false));
+        for _ in 0..3 {
+            check_small_is_written(&mut agent, &big_and_small(9), &one);
+        }
+        agent.recover();
+        check_nothing_else(&agent.writer.maps().contents, &agent.state).unwrap();
+    }
+}
+
+#[test]
+fn what_a_service_that_fails_later_frees_is_used_in_the_same_round() {
+    let mut agent = Agent::new();
+    // The big Service's backends fit, and leave no room for that of the small one. Its slots do
+    // not fit.
+    agent.writer.maps().capacity = Some(Fill {
+        backends: 9,
+        slots: 4,
+        ..UNLIMITED
+    });
+    check_small_is_written(&mut agent, &big_and_small(9), &State::new());
+}
+
+#[test]
+fn a_backend_that_another_service_uses_stays_when_one_of_its_services_does_not_fit() {
+    let mut agent = Agent::new();
+    agent.writer.maps().capacity = Some(Fill {
+        slots: 4,
+        ..UNLIMITED
+    });
+    let mut to = big_and_small(9);
+    to.insert(2, ([1].into(), [100, 101].into(), false, [].into()));
+    check_small_is_written(&mut agent, &to, &State::new());
+}
