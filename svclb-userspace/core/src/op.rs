@@ -56,7 +56,8 @@ pub enum Op {
 /// 7. ids are freed after a quarantine: conntrack and affinity may still hold them;
 ///    (6 and 7 are for what a reader may have found: when a change fails before its commit, what it
 ///    alone has newly written goes at once, slots and ranges before ids);
-/// 8. bits are cleared only at a start, before which no flow can begin that needs one.
+/// 8. bits are cleared only after a start, once no program runs that may begin a flow which needs
+///    one.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Phase {
     /// 1: [`Op::PutService`].
@@ -81,7 +82,7 @@ pub enum Phase {
     FreeBackends,
     /// 7: [`Op::DeleteService`], after a quarantine.
     FreeServices,
-    /// 8: [`Op::ClearPort`], at a start.
+    /// 8: [`Op::ClearPort`], after a start.
     ClearPorts,
 }
 

@@ -3,7 +3,8 @@
 //!
 //! A packet program looks nothing else up for a packet whose port has no bit. So a bit is set
 //! before the frontend or the slot that needs it ([`Phase::SetPorts`](crate::op::Phase)). It is
-//! cleared only at a start, when neither a frontend, a slot nor a flow needs it.
+//! cleared only after a start, once the programs of before are replaced, when neither a frontend,
+//! a slot nor a flow needs it.
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use svclb_common::ServiceRecord;
 
-use crate::apply::{Failure, Maps};
+use crate::apply::{Failure, Maps, Snapshot};
 use crate::backlog::Backlog;
 use crate::diff::{Change, Differ};
 use crate::failures::Failures;
@@ -24,7 +24,7 @@ use crate::ids::Ids;
 use crate::image::{Fill, Image};
 use crate::op::{Op, Phase};
 use crate::planner::Round;
-use crate::ports::PortRules;
+use crate::ports::{PortRules, PortSet};
 
 /// How long an id stays taken after its last use, so that nothing which still holds it
 /// (conntrack, affinity) can mean another's.
@@ -104,26 +104,42 @@ pub struct Writer<M> {
 }
 
 impl<M: Maps> Writer<M> {
-    /// Reads the maps back and treats what is in them as current. The bits of `PORTS` are made
-    /// those that are needed: by what is in the maps, and by flows.
+    /// Reads the maps back and treats what is in them as current. The bits of `PORTS` that are
+    /// needed, by what is in the maps and by flows, are set where they are not. None is cleared:
+    /// programs of before may run on, and open flows by other rules
+    /// ([`clear_ports`](Self::clear_ports)).
     ///
     /// # Errors
-    /// When the maps cannot be read, or a bit cannot be written.
+    /// When the maps cannot be read, or a bit cannot be set.
     pub fn adopt(mut maps: M, port_rules: PortRules) -> io::Result<Self> {
         let snapshot = maps.snapshot()?;
-        // Read after the snapshot: no flow begins that needs a bit which nothing in it needs.
-        let mut needed = maps.flow_ports()?;
-        needed.extend(
-            port_rules
-                .needed(&snapshot.frontends, &snapshot.slots)
-                .iter(),
-        );
-        let missing = needed.difference(&snapshot.ports).map(Op::SetPort);
-        let unneeded = snapshot.ports.difference(&needed).map(Op::ClearPort);
-        let ops: Vec<_> = missing.chain(unneeded).collect();
+        let needed = needed_ports(&mut maps, &port_rules, &snapshot)?;
+        let missing: Vec<_> = needed
+            .difference(&snapshot.ports)
+            .map(Op::SetPort)
+            .collect();
         let mut writer = Self::holding(maps, Image::adopt(snapshot), port_rules);
-        writer.perform_all(&ops)?;
+        writer.perform_all(&missing)?;
         Ok(writer)
+    }
+
+    /// Clears the bits of `PORTS` that nothing needs: neither what is in the maps, nor flows. Only
+    /// after a grace period that began after the last program of before was replaced: such a one
+    /// opens flows that need bits which these [`PortRules`] do not. How many were cleared.
+    ///
+    /// # Errors
+    /// When the maps cannot be read, or a bit cannot be cleared.
+    pub fn clear_ports(&mut self) -> io::Result<usize> {
+        let snapshot = self.maps.snapshot()?;
+        let needed = needed_ports(&mut self.maps, &self.port_rules, &snapshot)?;
+        let unneeded: Vec<_> = self
+            .image
+            .ports()
+            .difference(&needed)
+            .map(Op::ClearPort)
+            .collect();
+        self.perform_all(&unneeded)?;
+        Ok(unneeded.len())
     }
 
     fn holding(maps: M, image: Image, port_rules: PortRules) -> Self {
@@ -447,4 +463,17 @@ impl<M: Maps> Writer<M> {
         self.collect(retired)
             .map_err(|failure| io::Error::new(failure.source.kind(), failure.to_string()))
     }
+}
+
+/// The bits of `PORTS` that these contents of the maps and the flows of now need.
+fn needed_ports(
+    maps: &mut impl Maps,
+    port_rules: &PortRules,
+    snapshot: &Snapshot,
+) -> io::Result<PortSet> {
+    // Read after the snapshot: no flow begins that needs a bit which nothing in it needs.
+    let mut needed = maps.flow_ports()?;
+    let of_maps = port_rules.needed(&snapshot.frontends, &snapshot.slots);
+    needed.extend(of_maps.iter());
+    Ok(needed)
 }

@@ -593,7 +593,7 @@ fn records_and_backends_keep_their_ids_when_their_rows_are_deleted() {
 }
 
 #[test]
-fn a_start_clears_the_bits_that_neither_maps_nor_flows_need() {
+fn a_start_keeps_every_bit_until_those_that_nothing_needs_are_cleared() {
     let one = State::from([(1, has_shared_address([1].into()))]);
     let mut writer = bring(FakeMaps::default(), &State::new(), &one);
     let _report = writer.commit(&round(&one, &State::new()));
@@ -611,8 +611,20 @@ fn a_start_clears_the_bits_that_neither_maps_nor_flows_need() {
     let mut maps = FakeMaps::holding(writer.maps().contents.clone());
     maps.flow_ports.insert(of_slot);
     let mut writer = Writer::adopt(maps, rules()).unwrap();
+    assert_eq!(
+        writer.maps().contents.maps.ports,
+        ports,
+        "programs of before run on"
+    );
+    assert_eq!(writer.clear_ports().unwrap(), 1);
     let ports = writer.maps().contents.maps.ports.clone();
     assert!(!ports.contains(of_frontend) && ports.contains(of_slot));
+    assert_eq!(writer.clear_ports().unwrap(), 0);
+    // What is cleared is set again with what needs it.
+    let report = writer.commit(&round(&State::new(), &one));
+    assert!(report.failed.is_empty());
+    let contents = writer.maps().contents.snapshot();
+    assert!(invariants::check(&contents, &rules()).is_empty());
     // What flows need is set where it was not: the map may be another one.
     let mut maps = FakeMaps::default();
     maps.flow_ports.insert(of_slot);

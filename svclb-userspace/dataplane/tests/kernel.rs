@@ -261,6 +261,7 @@ fn a_bit_that_another_program_cleared_is_drift_and_is_set_again() {
 fn adopted_bits(dataplane: &Dataplane) -> Vec<u16> {
     let maps = dataplane.maps().unwrap();
     let mut writer = Writer::adopt(maps, dataplane.port_rules()).unwrap();
+    let _cleared = writer.clear_ports().unwrap();
     let ports = writer.maps().snapshot().unwrap().ports;
     ports.iter().map(|bit| bit.port.get()).collect()
 }

@@ -29,6 +29,8 @@ pub(super) struct Reconciler {
     writer: Writer<KernelMaps>,
     grace_period: GracePeriod,
     waiting: Option<Waiting>,
+    /// Whether the bits of `PORTS` that nothing needs are to be cleared after the next grace period.
+    clears_ports: bool,
     /// Whether the last deletion of retired slots failed, and that was logged.
     collect_failed: bool,
     /// Log lines about conflicts and health checks.
@@ -40,6 +42,7 @@ pub(super) struct Reconciler {
 struct Waiting {
     end: JoinHandle<std::io::Result<()>>,
     retired: Retired,
+    clears_ports: bool,
 }
 
 /// A round that was written.
@@ -76,6 +79,7 @@ impl Reconciler {
             writer,
             grace_period,
             waiting: None,
+            clears_ports: false,
             collect_failed: false,
             log_once: LogOnce::default(),
             started,
@@ -131,13 +135,14 @@ impl Reconciler {
             return None;
         }
         let retired = self.writer.retire();
-        if retired.is_empty() {
+        if retired.is_empty() && !self.clears_ports {
             return Some(false);
         }
         let grace_period = self.grace_period.clone();
         self.waiting = Some(Waiting {
             end: tokio::task::spawn_blocking(move || grace_period.wait()),
             retired,
+            clears_ports: std::mem::take(&mut self.clears_ports),
         });
         Some(true)
     }
@@ -160,6 +165,7 @@ impl Reconciler {
         let Some(waiting) = self.waiting.take() else {
             return;
         };
+        let has_passed = ended.is_ok();
         let result = match ended {
             Ok(()) => self.writer.collect(waiting.retired).map_err(Into::into),
             // What was retired is retired again.
@@ -172,6 +178,23 @@ impl Reconciler {
                 warn!("old slots cannot be deleted now: {error:#}");
             }
             Err(_) => {}
+        }
+        if waiting.clears_ports && has_passed {
+            self.clear_ports();
+        }
+    }
+
+    /// The programs of before are replaced: the bits of `PORTS` that nothing needs may be cleared
+    /// after a grace period.
+    pub(super) const fn programs_replaced(&mut self) {
+        self.clears_ports = true;
+    }
+
+    fn clear_ports(&mut self) {
+        match self.writer.clear_ports() {
+            Ok(bits) => debug!(bits, "bits of PORTS that nothing needs are cleared"),
+            // They cost a look-up for each packet with these ports. The next start clears them.
+            Err(error) => warn!("bits of PORTS that nothing needs cannot be cleared: {error}"),
         }
     }
 

@@ -361,6 +361,7 @@ impl Agent {
             self.include_pod_devices();
         }
         self.node_context.sync_devices(&mut self.dataplane, true);
+        self.reconciler.programs_replaced();
         self.dataplane.migrate()?;
         if let Err(error) = self.dataplane.give_back_source_ports() {
             warn!("source ports of an earlier range cannot be given back: {error}");

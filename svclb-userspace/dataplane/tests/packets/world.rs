@@ -280,7 +280,9 @@ impl World {
     pub(crate) fn forget_services(&self) {
         let start = || {
             let maps = self.dataplane.maps().unwrap();
-            Writer::adopt(maps, self.dataplane.port_rules()).unwrap()
+            let mut writer = Writer::adopt(maps, self.dataplane.port_rules()).unwrap();
+            let _cleared = writer.clear_ports().unwrap();
+            writer
         };
         let mut writer = start();
         assert!(writer.remove_others(&BTreeSet::new()).failed.is_empty());
