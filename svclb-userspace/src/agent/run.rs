@@ -15,7 +15,7 @@ use svclb_core::serving::ChangedServices;
 use svclb_dataplane::{Attachment, Dataplane, Swept, XdpMode};
 use svclb_source::{FolderOptions, GuardTimeouts, KubeEvent, KubeOptions, Status, event_recorder};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::time::MissedTickBehavior;
 use tracing::{info, warn};
 
@@ -24,7 +24,7 @@ use super::conntrack::Conntrack;
 use super::context::NodeContext;
 use super::devices::{self, DeviceChoice, DevicePrograms};
 use super::health::{self, CheckPorts, Health};
-use super::http;
+use super::http::{self, server::Limits};
 use super::metrics::Metrics;
 use super::node_ports::NodePortAddresses;
 use super::reconcile::{Committed, Reconciler};
@@ -65,6 +65,9 @@ pub(crate) struct Listen {
     pub(crate) healthz: SocketAddr,
     /// For the kubelet's probes.
     pub(crate) probes: SocketAddr,
+    /// How many connections clients outside the node may have at once, of all listeners that
+    /// they reach.
+    pub(crate) connections: usize,
 }
 
 /// The start of the process, intervals and timeouts.
@@ -84,20 +87,27 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
     let needs_node = matches!(config.source, Source::Kubernetes { .. });
     let health = Health::new(status.clone(), needs_node);
     let metrics = Arc::new(Metrics::new(&config.pin_dir));
+    let public = Limits {
+        shared: Some(Arc::new(Semaphore::new(config.listen.connections))),
+        ..Limits::default()
+    };
     http::serve(
         config.listen.healthz,
         http::health_routes(health.clone()),
+        public.clone(),
         "--healthz-addr",
     );
     // A listener of its own: clients outside can occupy that of /healthz.
     http::serve(
         config.listen.probes,
         http::probe_routes(health.clone()),
+        Limits::default(),
         "--probe-addr",
     );
     http::serve(
         config.listen.metrics,
         http::metrics_routes(Arc::clone(&metrics)),
+        Limits::default(),
         "--metrics-addr",
     );
 
@@ -129,7 +139,12 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
         ),
         audit_schedule: AuditSchedule::new(audit_interval),
         dataplane: config.dataplane,
-        check_ports: CheckPorts::new(health::all_addresses(), health.clone(), event_recorder),
+        check_ports: CheckPorts::new(
+            health::all_addresses(),
+            health.clone(),
+            event_recorder,
+            public,
+        ),
         health,
         metrics,
         started,

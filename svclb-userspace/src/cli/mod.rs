@@ -2,6 +2,7 @@
 
 mod args;
 mod cleanup;
+mod descriptors;
 mod dump;
 pub(crate) mod render;
 mod report;

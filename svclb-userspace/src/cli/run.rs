@@ -13,13 +13,17 @@ use tracing::{info, warn};
 use tracing_subscriber::EnvFilter;
 
 use super::args::{LogFormat, Run, Switch};
-use super::pin_dir;
+use super::{descriptors, pin_dir};
 use crate::agent::{self, DeviceChoice, Source, UdpSocketReaper};
 use crate::capabilities;
 
 pub(crate) fn run(args: Run) -> anyhow::Result<()> {
     let started = Instant::now();
     init_log(&args)?;
+    let descriptors = descriptors::raise_limit().unwrap_or_else(|error| {
+        warn!("the limit of file descriptors cannot be raised: {error}");
+        descriptors::USUAL
+    });
     let node_name: Arc<str> = match args.node_name {
         Some(name) => name.into(),
         None => hostname()
@@ -84,6 +88,7 @@ pub(crate) fn run(args: Run) -> anyhow::Result<()> {
             metrics: args.metrics_addr,
             healthz: args.healthz_addr,
             probes: args.probe_addr,
+            connections: descriptors::for_clients(descriptors),
         },
         times: agent::Times {
             started,

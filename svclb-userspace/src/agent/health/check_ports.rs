@@ -18,6 +18,7 @@ use svclb_core::model::ObjectName;
 use svclb_core::plan::HealthCheck;
 use svclb_source::{EventRecorder, KubeEvent};
 use tokio::net::TcpListener;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::watch;
 use tracing::{debug, info, warn};
 
@@ -37,6 +38,7 @@ pub(crate) struct CheckPorts {
     addresses: Vec<IpAddr>,
     health: Health,
     event_recorder: EventRecorder,
+    limits: Limits,
     /// Dropping a sender closes the listeners that watch it.
     open: HashMap<ObjectName, watch::Sender<HealthCheck>>,
 }
@@ -56,11 +58,13 @@ impl CheckPorts {
         addresses: Vec<IpAddr>,
         health: Health,
         event_recorder: EventRecorder,
+        limits: Limits,
     ) -> Self {
         Self {
             addresses,
             health,
             event_recorder,
+            limits,
             open: HashMap::new(),
         }
     }
@@ -109,7 +113,8 @@ impl CheckPorts {
                 health: self.health.clone(),
             };
             let event_recorder = self.event_recorder.clone();
-            tokio::spawn(serve_at(SocketAddr::new(*ip, port), check, event_recorder));
+            let at = SocketAddr::new(*ip, port);
+            tokio::spawn(serve_at(at, check, event_recorder, self.limits.clone()));
         }
         self.open.insert(service, sender);
     }
@@ -135,13 +140,13 @@ impl Checked {
 
 /// Serves at one address until the health check is removed; connections that wait for a request
 /// end with it.
-async fn serve_at(at: SocketAddr, checked: Checked, event_recorder: EventRecorder) {
+async fn serve_at(at: SocketAddr, checked: Checked, event_recorder: EventRecorder, limits: Limits) {
     let listener = tokio::select! {
         listener = open_with_retry(at, &checked, &event_recorder) => listener,
         () = checked.clone().closed() => return,
     };
     let routes = Router::new().fallback(answer).with_state(checked.clone());
-    server::serve(listener, routes, Limits::default(), checked.closed()).await;
+    server::serve(listener, routes, limits, checked.closed()).await;
 }
 
 /// Tries until the port can be opened: another process may have it for a while.
@@ -152,36 +157,69 @@ async fn open_with_retry(
 ) -> TcpListener {
     let service = checked.check.borrow().service.clone();
     let [mut delay, longest] = RETRY;
-    let mut warned = false;
+    let mut problem = Problem::default();
     loop {
         match listen(at) {
             Ok(listener) => {
-                if warned {
+                if problem.warned {
                     info!("the health check of Service {service} is served at {at} now");
                 } else {
                     debug!("the health check of Service {service} is served at {at}");
                 }
                 return listener;
             }
-            Err(error) if !warned && delay >= WARN_AFTER => {
-                let line = format!(
-                    "the health check of Service {service} cannot be opened at {at} and is tried \
-                     again: {error}; `ss -ltnp` shows who has the port"
-                );
-                warn!("{line}");
-                // kube-proxy's reason. A full queue holds enough Events about the same.
-                let _queue_is_full = event_recorder.try_send(KubeEvent {
-                    service: service.clone(),
-                    reason: "FailedToStartServiceHealthcheck",
-                    action: "Listen",
-                    note: line,
-                });
-                warned = true;
+            Err(error) if delay >= WARN_AFTER => {
+                problem.report(&service, at, &error, event_recorder);
             }
             Err(_) => {}
         }
         tokio::time::sleep(delay).await;
         delay = (delay * 2).min(longest);
+    }
+}
+
+/// What was said about a port that cannot be opened.
+#[derive(Default)]
+struct Problem {
+    /// Logged.
+    warned: bool,
+    /// Given to the event recorder.
+    reported: bool,
+}
+
+impl Problem {
+    /// Logs the problem once and sends one Event. While the recorder's queue is full (many
+    /// Services may have the problem at once) the Event is left to the next try, which has its
+    /// pace.
+    fn report(
+        &mut self,
+        service: &ObjectName,
+        at: SocketAddr,
+        error: &io::Error,
+        event_recorder: &EventRecorder,
+    ) {
+        if self.warned && self.reported {
+            return;
+        }
+        let line = format!(
+            "the health check of Service {service} cannot be opened at {at} and is tried again: \
+             {error}; `ss -ltnp` shows who has the port"
+        );
+        if !std::mem::replace(&mut self.warned, true) {
+            warn!("{line}");
+        }
+        // kube-proxy's reason.
+        let event = KubeEvent {
+            service: service.clone(),
+            reason: "FailedToStartServiceHealthcheck",
+            action: "Listen",
+            note: line,
+        };
+        self.reported = match event_recorder.try_send(event) {
+            Err(TrySendError::Full(_)) => false,
+            // No source is there to take it.
+            Ok(()) | Err(TrySendError::Closed(_)) => true,
+        };
     }
 }
 
@@ -244,4 +282,33 @@ async fn answer(State(checked): State<Checked>) -> impl IntoResponse {
         service_proxy_healthy: healthy,
     };
     (code, headers, Json(answer))
+}
+
+#[cfg(test)]
+mod tests {
+    use svclb_source::event_recorder;
+
+    use super::*;
+
+    #[test]
+    fn an_event_that_does_not_fit_the_queue_is_sent_at_a_later_try_and_once() {
+        let (recorder, mut events) = event_recorder();
+        let at = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 32000));
+        let error = io::Error::from(io::ErrorKind::AddrInUse);
+        let mut problems: Vec<_> = (0..40).map(|_| Problem::default()).collect();
+        let mut services = std::collections::BTreeSet::new();
+        let mut sent = 0;
+        for _try in 0..5 {
+            for (number, problem) in problems.iter_mut().enumerate() {
+                let service = ObjectName::new("default", format!("s{number}"));
+                problem.report(&service, at, &error, &recorder);
+                assert!(problem.warned);
+            }
+            while let Ok(event) = events.try_recv() {
+                services.insert(event.service.to_string());
+                sent += 1;
+            }
+        }
+        assert_eq!((services.len(), sent), (40, 40));
+    }
 }

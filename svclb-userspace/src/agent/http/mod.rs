@@ -25,7 +25,7 @@ const NO_SNIFF: [(HeaderName, &str); 1] = [(header::X_CONTENT_TYPE_OPTIONS, "nos
 
 /// Serves routes at an address for as long as the agent runs. A port that another process has (the
 /// kube-proxy that is being replaced, for example) is tried again.
-pub(crate) fn serve(addr: SocketAddr, routes: Router, flag: &'static str) {
+pub(crate) fn serve(addr: SocketAddr, routes: Router, limits: Limits, flag: &'static str) {
     tokio::spawn(async move {
         let mut warned = false;
         loop {
@@ -35,7 +35,7 @@ pub(crate) fn serve(addr: SocketAddr, routes: Router, flag: &'static str) {
                         info!("{flag} {addr} is open now");
                     }
                     let never = std::future::pending();
-                    return server::serve(listener, routes, Limits::default(), never).await;
+                    return server::serve(listener, routes, limits, never).await;
                 }
                 Err(error) if !warned => {
                     warn!("{flag} {addr} cannot be opened and is tried again: {error}");

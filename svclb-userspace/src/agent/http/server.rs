@@ -1,5 +1,6 @@
 //! An HTTP/1.1 server that no client can occupy for long: it limits the connections of a
-//! listener, the time for the head of a request, and the life of a connection.
+//! listener and of all public ones together, the time for the head of a request, and the life of a
+//! connection, which is for one request.
 
 use std::future::Future;
 use std::pin::pin;
@@ -16,13 +17,15 @@ use tokio::sync::{Semaphore, watch};
 use tracing::debug;
 
 /// What the clients of one listener may take.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Limits {
     /// Connections at once. Others wait in the listener's backlog, so that they take no file
     /// descriptor of the agent.
     pub(crate) connections: usize,
-    /// From the start of a connection, or the end of a response, to the end of the next
-    /// request's head.
+    /// Connections at once of several listeners together. A listener accepts one more than it
+    /// has a slot for, and serves it when it has.
+    pub(crate) shared: Option<Arc<Semaphore>>,
+    /// From the start of a connection to the end of its request's head.
     pub(crate) head: Duration,
     /// From the start of a connection to its end. A response that is under way is finished,
     /// within the time of `head`.
@@ -33,8 +36,9 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             connections: 64,
+            shared: None,
             head: Duration::from_secs(5),
-            lifetime: Duration::from_secs(60),
+            lifetime: Duration::from_secs(10),
         }
     }
 }
@@ -57,14 +61,20 @@ pub(crate) async fn serve(
             let slot = Arc::clone(&slots).acquire_owned().await.ok();
             // axum's `accept` waits a second after an error such as EMFILE, and tries again.
             let (stream, _client) = Listener::accept(&mut listener).await;
-            (slot, stream)
+            // Only now: a listener without clients takes nothing from the others.
+            let shared = match &limits.shared {
+                Some(shared) => Arc::clone(shared).acquire_owned().await.ok(),
+                None => None,
+            };
+            ((slot, shared), stream)
         };
         tokio::select! {
-            (slot, stream) = accepted => {
+            (slots, stream) = accepted => {
                 let (routes, stopped) = (routes.clone(), stopped.clone());
+                let Limits { head, lifetime, .. } = limits;
                 tokio::spawn(async move {
-                    serve_connection(stream, routes, limits, stopped).await;
-                    drop(slot);
+                    serve_connection(stream, routes, head, lifetime, stopped).await;
+                    drop(slots);
                 });
             }
             () = &mut stop => return,
@@ -75,12 +85,15 @@ pub(crate) async fn serve(
 async fn serve_connection(
     stream: TcpStream,
     routes: Router,
-    limits: Limits,
+    head: Duration,
+    lifetime: Duration,
     mut stopped: watch::Receiver<()>,
 ) {
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(limits.head)
+        .header_read_timeout(head)
+        // A client that asks again and again would keep its slot.
+        .keep_alive(false)
         .serve_connection(TokioIo::new(stream), TowerToHyperService::new(routes));
     let mut connection = pin!(connection);
     tokio::select! {
@@ -90,12 +103,12 @@ async fn serve_connection(
             }
             return;
         }
-        () = tokio::time::sleep(limits.lifetime) => {}
+        () = tokio::time::sleep(lifetime) => {}
         _dropped = stopped.changed() => {}
     }
     connection.as_mut().graceful_shutdown();
     // A client that does not read the response is cut off.
-    let _elapsed = tokio::time::timeout(limits.head, connection).await;
+    let _elapsed = tokio::time::timeout(head, connection).await;
 }
 
 #[cfg(test)]
@@ -113,16 +126,26 @@ mod tests {
     const SOON: Duration = Duration::from_secs(10);
     const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: svclb\r\n\r\n";
 
+    /// More than the kernel keeps for a client that does not read.
+    const LARGE: usize = 32 << 20;
+
     /// A server with two slots, and a handle that stops it when it is dropped.
     async fn server(lifetime: Duration) -> (std::net::SocketAddr, watch::Sender<()>) {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
-        let addr = listener.local_addr().unwrap();
-        let limits = Limits {
+        limited(Limits {
             connections: 2,
+            shared: None,
             head: HEAD,
             lifetime,
-        };
-        let routes = Router::new().route("/", get(async || "ok"));
+        })
+        .await
+    }
+
+    async fn limited(limits: Limits) -> (std::net::SocketAddr, watch::Sender<()>) {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        let routes = Router::new()
+            .route("/", get(async || "ok"))
+            .route("/large", get(async || vec![0; LARGE]));
         let (sender, mut receiver) = watch::channel(());
         let stop = async move {
             let _dropped = receiver.changed().await;
@@ -189,26 +212,73 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_connection_is_kept_between_requests_for_the_time_of_a_head() {
+    async fn a_connection_ends_with_its_response_whatever_else_its_client_asks() {
         let (addr, _server) = server(SOON * 10).await;
         let mut stream = TcpStream::connect(addr).await.unwrap();
-        for _ in 0..3 {
-            assert!(is_answered(&mut stream).await);
-            tokio::time::sleep(HEAD / 3).await;
-        }
-        assert!(is_closed(&mut stream).await, "it is idle and open");
-    }
-
-    #[tokio::test]
-    async fn a_client_that_asks_without_end_is_cut_off_as_well() {
-        let (addr, _server) = server(HEAD).await;
-        let mut stream = TcpStream::connect(addr).await.unwrap();
-        let asked = tokio::time::timeout(SOON, async {
-            while is_answered(&mut stream).await {
+        // Five requests at once, and one every so often.
+        stream.write_all(&REQUEST.repeat(5)).await.unwrap();
+        let (mut reader, mut writer) = stream.into_split();
+        let asks = tokio::spawn(async move {
+            while writer.write_all(REQUEST).await.is_ok() {
                 tokio::time::sleep(HEAD / 10).await;
             }
         });
-        assert!(asked.await.is_ok(), "it is still answered");
+        let mut text = Vec::new();
+        let read = tokio::time::timeout(SOON, async {
+            let mut buffer = [0; 512];
+            // The end, or a reset because of what was not read.
+            while let Ok(bytes @ 1..) = reader.read(&mut buffer).await {
+                text.extend_from_slice(&buffer[..bytes]);
+            }
+        });
+        assert!(read.await.is_ok(), "it is still open");
+        assert!(tokio::time::timeout(SOON, asks).await.is_ok());
+        let text = String::from_utf8(text).unwrap();
+        assert_eq!(text.matches("HTTP/1.1 200").count(), 1, "{text}");
+    }
+
+    #[tokio::test]
+    async fn a_client_that_does_not_read_its_response_is_cut_off_as_well() {
+        let (addr, _server) = server(HEAD).await;
+        let mut clients = Vec::new();
+        // All slots.
+        for _ in 0..2 {
+            let mut stream = TcpStream::connect(addr).await.unwrap();
+            let request = b"GET /large HTTP/1.1\r\nHost: svclb\r\n\r\n";
+            stream.write_all(request).await.unwrap();
+            clients.push(stream);
+        }
+        let mut stream = TcpStream::connect(addr).await.unwrap();
+        assert!(is_answered(&mut stream).await, "they are not cut off");
+    }
+
+    #[tokio::test]
+    async fn listeners_share_slots_and_one_without_clients_takes_none() {
+        let shared = Arc::new(Semaphore::new(1));
+        let limits = Limits {
+            connections: 2,
+            shared: Some(Arc::clone(&shared)),
+            head: SOON * 10,
+            lifetime: SOON * 10,
+        };
+        let (one, _one) = limited(limits.clone()).await;
+        let (other, _other) = limited(limits).await;
+        let silent = TcpStream::connect(one).await.unwrap();
+        let is_taken = async {
+            while shared.available_permits() > 0 {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(SOON, is_taken).await.unwrap();
+        let mut stream = TcpStream::connect(other).await.unwrap();
+        let early = tokio::time::timeout(HEAD, is_answered(&mut stream)).await;
+        assert!(early.is_err(), "it has a slot that there is not");
+        drop(silent);
+        // The first request, whose answer was not waited for, is answered now.
+        let mut answer = [0; 12];
+        let read = tokio::time::timeout(SOON, stream.read_exact(&mut answer));
+        read.await.unwrap().unwrap();
+        assert_eq!(&answer, b"HTTP/1.1 200");
     }
 
     #[tokio::test]
@@ -216,6 +286,9 @@ mod tests {
         let (addr, server) = server(SOON * 10).await;
         let mut stream = TcpStream::connect(addr).await.unwrap();
         assert!(is_answered(&mut stream).await);
+        // One without a request yet.
+        let mut stream = TcpStream::connect(addr).await.unwrap();
+        stream.write_all(b"G").await.unwrap();
         drop(server);
         assert!(is_closed(&mut stream).await);
         assert!(TcpStream::connect(addr).await.is_err());
