@@ -55,7 +55,7 @@ impl Agent {
         self.verify_device_table();
         self.verify_programs();
         // Whatever was missed: all UDP flows are checked once more.
-        self.conntrack.changes.request(ChangedServices::all());
+        self.conntrack.schedule.changes.request(ChangedServices::all());
         Ok(())
     }
 

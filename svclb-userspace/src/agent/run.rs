@@ -12,7 +12,7 @@ use svclb_core::conntrack::Timeouts;
 use svclb_core::model::Event;
 use svclb_core::planner::Round;
 use svclb_core::serving::ChangedServices;
-use svclb_dataplane::{Attachment, Dataplane, Swept, XdpMode};
+use svclb_dataplane::{Attachment, Dataplane, XdpMode};
 use svclb_source::{FolderOptions, GuardTimeouts, KubeEvent, KubeOptions, Status, event_recorder};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Semaphore, mpsc};
@@ -20,7 +20,7 @@ use tokio::time::MissedTickBehavior;
 use tracing::{info, warn};
 
 use super::audit::AuditSchedule;
-use super::conntrack::Conntrack;
+use super::conntrack::{self, Conntrack};
 use super::context::NodeContext;
 use super::devices::{self, DeviceChoice, DevicePrograms};
 use super::health::{self, CheckPorts, Health};
@@ -246,7 +246,7 @@ pub(super) struct Agent {
 enum Completion {
     GracePeriod(std::io::Result<()>),
     UdpSockets(udp_socket_reaper::Done),
-    Sweep(std::io::Result<Swept>),
+    Conntrack(conntrack::Done),
     /// The node's devices or their addresses changed.
     Devices,
 }
@@ -257,7 +257,7 @@ impl Agent {
         tokio::select! {
             ended = self.reconciler.grace_period_end() => Completion::GracePeriod(ended),
             done = self.udp_socket_reaper.next_completion() => Completion::UdpSockets(done),
-            swept = self.conntrack.next_completion() => Completion::Sweep(swept),
+            done = self.conntrack.next_completion() => Completion::Conntrack(done),
             () = self.node_context.devices_changed() => Completion::Devices,
         }
     }
@@ -267,11 +267,11 @@ impl Agent {
             Completion::GracePeriod(ended) => {
                 self.reconciler.collect(ended);
                 self.udp_socket_reaper.changes.grace_period_ended();
-                self.conntrack.changes.grace_period_ended();
+                self.conntrack.schedule.changes.grace_period_ended();
             }
-            Completion::Sweep(swept) => {
+            Completion::Conntrack(done) => {
                 let planner = &self.reconciler.planner;
-                if let Some(entries) = self.conntrack.handle(swept, planner) {
+                if let Some(entries) = self.conntrack.handle(done, planner, Instant::now()) {
                     self.metrics.flows(entries);
                 }
             }
@@ -330,10 +330,11 @@ impl Agent {
             && let Some(begins) = self.reconciler.begin_grace_period()
         {
             self.udp_socket_reaper.changes.grace_period(begins);
-            self.conntrack.changes.grace_period(begins);
+            self.conntrack.schedule.changes.grace_period(begins);
         }
-        self.udp_socket_reaper.start();
-        self.conntrack.start(self.ready);
+        let now = Instant::now();
+        self.udp_socket_reaper.start(now);
+        self.conntrack.start(self.ready, now);
         Ok(has_more)
     }
 
@@ -353,7 +354,7 @@ impl Agent {
             self.started.elapsed(),
         );
         self.udp_socket_reaper.changes.written(&committed.round);
-        self.conntrack.changes.written(&committed.round);
+        self.conntrack.schedule.changes.written(&committed.round);
         committed
     }
 
@@ -384,7 +385,10 @@ impl Agent {
         self.ready = true;
         self.metrics.ready(self.started.elapsed());
         self.udp_socket_reaper.ready();
-        self.conntrack.changes.request(ChangedServices::all());
+        self.conntrack
+            .schedule
+            .changes
+            .request(ChangedServices::all());
         Ok(attached)
     }
 

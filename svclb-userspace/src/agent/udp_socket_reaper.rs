@@ -23,6 +23,8 @@ use super::udp_changes::{UdpChanges, backend, frontend};
 
 /// The least time between two scans of the sockets of all namespaces.
 const PAUSE: Duration = Duration::from_millis(200);
+/// The same after a scan that failed.
+const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(5);
 /// How often there is a scan without a change: a socket may have connected to a backend that was
 /// just being removed, or have been missed while the list changed.
 const AUDIT: Duration = Duration::from_secs(30);
@@ -37,6 +39,8 @@ enum Working {
 pub(super) enum Done {
     Scanned(Result<Vec<UdpSocket>, ScanError>),
     Destroyed(Destroyed),
+    /// The thread panicked.
+    Panicked,
     /// The pause before a scan that is due.
     Paused,
 }
@@ -86,21 +90,35 @@ impl UdpSocketReaper {
     }
 
     /// Starts a scan if one is due. Call it at least every second.
-    pub(super) fn start(&mut self) {
+    pub(super) fn start(&mut self, now: Instant) {
         let Some(sockets) = self.sockets.as_ref().filter(|_| self.ready) else {
             return;
         };
-        let since = self.scanned.map(|scanned| scanned.elapsed());
-        let has_paused = since.is_none_or(|since| since >= PAUSE);
-        let old = since.is_some_and(|since| since >= AUDIT);
-        if self.working.is_some() || !(self.changes.is_due() && has_paused || old) {
+        let since = self
+            .scanned
+            .map(|scanned| now.saturating_duration_since(scanned));
+        let is_old = since.is_some_and(|since| since >= AUDIT);
+        let is_changed = self.changes.is_due() && self.pause(now).is_zero();
+        if self.working.is_some() || !(is_changed || is_old) {
             return;
         }
         // A scan looks at all sockets.
         self.changes.take_due();
-        self.scanned = Some(Instant::now());
+        self.scanned = Some(now);
         let sockets = Arc::clone(sockets);
         self.working = Some(Working::Scan(spawn_blocking(move || sockets.scan())));
+    }
+
+    /// How long until a scan for a change may start.
+    fn pause(&self, now: Instant) -> Duration {
+        let pause = if self.failing {
+            PAUSE_AFTER_FAILURE
+        } else {
+            PAUSE
+        };
+        self.scanned.map_or(Duration::ZERO, |scanned| {
+            pause.saturating_sub(now.saturating_duration_since(scanned))
+        })
     }
 
     /// Resolves when what runs is done, or a scan that is due may start.
@@ -109,15 +127,13 @@ impl UdpSocketReaper {
             Some(Working::Scan(scan)) => scan.await.map(Done::Scanned),
             Some(Working::Destroy(destroy)) => destroy.await.map(Done::Destroyed),
             None if self.changes.is_due() && self.ready && self.sockets.is_some() => {
-                let since = self.scanned.map_or(PAUSE, |scanned| scanned.elapsed());
-                tokio::time::sleep(PAUSE.saturating_sub(since)).await;
+                tokio::time::sleep(self.pause(Instant::now())).await;
                 return Done::Paused;
             }
             None => std::future::pending().await,
         };
         self.working = None;
-        // A thread that panicked: the next scan finds what it had to do.
-        worked.unwrap_or(Done::Paused)
+        worked.unwrap_or(Done::Panicked)
     }
 
     /// Takes a result in, and destroys what must not stay. Returns how many sockets were
@@ -132,9 +148,11 @@ impl UdpSocketReaper {
                 0
             }
             Done::Scanned(Err(error)) => {
-                if !std::mem::replace(&mut self.failing, true) {
-                    warn!("UDP sockets cannot be checked now: {error}");
-                }
+                self.fail(&error.to_string());
+                0
+            }
+            Done::Panicked => {
+                self.fail("a thread panicked");
                 0
             }
             Done::Destroyed(done) => {
@@ -155,6 +173,14 @@ impl UdpSocketReaper {
                 done.destroyed
             }
             Done::Paused => 0,
+        }
+    }
+
+    /// The changes that a scan was for are not checked: another scan is due.
+    fn fail(&mut self, why: &str) {
+        self.changes.request(ChangedServices::all());
+        if !std::mem::replace(&mut self.failing, true) {
+            warn!("UDP sockets cannot be checked now: {why}");
         }
     }
 
@@ -189,4 +215,41 @@ fn warn_unsupported(why: &str) {
          its backend also when that is gone; resolvers that open a socket for each query are \
          not affected"
     );
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    /// One whose scan began a moment ago.
+    fn scanning(now: Instant) -> UdpSocketReaper {
+        UdpSocketReaper {
+            sockets: None,
+            ready: true,
+            working: None,
+            changes: UdpChanges::default(),
+            scanned: Some(now),
+            failing: false,
+        }
+    }
+
+    #[test]
+    fn a_scan_that_failed_is_due_again_after_a_longer_pause() {
+        let now = Instant::now();
+        let planner = Planner::new("node1");
+        for failed in [
+            Done::Scanned(Err(ScanError::Thread(io::ErrorKind::WouldBlock.into()))),
+            Done::Panicked,
+        ] {
+            let mut reaper = scanning(now);
+            assert_eq!(reaper.handle(failed, &planner), 0);
+            assert!(reaper.changes.is_due(), "its changes are forgotten");
+            assert_eq!(reaper.pause(now), PAUSE_AFTER_FAILURE);
+            assert_eq!(reaper.pause(now + PAUSE_AFTER_FAILURE), Duration::ZERO);
+            reaper.handle(Done::Scanned(Ok(Vec::new())), &planner);
+            assert_eq!(reaper.pause(now), PAUSE);
+        }
+    }
 }
