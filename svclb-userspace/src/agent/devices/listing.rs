@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use futures_util::{FutureExt, Stream, StreamExt, TryStreamExt};
+use nix::errno::Errno;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage, AddressScope};
 use rtnetlink::packet_route::link::{
     InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage,
@@ -97,16 +98,9 @@ async fn read(handle: &Handle) -> Result<Devices, rtnetlink::Error> {
     let v4 = RouteMessageBuilder::<Ipv4Addr>::new().build();
     let v6 = RouteMessageBuilder::<Ipv6Addr>::new().build();
     let mut routes: Vec<_> = handle.route().get(v4).execute().try_collect().await?;
-    // A kernel without IPv6 has none of its routes.
-    routes.extend(
-        handle
-            .route()
-            .get(v6)
-            .execute()
-            .try_collect::<Vec<_>>()
-            .await
-            .unwrap_or_default(),
-    );
+    routes.extend(none_without_family(
+        handle.route().get(v6).execute().try_collect().await,
+    )?);
     let mut devices: Devices = links.iter().map(device).collect();
     for (index, address) in addresses.iter().filter_map(global) {
         if let Some(device) = devices.get_mut(&index) {
@@ -119,6 +113,23 @@ async fn read(handle: &Handle) -> Result<Devices, rtnetlink::Error> {
         }
     }
     Ok(devices)
+}
+
+/// A kernel without IPv6 has none of its routes. Any other error is one.
+fn none_without_family(
+    routes: Result<Vec<RouteMessage>, rtnetlink::Error>,
+) -> Result<Vec<RouteMessage>, rtnetlink::Error> {
+    match routes {
+        Err(rtnetlink::Error::NetlinkError(error))
+            if matches!(
+                Errno::from_raw(error.raw_code().saturating_abs()),
+                Errno::EAFNOSUPPORT | Errno::EOPNOTSUPP
+            ) =>
+        {
+            Ok(Vec::new())
+        }
+        other => other,
+    }
 }
 
 fn device(link: &LinkMessage) -> (u32, Device) {
@@ -181,7 +192,10 @@ fn default_devices(route: &RouteMessage) -> Vec<u32> {
 
 #[cfg(test)]
 mod tests {
+    use std::num::NonZeroI32;
+
     use futures_util::stream;
+    use rtnetlink::packet_core::ErrorMessage;
 
     use super::*;
 
@@ -203,6 +217,22 @@ mod tests {
         assert!(changed.is_ok(), "it was not tried again");
         assert_eq!(*listed.borrow(), 4);
         task.abort();
+    }
+
+    #[test]
+    fn only_a_kernel_without_ipv6_has_no_routes_of_it() {
+        let listed = |errno: Errno| {
+            let mut error = ErrorMessage::default();
+            error.code = NonZeroI32::new(-(errno as i32));
+            none_without_family(Err(rtnetlink::Error::NetlinkError(error)))
+        };
+        for errno in [Errno::EAFNOSUPPORT, Errno::EOPNOTSUPP] {
+            assert_eq!(listed(errno).unwrap(), []);
+        }
+        for errno in [Errno::EBUSY, Errno::ENOBUFS, Errno::EPERM] {
+            assert!(listed(errno).is_err(), "{errno} is taken for no routes");
+        }
+        assert!(none_without_family(Err(rtnetlink::Error::RequestFailed)).is_err());
     }
 
     #[tokio::test]
