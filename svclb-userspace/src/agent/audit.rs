@@ -55,7 +55,10 @@ impl Agent {
         self.verify_device_table();
         self.verify_programs();
         // Whatever was missed: all UDP flows are checked once more.
-        self.conntrack.schedule.changes.request(ChangedServices::all());
+        self.conntrack
+            .schedule
+            .changes
+            .request(ChangedServices::all());
         Ok(())
     }
 
@@ -93,16 +96,16 @@ impl Agent {
     }
 
     fn verify_device_table(&self) {
-        match self.node_context.verify_device_table() {
-            Ok(0) => {}
-            Ok(entries) => {
-                warn!(
-                    entries,
-                    "entries of the map DEVICES were changed by others; they are written again"
-                );
-                self.metrics.drifted(entries);
-            }
-            Err(error) => warn!("the map DEVICES cannot be compared or repaired: {error}"),
+        let (entries, result) = self.node_context.verify_device_table();
+        if entries > 0 {
+            warn!(
+                entries,
+                "entries of the map DEVICES were changed by others; they are written again"
+            );
+            self.metrics.drifted(entries);
+        }
+        if let Err(error) = result {
+            warn!("the map DEVICES cannot be compared or repaired: {error}");
         }
     }
 

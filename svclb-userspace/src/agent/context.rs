@@ -89,8 +89,8 @@ impl NodeContext {
     }
 
     /// Compares the map `DEVICES` with what was written to it, and repairs it. Returns how many
-    /// entries differed.
-    pub(super) fn verify_device_table(&self) -> io::Result<usize> {
+    /// entries were repaired, and the first error about one that is not.
+    pub(super) fn verify_device_table(&self) -> (usize, io::Result<()>) {
         self.device_programs.verify_table()
     }
 }

@@ -121,8 +121,8 @@ impl DevicePrograms {
     }
 
     /// Compares `DEVICES` with what was written to it, and repairs it. Returns how many entries
-    /// differed.
-    pub(crate) fn verify_table(&self) -> io::Result<usize> {
+    /// were repaired, and the first error about one that is not.
+    pub(crate) fn verify_table(&self) -> (usize, io::Result<()>) {
         self.table.verify()
     }
 
@@ -160,7 +160,7 @@ impl DevicePrograms {
             .map(|(index, device)| (*index, self.entry(*index, device, own)))
             .chain([(DeviceValue::NODE, node_entry(own))])
             .collect();
-        self.table.write(wanted);
+        self.table.write(&wanted);
     }
 
     fn entry(&self, index: u32, device: &Device, own: &[IpAddr]) -> DeviceValue {

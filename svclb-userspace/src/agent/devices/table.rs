@@ -7,14 +7,35 @@ use svclb_common::DeviceValue;
 use svclb_dataplane::Devices as DeviceMap;
 use tracing::warn;
 
+/// What is done to the map `DEVICES`.
+pub(super) trait DeviceEntries {
+    fn list(&self) -> io::Result<BTreeMap<u32, DeviceValue>>;
+    fn put(&self, index: u32, value: &DeviceValue) -> io::Result<()>;
+    fn delete(&self, index: u32) -> io::Result<()>;
+}
+
+impl DeviceEntries for DeviceMap {
+    fn list(&self) -> io::Result<BTreeMap<u32, DeviceValue>> {
+        self.list()
+    }
+
+    fn put(&self, index: u32, value: &DeviceValue) -> io::Result<()> {
+        self.put(index, value)
+    }
+
+    fn delete(&self, index: u32) -> io::Result<()> {
+        self.delete(index)
+    }
+}
+
 /// The map `DEVICES`, and what was written to it.
-pub(super) struct DeviceTable {
-    map: DeviceMap,
+pub(super) struct DeviceTable<M = DeviceMap> {
+    map: M,
     written: BTreeMap<u32, DeviceValue>,
 }
 
-impl DeviceTable {
-    pub(super) const fn new(map: DeviceMap) -> Self {
+impl<M: DeviceEntries> DeviceTable<M> {
+    pub(super) const fn new(map: M) -> Self {
         Self {
             map,
             written: BTreeMap::new(),
@@ -29,40 +50,168 @@ impl DeviceTable {
     }
 
     /// Compares the map with what was written to it, and writes again what differs. Returns how
-    /// many entries were changed, deleted or added by others.
-    pub(super) fn verify(&self) -> io::Result<usize> {
-        let found = self.map.list()?;
-        let mut drifted = 0;
-        for (index, value) in &self.written {
-            if found.get(index) != Some(value) {
-                self.map.put(*index, value)?;
-                drifted += 1;
+    /// many entries were changed, deleted or added by others and are repaired, and the first
+    /// error about one that is not.
+    pub(super) fn verify(&self) -> (usize, io::Result<()>) {
+        let found = match self.map.list() {
+            Ok(found) => found,
+            Err(error) => return (0, Err(error)),
+        };
+        let strangers = found.keys().filter(|key| !self.written.contains_key(key));
+        let deleted = strangers.map(|index| self.delete(*index));
+        let differing = self
+            .written
+            .iter()
+            .filter(|(index, value)| found.get(index) != Some(value));
+        let put = differing.map(|(index, value)| self.map.put(*index, value));
+        let mut repaired = 0;
+        let mut result = Ok(());
+        for outcome in deleted.chain(put) {
+            match outcome {
+                Ok(()) => repaired += 1,
+                Err(error) => result = result.and(Err(error)),
             }
         }
-        for index in found.keys() {
-            if !self.written.contains_key(index) {
-                self.map.delete(*index)?;
-                drifted += 1;
-            }
-        }
-        Ok(drifted)
+        (repaired, result)
     }
 
-    /// Brings the map from what was written before to these entries.
-    pub(super) fn write(&mut self, wanted: BTreeMap<u32, DeviceValue>) {
-        for (index, value) in &wanted {
-            if self.written.get(index) != Some(value)
-                && let Err(error) = self.map.put(*index, value)
-            {
-                warn!("an entry of the map DEVICES cannot be written: {error}");
-                return;
+    /// Brings the map from what was written before to these entries, as far as it can: what
+    /// fails is tried again by the next call. Entries of devices that are gone make room first.
+    pub(super) fn write(&mut self, wanted: &BTreeMap<u32, DeviceValue>) {
+        let gone: Vec<_> = self
+            .written
+            .keys()
+            .copied()
+            .filter(|index| !wanted.contains_key(index))
+            .collect();
+        for index in gone {
+            // A leftover entry is never looked up, as its device does not exist any more.
+            if self.delete(index).is_ok() {
+                self.written.remove(&index);
             }
         }
-        let is_gone = |index: &&u32| !wanted.contains_key(*index);
-        for index in self.written.keys().filter(is_gone) {
-            // The device does not exist any more: a leftover entry is never looked up.
-            let _gone = self.map.delete(*index);
+        let mut failed = 0;
+        let mut first = None;
+        for (index, value) in wanted {
+            if self.written.get(index) == Some(value) {
+                continue;
+            }
+            match self.map.put(*index, value) {
+                Ok(()) => {
+                    self.written.insert(*index, *value);
+                }
+                Err(error) => {
+                    failed += 1;
+                    first.get_or_insert(error);
+                }
+            }
         }
-        self.written = wanted;
+        if let Some(error) = first {
+            warn!(
+                entries = failed,
+                "entries of the map DEVICES cannot be written: {error}"
+            );
+        }
+    }
+
+    /// Deletes an entry that may be gone already.
+    fn delete(&self, index: u32) -> io::Result<()> {
+        match self.map.delete(index) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    use super::*;
+
+    /// A map with room for three entries, of which one cannot be written or deleted.
+    #[derive(Default)]
+    struct Fake {
+        entries: RefCell<BTreeMap<u32, DeviceValue>>,
+        broken: Option<u32>,
+    }
+
+    const ROOM: usize = 3;
+
+    impl DeviceEntries for Fake {
+        fn list(&self) -> io::Result<BTreeMap<u32, DeviceValue>> {
+            Ok(self.entries.borrow().clone())
+        }
+
+        fn put(&self, index: u32, value: &DeviceValue) -> io::Result<()> {
+            let mut entries = self.entries.borrow_mut();
+            let has_room = entries.len() < ROOM || entries.contains_key(&index);
+            if self.broken == Some(index) || !has_room {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            entries.insert(index, *value);
+            Ok(())
+        }
+
+        fn delete(&self, index: u32) -> io::Result<()> {
+            if self.broken == Some(index) {
+                return Err(io::ErrorKind::PermissionDenied.into());
+            }
+            let removed = self.entries.borrow_mut().remove(&index);
+            removed.map(drop).ok_or(io::ErrorKind::NotFound.into())
+        }
+    }
+
+    fn value(mtu: u32) -> DeviceValue {
+        DeviceValue {
+            mtu,
+            ..DeviceValue::default()
+        }
+    }
+
+    fn values<const N: usize>(indices: [u32; N]) -> BTreeMap<u32, DeviceValue> {
+        indices.map(|index| (index, value(index))).into()
+    }
+
+    #[test]
+    fn an_entry_that_cannot_be_written_keeps_no_other_from_it() {
+        let mut table = DeviceTable::new(Fake::default());
+        table.write(&values([1, 2, 3]));
+        table.map.broken = Some(4);
+        table.write(&values([3, 4, 5]));
+        assert_eq!(*table.map.entries.borrow(), values([3, 5]));
+        // The next one writes it.
+        table.map.broken = None;
+        table.write(&values([3, 4, 5]));
+        assert_eq!(*table.map.entries.borrow(), values([3, 4, 5]));
+    }
+
+    #[test]
+    fn entries_of_devices_that_are_gone_make_room() {
+        let mut table = DeviceTable::new(Fake::default());
+        table.write(&values([4, 5, 6]));
+        table.write(&values([1, 2, 3]));
+        assert_eq!(*table.map.entries.borrow(), values([1, 2, 3]));
+    }
+
+    #[test]
+    fn an_entry_that_cannot_be_repaired_keeps_no_other_from_it_and_from_being_counted() {
+        let mut table = DeviceTable::new(Fake::default());
+        table.write(&values([1, 2]));
+        assert_eq!(table.verify().0, 0);
+        // Both are changed, and one is added.
+        table
+            .map
+            .entries
+            .replace([(1, value(0)), (2, value(0)), (9, value(0))].into());
+        table.map.broken = Some(1);
+        let (repaired, result) = table.verify();
+        assert_eq!(repaired, 2);
+        assert!(result.is_err());
+        table.map.broken = None;
+        let (repaired, result) = table.verify();
+        assert_eq!(repaired, 1);
+        assert!(result.is_ok());
+        assert_eq!(*table.map.entries.borrow(), values([1, 2]));
     }
 }
