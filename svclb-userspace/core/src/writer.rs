@@ -80,6 +80,15 @@ impl Drift {
     }
 }
 
+/// Why an audit did not repair all that it found.
+#[derive(Debug, thiserror::Error)]
+#[error("{source}")]
+pub struct AuditError {
+    /// What it found. If a service differs, everything has to be planned again.
+    pub drift: Drift,
+    source: io::Error,
+}
+
 /// Rows that no new reader can find, and that a reader of before may still be using. Where no
 /// grace period can pass, it is dropped: the rows are retired again.
 #[derive(Debug, Default)]
@@ -203,9 +212,13 @@ impl<M: Maps> Writer<M> {
     /// retired and not collected.
     ///
     /// # Errors
-    /// When the maps cannot be read, or what is written at once cannot be.
-    pub fn audit(&mut self) -> io::Result<Drift> {
-        let mut found = self.maps.snapshot()?;
+    /// When the maps cannot be read, or what is written at once cannot be: with the drift, of which
+    /// the same holds. What could not be written, the next audit finds again.
+    pub fn audit(&mut self) -> Result<Drift, AuditError> {
+        let mut found = self.maps.snapshot().map_err(|source| AuditError {
+            drift: Drift::default(),
+            source,
+        })?;
         let mut restored = Vec::new();
         let mut services = BTreeSet::new();
         for (id, record) in self.image.records() {
@@ -226,7 +239,7 @@ impl<M: Maps> Writer<M> {
         let cleared: Vec<_> = self.image.ports().difference(&found.ports).collect();
         restored.extend(cleared.iter().copied().map(Op::SetPort));
         found.ports.extend(cleared.iter().copied());
-        self.perform_all(&restored)?;
+        let mut result = self.perform_all(&restored);
         let found = Image::adopt(found);
         services.extend(self.image.differing(&found));
         let drift = Drift {
@@ -238,9 +251,12 @@ impl<M: Maps> Writer<M> {
             self.image = found;
             self.backlog.forget_drops();
             let orphans = self.orphan_frontends();
-            self.perform_all(&orphans)?;
+            let removed = self.perform_all(&orphans);
+            result = result.and(removed);
         }
-        Ok(drift)
+        result
+            .map(|()| drift)
+            .map_err(|source| AuditError { drift, source })
     }
 
     /// Removes every frontend that leads to no Service port of `wanted`, which are all that there

@@ -580,6 +580,34 @@ fn an_audit_sets_cleared_bits_again_at_once() {
 }
 
 #[test]
+fn an_audit_that_cannot_write_still_says_that_services_differ() {
+    let one = State::from([(1, has_shared_address([1, 2].into()))]);
+    let mut writer = bring(FakeMaps::default(), &State::new(), &one);
+    let stranger = FrontendValue {
+        service: svclb_common::ServiceId::new(77),
+        ..FrontendValue::default()
+    };
+    let contents = &mut writer.maps().contents;
+    contents.maps.frontends.clear();
+    contents.maps.frontends.insert(frontend(1, 1), stranger);
+    contents.maps.backends.clear();
+    // Neither the backends can be written again nor the frontend be deleted.
+    writer.maps().stop_after = Some(0);
+    let error = writer.audit().unwrap_err();
+    assert_eq!((error.drift.services, error.drift.backends), (2, 2));
+    writer.maps().stop_after = None;
+    // Another program deletes that frontend: no later audit finds anything wrong with it.
+    writer.maps().contents.maps.frontends.clear();
+    let found = writer.audit().unwrap();
+    assert_eq!(found.backends, 2);
+    let report = writer.commit(&round(&State::new(), &one));
+    assert!(report.failed.is_empty());
+    let contents = &writer.maps().contents;
+    assert_eq!(actual(contents), targets(&one));
+    assert!(invariants::check(&contents.snapshot(), &rules()).is_empty());
+}
+
+#[test]
 fn records_and_backends_keep_their_ids_when_their_rows_are_deleted() {
     let one = State::from([(1, has_shared_address([1, 2].into()))]);
     let mut writer = bring(FakeMaps::default(), &State::new(), &one);

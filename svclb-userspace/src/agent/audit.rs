@@ -74,7 +74,12 @@ impl Agent {
                 );
                 self.metrics.drifted(drift.total());
             }
-            Err(error) => warn!("the maps cannot be compared with what was written: {error}"),
+            Err(error) => warn!(
+                services = error.drift.services,
+                backends = error.drift.backends,
+                ports = error.drift.ports,
+                "the maps cannot be compared with what was written, or not all be repaired now: {error}"
+            ),
         }
     }
 

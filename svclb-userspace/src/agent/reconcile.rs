@@ -10,7 +10,7 @@ use svclb_core::image::Fill;
 use svclb_core::log_once::LogOnce;
 use svclb_core::model::Event;
 use svclb_core::planner::{Conflict, Planner, Round};
-use svclb_core::writer::{Drift, QUARANTINE, Retired, Writer};
+use svclb_core::writer::{AuditError, Drift, QUARANTINE, Retired, Writer};
 use svclb_dataplane::{Dataplane, GracePeriod, KernelMaps};
 use svclb_source::EventRecorder;
 use tokio::task::JoinHandle;
@@ -200,13 +200,17 @@ impl Reconciler {
 
     /// Compares the maps with what was written to them, and plans everything again if they
     /// differ.
-    pub(super) fn verify(&mut self) -> std::io::Result<Drift> {
-        let drift = self.writer.audit()?;
+    pub(super) fn verify(&mut self) -> Result<Drift, AuditError> {
+        let audited = self.writer.audit();
+        let drift = match &audited {
+            Ok(drift) => drift,
+            Err(error) => &error.drift,
+        };
         if drift.services > 0 {
             self.planner.retry_all();
             self.remove_others(&self.planner.wanted());
         }
-        Ok(drift)
+        audited
     }
 
     /// Frees ids whose quarantine is over, and plans Services again whose writes failed a while
