@@ -17,7 +17,7 @@ use k8s_openapi::api::core::v1::{Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::runtime::watcher;
-use kube::{Api, Client, Config};
+use kube::{Client, Config};
 use svclb_core::error_chain::error_chain;
 use svclb_core::model::{Event, Object, ObjectKey};
 use tokio::sync::mpsc::{Receiver, Sender};
@@ -63,16 +63,16 @@ pub async fn kubernetes(
         reason: error_chain(&error),
     })?;
     let closed = tx.clone();
-    let shared = Shared::new(
+    let shared = Arc::new(Shared::new(
         EventSender::new(tx, status.clone()),
         status,
         options.serves,
         options.guard_timeouts.confirm_after,
-    );
+    ));
     let labelled = watcher::Config::default().labels(SELECTOR);
     let own = watcher::Config::default().fields(&format!("metadata.name={}", options.node_name));
-    let services = watch(
-        Api::<Service>::all(client.clone()),
+    let services = watch::<Service>(
+        &client,
         labelled.clone(),
         Kind {
             name: "Services",
@@ -85,8 +85,8 @@ pub async fn kubernetes(
         },
         &shared,
     );
-    let slices = watch(
-        Api::<EndpointSlice>::all(client.clone()),
+    let slices = watch::<EndpointSlice>(
+        &client,
         labelled,
         Kind {
             name: "EndpointSlices",
@@ -99,8 +99,8 @@ pub async fn kubernetes(
         },
         &shared,
     );
-    let node = watch(
-        Api::<Node>::all(client.clone()),
+    let node = watch::<Node>(
+        &client,
         own,
         Kind {
             name: "this Node",
@@ -111,7 +111,7 @@ pub async fn kubernetes(
         },
         &shared,
     );
-    let published = events::publish(client, &options.node_name, kube_events);
+    let published = events::publish(client.clone(), &options.node_name, kube_events);
     tokio::select! {
         () = closed.closed() => {}
         (Closed, Closed, Closed, ()) = async { tokio::join!(services, slices, node, published) } => {}

@@ -1,8 +1,9 @@
 //! Kubernetes Events (`events.k8s.io/v1`) about Services, for people who look at them.
 
-use k8s_openapi::api::core::v1::ObjectReference;
-use kube::Client;
+use k8s_openapi::api::core::v1::{ObjectReference, Service};
+use kube::api::ListParams;
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
+use kube::{Api, Client};
 use svclb_core::error_chain::error_chain;
 use svclb_core::model::ObjectName;
 use tokio::sync::mpsc::{self, Receiver, Sender};
@@ -36,9 +37,10 @@ pub(super) async fn publish(client: Client, node_name: &str, mut kube_events: Re
         controller: "svclb".to_owned(),
         instance: Some(node_name.to_owned()),
     };
-    let recorder = Recorder::new(client, reporter);
+    let recorder = Recorder::new(client.clone(), reporter);
     while let Some(kube_event) = kube_events.recv().await {
         let regarding = ObjectReference {
+            uid: uid(&client, &kube_event.service).await,
             api_version: Some("v1".to_owned()),
             kind: Some("Service".to_owned()),
             namespace: Some(kube_event.service.namespace.to_string()),
@@ -60,4 +62,22 @@ pub(super) async fn publish(client: Client, node_name: &str, mut kube_events: Re
             );
         }
     }
+}
+
+/// `metadata.uid` of a Service: `kubectl describe` selects Events by it. It is asked for, and not
+/// kept for each Service: Events are few. By a list, since an agent may not get Services, and from
+/// the API server's cache.
+async fn uid(client: &Client, service: &ObjectName) -> Option<String> {
+    let api = Api::<Service>::namespaced(client.clone(), &service.namespace);
+    let of_name = ListParams::default()
+        .fields(&format!("metadata.name={}", service.name))
+        .match_any();
+    let list = api.list_metadata(&of_name).await;
+    let list = list.inspect_err(|error| {
+        debug!(
+            "no uid of Service {service} is known: {}",
+            error_chain(error)
+        );
+    });
+    list.ok()?.items.pop()?.metadata.uid
 }

@@ -2,16 +2,18 @@
 
 use std::collections::HashSet;
 use std::fmt::Debug;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
 use futures_util::TryStreamExt;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event as WatchEvent, watcher};
-use kube::{Api, Resource};
+use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
 use svclb_core::error_chain::error_chain;
 use svclb_core::model::{Event, Object, ObjectKey, ObjectName};
+use tower::service_fn;
 use tracing::{debug, info, warn};
 
 use super::relist_guard::{Decision, RelistGuard};
@@ -89,14 +91,15 @@ impl Listing {
 /// node that serves nothing yet is a cached one: it can take nothing away, and the watch from its
 /// version on brings what it lacks.
 pub(super) async fn watch<K>(
-    api: Api<K>,
+    client: &Client,
     config: watcher::Config,
     kind: Kind<K>,
-    shared: &Shared,
+    shared: &Arc<Shared>,
 ) -> Closed
 where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
 {
+    let api = Api::<K>::all(client_of(client, &kind, shared));
     let cached = watcher::Config {
         // The cache does not do pages, and with a page size kube asks for a quorum read.
         page_size: None,
@@ -136,12 +139,7 @@ where
                 stream = start(&config);
                 continue;
             }
-            Ok(Some(event)) => {
-                if !matches!(event, WatchEvent::Init) {
-                    shared.reached(&kind);
-                }
-                shared.handle(event, &kind, &mut state)
-            }
+            Ok(Some(event)) => shared.handle(event, &kind, &mut state),
             Ok(None) => return Closed,
             Err(error) => {
                 shared.lost(&kind, &error);
@@ -152,6 +150,23 @@ where
             return Closed;
         }
     }
+}
+
+/// A client with the connections of another one, for the watch on a kind: it notes the responses.
+fn client_of<K>(client: &Client, kind: &Kind<K>, shared: &Arc<Shared>) -> Client {
+    let (name, bit) = (kind.name, kind.bit);
+    let (connections, shared) = (client.clone(), Arc::clone(shared));
+    let service = service_fn(move |request| {
+        let (connections, shared) = (connections.clone(), Arc::clone(&shared));
+        async move {
+            let response = connections.send(request).await?;
+            if response.status().is_success() {
+                shared.reached(name, bit);
+            }
+            Ok::<_, kube::Error>(response)
+        }
+    });
+    Client::new(service, client.default_namespace())
 }
 
 impl Shared {
@@ -295,12 +310,13 @@ impl Shared {
         decision.is_accepted()
     }
 
-    /// A watch gave an event: it stands.
-    fn reached<K>(&self, kind: &Kind<K>) {
-        let before = self.broken.fetch_and(!kind.bit, Ordering::Relaxed);
-        if before & kind.bit != 0 {
-            info!("watching {}", kind.name);
-            if before == kind.bit {
+    /// A request for a list or a watch succeeded: the watch stands. (No event says so: kube gives
+    /// none for a watch that goes on where it broke.)
+    fn reached(&self, name: &str, bit: u8) {
+        let before = self.broken.fetch_and(!bit, Ordering::Relaxed);
+        if before & bit != 0 {
+            info!("watching {name}");
+            if before == bit {
                 self.status.set_connected(true);
             }
         }

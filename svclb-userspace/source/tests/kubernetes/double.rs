@@ -126,6 +126,10 @@ impl Double {
         let address = listener.local_addr().unwrap();
         let routes = Router::new()
             .route("/api/v1/{resource}", get(read))
+            .route(
+                "/api/v1/namespaces/{namespace}/services",
+                get(list_services_by_name),
+            )
             .route("/apis/discovery.k8s.io/v1/{resource}", get(read))
             .route(
                 "/apis/events.k8s.io/v1/namespaces/{namespace}/events",
@@ -169,6 +173,24 @@ async fn write_event(
     let written = serde_json::from_slice(&event).unwrap();
     double.with(|inner| inner.written.push((namespace, written)));
     ([("content-type", "application/json")], event).into_response()
+}
+
+async fn list_services_by_name(
+    State(double): State<Double>,
+    Path(namespace): Path<String>,
+    Query(query): Query<BTreeMap<String, String>>,
+) -> Response {
+    let name = query["fieldSelector"].strip_prefix("metadata.name=");
+    let items = double.with(|inner| {
+        let services = inner.objects.get("services").into_iter();
+        let found = services.flat_map(|services| services.get(name.unwrap()));
+        let found = found.filter(|service| service["metadata"]["namespace"] == namespace);
+        found.cloned().collect::<Vec<_>>()
+    });
+    let list = json!({"kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1",
+        "metadata": {}, "items": items});
+    let json_type = [("content-type", "application/json")];
+    (json_type, list.to_string()).into_response()
 }
 
 async fn read(

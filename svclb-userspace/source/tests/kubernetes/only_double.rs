@@ -219,9 +219,13 @@ fn after_an_hour_without_an_api_server_a_retry_comes_within_a_minute() {
 
 #[tokio::test]
 async fn kube_events_are_written_about_their_service() {
-    let run = run().await;
+    let mut run = run().await;
+    let mut web = service("web", 80);
+    web["metadata"]["uid"] = json!("4a3e36b1-1f0d-4c2f-9f0e-0a8a2a6f6c11");
+    run.server.put("services", web);
+    run.expect(&["web 80", "web-1", "synced"]).await;
     let kube_event = KubeEvent {
-        service: ObjectName::new("shop", "web"),
+        service: ObjectName::new("default", "web"),
         reason: "FailedToStartServiceHealthcheck",
         action: "Listen",
         note: "the port is taken".to_owned(),
@@ -236,7 +240,7 @@ async fn kube_events_are_written_about_their_service() {
         .await
         .unwrap();
     let (namespace, event) = run.server.with(|inner| inner.written[0].clone());
-    assert_eq!(namespace, "shop");
+    assert_eq!(namespace, "default");
     assert_eq!(event["type"], "Warning");
     assert_eq!(event["reason"], "FailedToStartServiceHealthcheck");
     assert_eq!(event["note"], "the port is taken");
@@ -247,6 +251,8 @@ async fn kube_events_are_written_about_their_service() {
         (&regarding["kind"], &regarding["name"]),
         (&json!("Service"), &json!("web"))
     );
+    // What `kubectl describe` selects by.
+    assert_eq!(regarding["uid"], "4a3e36b1-1f0d-4c2f-9f0e-0a8a2a6f6c11");
 }
 
 #[tokio::test]
@@ -385,4 +391,34 @@ async fn a_source_that_has_reached_no_api_server_is_not_connected() {
         double.with(|inner| inner.failures) > 3,
         "no request was repeated"
     );
+}
+
+/// Waits for a state of the connection, with no event.
+async fn wait_for_connected(run: &Run<Double>, connected: bool) {
+    let wait = async {
+        while run.status.connected() != connected {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), wait)
+        .await
+        .unwrap_or_else(|_| panic!("connected is not {connected} after 20 s"));
+}
+
+#[tokio::test]
+async fn watches_that_stand_again_are_connected_though_nothing_changes() {
+    let mut run = run().await;
+    run.expect(&["web 80", "web-1", "synced"]).await;
+    while run.server.with(|inner| inner.watches.len()) < 3 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert!(run.status.connected());
+    run.server.with(|inner| inner.mood = Mood::Broken);
+    run.server.drop_watches();
+    wait_for_connected(&run, false).await;
+    run.server.with(|inner| inner.mood = Mood::Well);
+    wait_for_connected(&run, true).await;
+    // The watches go on where they were: nothing was listed again.
+    run.silence(Duration::from_millis(100)).await;
+    assert_eq!(run.status.restarts(), 3);
 }
