@@ -54,8 +54,8 @@ impl RelistGuard {
         self.confirm_after
     }
 
-    /// Decides about a list that was begun at `began` and ended now.
-    pub(crate) fn check(&mut self, is_suspicious: bool, began: Instant) -> Decision {
+    /// Decides about a list that was begun at `began` and ended `now`.
+    pub(crate) fn check(&mut self, is_suspicious: bool, began: Instant, now: Instant) -> Decision {
         if !is_suspicious {
             self.held = None;
             return Decision::Accepted;
@@ -68,7 +68,7 @@ impl RelistGuard {
         let since = self.held.as_ref().map_or(began, |held| held.since);
         self.held = Some(Held {
             since,
-            relist_at: self.next_relist(since),
+            relist_at: self.next_relist(since, now),
         });
         match is_first {
             true => Decision::FirstHeld,
@@ -87,17 +87,16 @@ impl RelistGuard {
         self.held.as_ref().map(|held| held.relist_at)
     }
 
-    /// Another list is begun: the next one is not due at once.
-    pub(crate) fn relist_began(&mut self) {
+    /// Another list is begun `now`: the next one is not due at once.
+    pub(crate) fn relist_began(&mut self, now: Instant) {
         if let Some(since) = self.held.as_ref().map(|held| held.since) {
-            let relist_at = Instant::now() + self.relist_interval();
+            let relist_at = now + self.relist_interval();
             self.held = Some(Held { since, relist_at });
         }
     }
 
     /// After some time, but not later than a list can confirm the ones before.
-    fn next_relist(&self, since: Instant) -> Instant {
-        let now = Instant::now();
+    fn next_relist(&self, since: Instant, now: Instant) -> Instant {
         let confirmable = (since + self.confirm_after).max(now);
         (now + self.relist_interval()).min(confirmable)
     }
@@ -136,13 +135,15 @@ mod tests {
     fn only_a_list_that_is_begun_late_enough_confirms() {
         let mut guard = RelistGuard::new(MINUTE);
         let first = Instant::now();
-        assert_eq!(guard.check(true, first), Decision::FirstHeld);
+        assert_eq!(guard.check(true, first, first), Decision::FirstHeld);
         // It may have ended after the minute: what it left out was decided when it began.
         let before = first + MINUTE - Duration::from_millis(1);
         assert!(!guard.confirms(before));
-        assert_eq!(guard.check(true, before), Decision::Held);
+        let after = first + 2 * MINUTE;
+        assert_eq!(guard.check(true, before, after), Decision::Held);
         assert!(guard.confirms(first + MINUTE));
-        assert_eq!(guard.check(true, first + MINUTE), Decision::Confirmed);
+        let confirmed = guard.check(true, first + MINUTE, after);
+        assert_eq!(confirmed, Decision::Confirmed);
         assert_eq!(guard.relist_at(), None);
     }
 
@@ -150,30 +151,29 @@ mod tests {
     fn a_list_that_is_not_suspicious_ends_the_wait() {
         let mut guard = RelistGuard::new(MINUTE);
         let first = Instant::now();
-        guard.check(true, first);
-        assert_eq!(guard.check(false, first), Decision::Accepted);
-        assert_eq!(guard.check(true, first + MINUTE), Decision::FirstHeld);
+        guard.check(true, first, first);
+        assert_eq!(guard.check(false, first, first), Decision::Accepted);
+        let later = first + MINUTE;
+        assert_eq!(guard.check(true, later, later), Decision::FirstHeld);
     }
 
     #[test]
     fn the_time_of_the_next_list_stays_as_it_is_until_then() {
         let mut guard = RelistGuard::new(MINUTE);
-        guard.check(true, Instant::now());
-        let relist_at = guard.relist_at();
-        std::thread::sleep(Duration::from_millis(5));
-        assert_eq!(guard.relist_at(), relist_at);
-        guard.relist_began();
-        assert!(guard.relist_at() > relist_at);
+        let now = Instant::now();
+        guard.check(true, now, now);
+        assert_eq!(guard.relist_at(), Some(now + MINUTE / 6));
+        let later = now + Duration::from_millis(5);
+        guard.relist_began(later);
+        assert_eq!(guard.relist_at(), Some(later + MINUTE / 6));
     }
 
     #[test]
     fn the_next_list_is_due_no_later_than_it_can_confirm() {
         let mut guard = RelistGuard::new(MINUTE);
-        let Some(long_ago) = Instant::now().checked_sub(MINUTE - Duration::from_secs(1)) else {
-            return;
-        };
-        guard.check(true, long_ago);
-        let due = guard.relist_at().unwrap();
-        assert!(due <= Instant::now() + Duration::from_secs(1));
+        let first = Instant::now();
+        let now = first + MINUTE - Duration::from_secs(1);
+        guard.check(true, first, now);
+        assert_eq!(guard.relist_at(), Some(first + MINUTE));
     }
 }

@@ -126,7 +126,7 @@ where
         let next = tokio::select! {
             next = stream.try_next() => next,
             () = relist => {
-                state.guard.relist_began();
+                state.guard.relist_began(Instant::now());
                 lists_cached = false;
                 stream = start(&config);
                 continue;
@@ -287,9 +287,9 @@ impl Shared {
     fn accepts<K>(&self, kind: &Kind<K>, state: &mut State, listing: &Listing) -> bool {
         let had_some = !state.cache.is_empty() || self.serves && !self.is_listed(kind);
         let is_empty = kind.is_never_empty && listing.is_empty && had_some;
-        let decision = state
-            .guard
-            .check(is_empty || listing.goes_back, listing.began);
+        let is_suspicious = is_empty || listing.goes_back;
+        let guard = &mut state.guard;
+        let decision = guard.check(is_suspicious, listing.began, Instant::now());
         let name = kind.name;
         match decision {
             Decision::FirstHeld if is_empty => warn!(

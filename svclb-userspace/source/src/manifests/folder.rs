@@ -86,11 +86,8 @@ impl Folder {
         };
         self.status.set_connected(true);
         let is_suspicious = self.was_away && found.is_empty();
-        if !self
-            .guard
-            .check(is_suspicious, Instant::now())
-            .is_accepted()
-        {
+        let now = Instant::now();
+        if !self.guard.check(is_suspicious, now, now).is_accepted() {
             let line = format!(
                 "the folder is empty; what was served before goes on being served, and is removed \
                  if the folder stays empty for {} seconds",
