@@ -37,6 +37,12 @@ pub(super) struct Folder {
     /// start.
     was_away: bool,
     guard: RelistGuard,
+    /// Whether something is served already at the start.
+    serves: bool,
+    /// Files that were not read whole before the first sync, so that nothing is known to stay.
+    unread: BTreeSet<Arc<str>>,
+    /// Holds the first sync back while there are such files.
+    sync_guard: RelistGuard,
     reader: Reader,
     files: BTreeMap<Arc<str>, FileState>,
     /// The objects, with the name of the file that each is from.
@@ -60,6 +66,9 @@ impl Folder {
             gone_for: guard_timeouts.gone,
             was_away: serves,
             guard: RelistGuard::new(guard_timeouts.confirm_after),
+            serves,
+            unread: BTreeSet::new(),
+            sync_guard: RelistGuard::new(guard_timeouts.confirm_after),
             reader: Reader::new(node_name),
             files: BTreeMap::new(),
             cache: Cache::default(),
@@ -99,6 +108,7 @@ impl Folder {
         self.was_away = false;
         self.problems.set(&place, []);
         let gone = self.gone(&found);
+        self.unread.retain(|name| found.contains_key(name));
         for (name, stamp) in found {
             if self
                 .files
@@ -126,11 +136,33 @@ impl Folder {
                 self.read(&name, Stamp::of(&metadata))?;
             }
         }
-        if !self.status.synced() {
+        if !self.status.synced() && self.may_sync() {
             self.status.set_synced();
             self.event_sender.send_blocking(vec![Event::Synced])?;
         }
         Ok(())
+    }
+
+    /// Whether the first sync, which removes whatever is served and was not read, may come now. A
+    /// file that is half written keeps what it had, also over a start of the agent.
+    fn may_sync(&mut self) -> bool {
+        const PLACE: &str = "the first sync";
+        let now = Instant::now();
+        let is_suspicious = self.serves && !self.unread.is_empty();
+        if self.sync_guard.check(is_suspicious, now, now).is_accepted() {
+            self.unread.clear();
+            self.problems.set(PLACE, []);
+            return true;
+        }
+        let seconds = self.sync_guard.confirm_after().as_secs();
+        let lines = self.unread.iter().map(|name| {
+            format!(
+                "{name} cannot be read whole; all that was served before goes on being served as it \
+                 was, and what the file lacks is removed if it stays so for {seconds} seconds"
+            )
+        });
+        self.problems.set(PLACE, lines.collect::<Vec<_>>());
+        false
     }
 
     /// The files that have been gone for long enough.
@@ -151,11 +183,12 @@ impl Folder {
     }
 
     /// When to scan again without an event of inotify: files may then have been gone for long
-    /// enough, and a folder that was away may be back.
+    /// enough, a folder that was away may be back, and the first sync may be due.
     pub(super) fn scan_again_in(&self) -> Option<Duration> {
         const AWAY: Duration = Duration::from_secs(1);
         let gone = (!self.gone_since.is_empty()).then_some(self.gone_for);
-        gone.or_else(|| self.was_away.then_some(AWAY))
+        let waits = self.was_away || !self.unread.is_empty();
+        gone.or_else(|| waits.then_some(AWAY))
     }
 
     /// Whether an object is from a file.
@@ -195,9 +228,11 @@ impl Folder {
             Err(error) => {
                 self.problems
                     .set(name, [format!("{error}; the file stays as it was")]);
+                self.note_unread(name, true);
                 return Ok(());
             }
         };
+        let is_broken = documents.iter().any(|document| document.broken);
         self.problems.set(
             name,
             documents
@@ -206,13 +241,22 @@ impl Folder {
         );
         let had_objects = file_before
             .is_some_and(|file| file.documents.iter().any(|state| !state.objects.is_empty()));
-        if documents.iter().any(|document| document.broken) && had_objects {
+        self.note_unread(name, is_broken);
+        if is_broken && had_objects {
             if let Some(file) = self.files.get_mut(name) {
                 file.stamp = Some(stamp);
             }
             return Ok(());
         }
         self.replace(name, Some(stamp), documents)
+    }
+
+    fn note_unread(&mut self, name: &Arc<str>, is_unread: bool) {
+        if is_unread && !self.status.synced() {
+            self.unread.insert(Arc::clone(name));
+        } else {
+            self.unread.remove(name);
+        }
     }
 
     /// Sends the differences between a file as it was and as it is.

@@ -31,6 +31,10 @@ fn service(name: &str, port: u32) -> String {
 
 impl Scanned {
     fn new(files: &[(&str, &str)]) -> Self {
+        Self::where_something_is_served(false, files)
+    }
+
+    fn where_something_is_served(serves: bool, files: &[(&str, &str)]) -> Self {
         let dir = TempDir::new().unwrap();
         let (sender, events) = channel(1000);
         let status = Status::default();
@@ -38,7 +42,7 @@ impl Scanned {
         let options = FolderOptions {
             dir: dir.path().to_owned(),
             node_name: "node1".into(),
-            serves: false,
+            serves,
             guard_timeouts: GuardTimeouts {
                 gone: Duration::ZERO,
                 confirm_after: CONFIRM_AFTER,
@@ -341,4 +345,48 @@ fn a_list_or_endpoints_with_a_wrong_type_stays_as_it_was() {
     assert_eq!(folder.status.problems(), 2);
     folder.write("list.yaml", &list("5"));
     assert_eq!(folder.scan(), events(&[("default/c", Some(5))]));
+}
+
+/// A document that was cut off.
+const HALF: &str = "apiVersion: v1\nkind: Service\nmetadata:\n  name: b\nspec: {clusterIP:";
+
+#[test]
+fn a_start_over_a_half_written_file_is_synced_when_the_file_is_whole() {
+    let files = [("a.yaml", &*service("a", 1)), ("b.yaml", HALF)];
+    let mut scanned = Scanned::where_something_is_served(true, &files);
+    assert_eq!(scanned.scan(), events(&[("default/a", Some(1))]));
+    assert!(!scanned.status.synced(), "what `b` had would be removed");
+    // Both that the file is broken and that the sync waits for it.
+    assert_eq!(scanned.status.problems(), 2);
+    assert!(scanned.folder.scan_again_in().is_some());
+    scanned.write("b.yaml", &service("b", 2));
+    assert_eq!(scanned.scan(), events(&[("default/b", Some(2))]));
+    assert!(scanned.status.synced());
+    assert_eq!(scanned.status.problems(), 0);
+    assert_eq!(scanned.folder.scan_again_in(), None);
+}
+
+#[test]
+fn a_start_over_a_file_that_stays_broken_or_goes_is_synced_in_the_end() {
+    let files = [("a.yaml", &*service("a", 1)), ("b.yaml", HALF)];
+    for goes in [false, true] {
+        let mut scanned = Scanned::where_something_is_served(true, &files);
+        scanned.scan();
+        if goes {
+            fs::remove_file(scanned.dir.path().join("b.yaml")).unwrap();
+        } else {
+            std::thread::sleep(CONFIRM_AFTER);
+        }
+        scanned.scan();
+        assert!(scanned.status.synced());
+        assert_eq!(scanned.status.problems(), u64::from(!goes));
+    }
+}
+
+#[test]
+fn where_nothing_is_served_a_broken_file_delays_no_sync() {
+    let mut scanned = Scanned::new(&[("a.yaml", &service("a", 1)), ("b.yaml", HALF)]);
+    scanned.scan();
+    assert!(scanned.status.synced());
+    assert_eq!(scanned.folder.scan_again_in(), None);
 }
