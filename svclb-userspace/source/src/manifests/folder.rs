@@ -241,7 +241,9 @@ impl Folder {
         );
         let had_objects = file_before
             .is_some_and(|file| file.documents.iter().any(|state| !state.objects.is_empty()));
-        self.note_unread(name, is_broken);
+        let mut objects = documents.iter().flat_map(|read| &read.state.objects);
+        let lacks_objects = objects.any(|(_, fingerprint)| *fingerprint == STAYS);
+        self.note_unread(name, is_broken || lacks_objects);
         if is_broken && had_objects {
             if let Some(file) = self.files.get_mut(name) {
                 file.stamp = Some(stamp);

@@ -352,7 +352,14 @@ const HALF: &str = "apiVersion: v1\nkind: Service\nmetadata:\n  name: b\nspec: {
 
 #[test]
 fn a_start_over_a_half_written_file_is_synced_when_the_file_is_whole() {
-    let files = [("a.yaml", &*service("a", 1)), ("b.yaml", HALF)];
+    let wrong_types = service("b", 2).replace("port: 2", "port: two");
+    for broken in [HALF, &wrong_types] {
+        check_waits_for_whole_file(broken);
+    }
+}
+
+fn check_waits_for_whole_file(broken: &str) {
+    let files = [("a.yaml", &*service("a", 1)), ("b.yaml", broken)];
     let mut scanned = Scanned::where_something_is_served(true, &files);
     assert_eq!(scanned.scan(), events(&[("default/a", Some(1))]));
     assert!(!scanned.status.synced(), "what `b` had would be removed");
