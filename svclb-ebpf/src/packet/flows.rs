@@ -39,23 +39,25 @@ pub(super) enum Entered {
     Replaced,
 }
 
-/// The flow of a packet, whose entry is marked as seen. None for a packet that opens a flow where the
-/// entry is over.
+/// The flow of a packet, whose entry is marked as seen. A flow that is over is removed for a packet that
+/// opens it anew.
 #[inline(always)]
 pub(super) fn find(key: &FlowKey, packet: &Packet) -> Option<&'static FlowValue> {
     let known = FLOWS.get_ptr_mut(key)?;
-    // SAFETY: map memory, valid for the run. Only flows that are over are deleted, and no program
-    // ever writes the addresses of an entry again. What is written are aligned words, and a lost
-    // update of one is of no harm.
+    // SAFETY: map memory, valid for the run, and always an entry of this map. No program writes the
+    // addresses of an entry again, but the memory of a deleted one may become another entry at once
+    // (Linux 6.1 on; see "Reading an element that is replaced" in docs/map-contract.md). Any bytes are
+    // an entry. What is written are aligned words, and a lost update of one is of no harm.
     unsafe {
         let flags = (&raw const (*known).flags).read_volatile();
         if packet.tcp.opens() && flags.contains(FlowFlags::FROM_CLIENT) && is_over(key, &*known) {
+            remove_over(key, &*known);
             return None;
         }
         let mut seen = flags.union(seen(packet));
         let now = now_ns();
         let last = (&raw const (*known).last_seen_ns).read_volatile();
-        if now.wrapping_sub(last) > PRECISION_NS {
+        if now.saturating_sub(last) > PRECISION_NS {
             (&raw mut (*known).last_seen_ns).write_volatile(now);
             seen = seen.union(FlowFlags::STREAM);
         }
@@ -107,6 +109,23 @@ fn is_over(key: &FlowKey, flow: &FlowValue) -> bool {
     is_done || other.flags.contains(FlowFlags::RST)
 }
 
+/// Removes a flow that is over, by the key of its client's direction.
+///
+/// It is not overwritten: of two CPUs that find it over, one enters the new flow, and the other one finds
+/// that. Only a CPU that is interrupted between the look-up and the removal may remove what the other one
+/// entered: no helper removes an element on a condition.
+#[inline(always)]
+fn remove_over(key: &FlowKey, flow: &FlowValue) {
+    let other_key = flow.other(key.proto);
+    if FLOWS.remove(key).is_err() {
+        return;
+    }
+    // A direction that was since given to another flow is not this one's.
+    if peek(&other_key).is_some_and(|other| other.other(key.proto) == *key) {
+        let _gone = FLOWS.remove(&other_key);
+    }
+}
+
 /// Enters the reverse direction of a new flow.
 #[inline(always)]
 pub(super) fn enter_reverse(key: &FlowKey, value: &FlowValue) -> Result<Entered, Refused> {
@@ -124,7 +143,8 @@ fn replace(key: &FlowKey, value: &FlowValue) -> Result<Entered, Refused> {
     const WHILE_NS: u64 = 10_000_000_000;
     let is_free = match peek(key) {
         Some(known) => {
-            let is_quiet = value.last_seen_ns.wrapping_sub(known.last_seen_ns) > WHILE_NS;
+            // Another CPU may have entered it after this run took the time.
+            let is_quiet = value.last_seen_ns.saturating_sub(known.last_seen_ns) > WHILE_NS;
             known.tuple == value.tuple || is_quiet && is_over(key, known)
         }
         None => true,
@@ -147,27 +167,26 @@ pub(super) fn enter_forward(key: &FlowKey, value: &FlowValue) -> Result<(), Refu
         })
 }
 
-/// Enters a direction of a new flow, in the place of one that is over.
+/// Writes an entry, in the place of one that is over or leads to the same.
 #[inline(always)]
-pub(super) fn renew(key: &FlowKey, value: &FlowValue) -> Result<(), Refused> {
+fn renew(key: &FlowKey, value: &FlowValue) -> Result<(), Refused> {
     FLOWS.insert(key, value, 0).map_err(|_errno| Refused::Full)
 }
 
-/// Removes the reverse direction that this run entered for a flow that another CPU opened meanwhile,
-/// unless it is that flow's own: both may have come to the same backend and source.
+/// Removes the reverse direction that this run entered for a flow whose other direction it could not
+/// enter. It stays if it is the flow's own: another CPU that opened the flow may have come to the same
+/// backend and source.
 #[inline(always)]
-pub(super) fn take_back(reverse_key: &FlowKey, opened: &FlowValue) {
-    if opened.other(reverse_key.proto) != *reverse_key {
+pub(super) fn take_back(key: &FlowKey, reverse_key: &FlowKey) {
+    let is_used = peek(key).is_some_and(|opened| opened.other(key.proto) == *reverse_key);
+    if !is_used {
         let _gone = FLOWS.remove(reverse_key);
     }
 }
 
-/// The entry of `FLOW_RING` at the cursor, and the cursor.
+/// The entry of `FLOW_RING` at a position.
 #[inline(always)]
-fn ring_at(cursor: *mut u64) -> Option<*mut FlowKey> {
-    // SAFETY: map memory, valid for the run. Two CPUs that read the same cursor share an entry, and
-    // one of two flows is missing in the ring.
-    let position = unsafe { cursor.read_volatile() };
+fn ring_at(position: u64) -> Option<*mut FlowKey> {
     FLOW_RING.get_ptr_mut(position as u32 & FLOW_RING_MASK.load())
 }
 
@@ -188,50 +207,52 @@ unsafe fn copy_key(from: *const FlowKey, to: *mut FlowKey) {
     }
 }
 
+/// Enters a flow into the ring, by the key of its client's direction: where [`make_room`] removed another
+/// one for it, or at the cursor.
 #[inline(always)]
-fn advance(cursor: *mut u64) {
-    // SAFETY: as above.
-    unsafe { cursor.write_volatile(cursor.read_volatile().wrapping_add(1)) }
-}
-
-/// Enters a flow into the ring, by the key of its client's direction.
-#[inline(always)]
-pub(super) fn note_opened(key: &FlowKey) {
-    if let Some(cursor) = FLOW_CURSOR.get_ptr_mut(0)
-        && let Some(entry) = ring_at(cursor)
-    {
+pub(super) fn note_opened(key: &FlowKey, room: Option<u64>) {
+    let Some(cursor) = FLOW_CURSOR.get_ptr_mut(0) else {
+        return;
+    };
+    // SAFETY: map memory, valid for the run. Two CPUs that read the same cursor share an entry, and
+    // one of two flows is missing in the ring.
+    let next = unsafe { cursor.read_volatile() };
+    let position = room.unwrap_or(next);
+    if let Some(entry) = ring_at(position) {
         // SAFETY: map memory, valid for the run. A reader on another CPU may find parts of two keys,
         // which is the key of no flow.
         unsafe { copy_key(key, entry) };
-        advance(cursor);
+    }
+    if position == next {
+        // SAFETY: as for the cursor above.
+        unsafe { cursor.write_volatile(next.wrapping_add(1)) };
     }
 }
 
 /// Makes room in a full map: looks at the next few flows of the ring, those opened longest ago, and
-/// removes the first one that is over. Whether there was one.
+/// removes the first one that is over. Returns its position in the ring, for [`note_opened`].
 ///
 /// `one` and `other` are room for two keys. The cursor stays at the entry of the removed flow, and passes
-/// those that go on: so in a map that stays full no flow is ever lost from the ring.
+/// those that go on: so in a map that stays full no flow is lost from the ring.
 #[inline(always)]
-pub(super) fn make_room(now_ns: u64, one: &mut FlowKey, other: &mut FlowKey) -> bool {
+pub(super) fn make_room(now_ns: u64, one: &mut FlowKey, other: &mut FlowKey) -> Option<u64> {
     /// How many flows are looked at for each new one.
     const CANDIDATES: u32 = 8;
-    let Some(cursor) = FLOW_CURSOR.get_ptr_mut(0) else {
-        return false;
-    };
+    let cursor = FLOW_CURSOR.get_ptr_mut(0)?;
     for _ in 0..CANDIDATES {
-        let Some(entry) = ring_at(cursor) else {
-            return false;
-        };
+        // SAFETY: as in `note_opened`.
+        let position = unsafe { cursor.read_volatile() };
+        let entry = ring_at(position)?;
         // SAFETY: map memory, valid for the run; any bytes are a key.
         unsafe { copy_key(entry, one) };
         if is_removed(now_ns, one, other) {
             count(Counter::FlowsReplaced);
-            return true;
+            return Some(position);
         }
-        advance(cursor);
+        // SAFETY: as above.
+        unsafe { cursor.write_volatile(position.wrapping_add(1)) };
     }
-    false
+    None
 }
 
 /// Removes both directions of a flow if it has been over for as long as a full map remembers it.

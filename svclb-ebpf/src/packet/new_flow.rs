@@ -24,6 +24,9 @@ use crate::sources;
 const ATTEMPTS: u32 = 4;
 const CANDIDATES: u32 = 16;
 
+/// How often a flow makes room for itself: another CPU may take what it made.
+const ROOMS: u32 = 2;
+
 /// The ports that a client is given in place of its own: below those that clients choose of
 /// themselves, and those that other nodes choose for their flows. The client may be one of these
 /// nodes, and a backend's replies differ by the port alone.
@@ -147,7 +150,7 @@ fn establish<F: HookFrame>(
         }
     };
     // One way out of the loop: the verifier walks what comes after it once, and not for each.
-    let mut entered = Err(Refused::Taken);
+    let mut reverse = Err(Refused::Taken);
     for attempt in 0..ATTEMPTS {
         // A client keeps its port too, unless it reached the same backend by another address
         // from it, or may be a node that sends from it (masquerading may use any port of a node):
@@ -165,18 +168,12 @@ fn establish<F: HookFrame>(
         if !keeps_source && local_socket::exists(frame.ctx(), proto, &reply, is_v4) {
             continue;
         }
-        entered = enter(scratch, reverse_hook, flags);
-        if !matches!(entered, Err(Refused::Taken)) {
+        reverse = enter_reverse(scratch, reverse_hook, flags);
+        if !matches!(reverse, Err(Refused::Taken)) {
             break;
         }
     }
-    if matches!(entered, Err(Refused::Full)) {
-        let now = scratch.forward.last_seen_ns;
-        if flows::make_room(now, &mut scratch.candidate, &mut scratch.reverse_key) {
-            entered = enter(scratch, reverse_hook, flags);
-        }
-    }
-    let opened = match entered {
+    let opened = match enter_forward(scratch, reverse, reverse_hook, flags) {
         Ok(opened) => opened,
         Err(Refused::Opened) => return Verdict::Drop(DropReason::FlowGone),
         Err(Refused::Full) => return Verdict::Drop(DropReason::FlowsFull),
@@ -249,22 +246,30 @@ fn in_snat_range(port: PortBe) -> bool {
     u32::from(port.get()).wrapping_sub(SOURCE_PORT_FIRST.load()) < SOURCE_PORTS.load()
 }
 
-/// Enters both directions, the reverse one first: no packet is sent whose reply would be unknown. If
-/// another CPU opened the flow meanwhile, what that one entered is returned.
+/// Enters the reverse direction. It comes first: no packet is sent whose reply would be unknown.
 #[inline(always)]
-fn enter(
+fn enter_reverse(
     scratch: &mut Scratch,
     reverse_hook: Hook,
     flags: FlowFlags,
-) -> Result<Option<&'static FlowValue>, Refused> {
+) -> Result<Entered, Refused> {
     let proto = scratch.packet.proto();
     scratch.reverse_key = FlowKey::new(scratch.forward.tuple.reversed(), proto, reverse_hook);
     scratch.reverse = scratch.forward;
     scratch.reverse.tuple = scratch.packet.tuple.reversed();
     scratch.reverse.flags = flags;
-    // An entry that is there is over, or the packet would have been of its flow.
-    let is_known = flows::peek(&scratch.key).is_some();
-    let reverse = flows::enter_reverse(&scratch.reverse_key, &scratch.reverse)?;
+    flows::enter_reverse(&scratch.reverse_key, &scratch.reverse)
+}
+
+/// Enters the client's direction after the reverse one, and makes room for either where there is none.
+/// If another CPU opened the flow meanwhile, what that one entered is returned.
+#[inline(always)]
+fn enter_forward(
+    scratch: &mut Scratch,
+    mut reverse: Result<Entered, Refused>,
+    reverse_hook: Hook,
+    flags: FlowFlags,
+) -> Result<Option<&'static FlowValue>, Refused> {
     let other_at = match reverse_hook {
         Hook::EGRESS => FlowFlags::OTHER_AT_EGRESS,
         _ => FlowFlags::NONE,
@@ -277,28 +282,40 @@ fn enter(
             FlowFlags::NONE
         })
         .union(other_at);
-    let forward = if is_known {
-        flows::renew(&scratch.key, &scratch.forward)
-    } else {
-        flows::enter_forward(&scratch.key, &scratch.forward)
-    };
-    match forward {
+    let mut room = None;
+    let mut forward = Err(Refused::Full);
+    for attempt in 0..=ROOMS {
+        if attempt > 0 {
+            let now = scratch.forward.last_seen_ns;
+            room = flows::make_room(now, &mut scratch.candidate, &mut scratch.other);
+            if room.is_none() {
+                break;
+            }
+        }
+        if matches!(reverse, Err(Refused::Full)) && attempt > 0 {
+            reverse = flows::enter_reverse(&scratch.reverse_key, &scratch.reverse);
+        }
+        forward = match reverse {
+            Ok(_) => flows::enter_forward(&scratch.key, &scratch.forward),
+            Err(refused) => Err(refused),
+        };
+        if !matches!(forward, Err(Refused::Full)) {
+            break;
+        }
+    }
+    let refused = match forward {
         Ok(()) => {
             count(Counter::FlowsOpened);
-            if !is_known {
-                flows::note_opened(&scratch.key);
-            }
-            Ok(None)
+            flows::note_opened(&scratch.key, room);
+            return Ok(None);
         }
-        Err(Refused::Opened) => {
-            let opened = flows::peek(&scratch.key).ok_or(Refused::Opened)?;
-            if reverse == Entered::New {
-                flows::take_back(&scratch.reverse_key, opened);
-            }
-            Ok(Some(opened))
-        }
-        // The reverse direction stays: another CPU may have taken it for the same flow, and have
-        // found room for the other one. It is swept if not.
-        Err(refused) => Err(refused),
+        Err(refused) => refused,
+    };
+    if reverse == Ok(Entered::New) {
+        flows::take_back(&scratch.key, &scratch.reverse_key);
+    }
+    match refused {
+        Refused::Opened => flows::peek(&scratch.key).map(Some).ok_or(refused),
+        _ => Err(refused),
     }
 }

@@ -23,8 +23,9 @@ pub(super) struct Scratch {
     /// The other direction of a new flow.
     pub(super) reverse_key: FlowKey,
     pub(super) reverse: FlowValue,
-    /// A flow that may have to make room.
+    /// The two directions of a flow that may have to make room.
     pub(super) candidate: FlowKey,
+    pub(super) other: FlowKey,
     /// Where the packet is sent.
     pub(super) route: Route,
 }

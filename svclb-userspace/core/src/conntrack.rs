@@ -27,6 +27,10 @@ pub struct Timeouts {
     pub udp_stream: Duration,
 }
 
+/// For how long a flow that may go on is remembered at least, however full the map is: programs write
+/// when a flow was last seen once a second.
+const LEAST_OF_LIVE: Duration = Duration::from_secs(2);
+
 impl Default for Timeouts {
     fn default() -> Self {
         let seconds = Duration::from_secs;
@@ -59,7 +63,7 @@ impl Timeouts {
 
     /// The timeouts where a map of `capacity` entries has `entries` in it. Once it is more than half
     /// full, what is over or never had a reply is forgotten the sooner the less room there is,
-    /// down to a twelfth of its time: else the flows of two minutes would be all that a node
+    /// down to a twelfth of its time, and to two seconds where the flow may go on: else the flows of two minutes would be all that a node
     /// can take. Flows that go on keep their timeouts, also when there is no room.
     #[must_use]
     pub fn under_pressure(&self, entries: usize, capacity: usize) -> Self {
@@ -68,11 +72,14 @@ impl Timeouts {
         }
         let room = capacity.saturating_sub(entries);
         let share = (room as f64 * 2.0 / capacity as f64).max(1.0 / 12.0);
+        // These flows may go on, and when one was seen is known to a second: below that, datagrams
+        // that come all the time would not keep their flow.
+        let least = |timeout: Duration| timeout.mul_f64(share).max(LEAST_OF_LIVE);
         Self {
-            tcp_opening: self.tcp_opening.mul_f64(share),
+            tcp_opening: least(self.tcp_opening),
             tcp_closed: self.tcp_closed.mul_f64(share),
             tcp_reset: self.tcp_reset.mul_f64(share),
-            udp: self.udp.mul_f64(share),
+            udp: least(self.udp),
             ..*self
         }
     }
@@ -185,6 +192,18 @@ mod tests {
         assert_eq!(full, still);
         assert!(full.udp < timeouts.udp && full.tcp_opening < timeouts.tcp_opening);
         assert_eq!(timeouts.under_pressure(0, 0), timeouts, "no map at all");
+    }
+
+    #[test]
+    fn a_full_map_remembers_a_flow_that_may_go_on_for_longer_than_its_time_is_known_to() {
+        let timeouts = Timeouts {
+            tcp_opening: Duration::from_secs(10),
+            udp: Duration::from_secs(3),
+            ..Timeouts::default()
+        };
+        let full = timeouts.under_pressure(1000, 1000);
+        let least = Duration::from_secs(2);
+        assert_eq!([full.tcp_opening, full.udp], [least, least]);
     }
 
     #[test]

@@ -29,6 +29,10 @@ impl Family {
         self.of([10, 244, 1, 10], 0x10)
     }
 
+    pub(crate) const fn second_backend(self) -> IpAddr {
+        self.of([10, 244, 1, 11], 0x11)
+    }
+
     /// A router between the node and others.
     pub(crate) const fn router(self) -> IpAddr {
         self.of([192, 0, 2, 1], 0x1)
@@ -65,6 +69,7 @@ pub(crate) struct Frame {
     to: (IpAddr, u16),
     opens: bool,
     ends: bool,
+    resets: bool,
     hops: u8,
     /// How many bytes of data.
     data: usize,
@@ -82,6 +87,7 @@ impl Frame {
             to: (family.node(), 0),
             opens: true,
             ends: false,
+            resets: false,
             hops: HOPS,
             data: 18,
         }
@@ -122,6 +128,15 @@ impl Frame {
         Self {
             opens: false,
             ends: true,
+            ..self
+        }
+    }
+
+    /// A reset by its sender.
+    pub(crate) const fn reset(self) -> Self {
+        Self {
+            opens: false,
+            resets: true,
             ..self
         }
     }
@@ -189,6 +204,7 @@ impl Frame {
                 let tcp = builder.tcp(self.from.1, self.to.1, 1000, 64_000);
                 let tcp = if self.opens { tcp.syn() } else { tcp.ack(2000) };
                 let tcp = if self.ends { tcp.fin() } else { tcp };
+                let tcp = if self.resets { tcp.rst() } else { tcp };
                 tcp.write(&mut bytes, &data).unwrap();
             }
             Transport::Udp => {

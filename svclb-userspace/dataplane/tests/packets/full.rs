@@ -9,14 +9,14 @@ use super::frames::{Family, Frame, Transport, family_and_transport};
 use super::world::{self, DROP, EGRESS, HOOKS, PASS, World};
 
 /// Longer than a full map remembers a flow without replies: a twelfth of 30 seconds.
-const OVER: Duration = Duration::from_secs(3);
+pub(crate) const OVER: Duration = Duration::from_secs(3);
 
-fn request(family: Family, transport: Transport) -> Frame {
+pub(crate) fn request(family: Family, transport: Transport) -> Frame {
     Frame::new(family, transport).to(family.node(), world::NODE_PORT)
 }
 
 /// Opens a flow.
-fn opens(world: &World, hook: &str, frame: Frame, family: Family) -> bool {
+pub(crate) fn opens(world: &World, hook: &str, frame: Frame, family: Family) -> bool {
     let run = world.run(hook, &frame.bytes());
     let expected = frame.to(family.backend(), world::TARGET).bytes();
     assert!(run.verdict == DROP(hook) || (run.verdict, &run.frame) == (PASS(hook), &expected));
@@ -24,7 +24,7 @@ fn opens(world: &World, hook: &str, frame: Frame, family: Family) -> bool {
 }
 
 /// Packets of an established connection, both ways.
-fn goes_on(world: &World, hook: &str, frame: Frame, family: Family) -> bool {
+pub(crate) fn goes_on(world: &World, hook: &str, frame: Frame, family: Family) -> bool {
     let later = frame.established();
     let sent = later.to(family.backend(), world::TARGET);
     let there = world.run(hook, &later.bytes()).frame == sent.bytes();

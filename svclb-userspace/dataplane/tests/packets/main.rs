@@ -285,6 +285,22 @@ fn a_client_that_ended_a_connection_opens_another_one_from_the_same_port() {
 }
 
 #[test]
+fn a_connection_opened_anew_leaves_no_entry_of_the_one_before() {
+    for family in [Family::V4, Family::V6] {
+        for hook in HOOKS {
+            let world = World::with_two_backends();
+            let first = Frame::new(family, Transport::Tcp).to(family.node(), world::NODE_PORT);
+            for _ in 0..32 {
+                world.run(hook, &first.bytes());
+                assert_eq!(world.flow_entries(), 2, "{hook} {family:?}");
+                world.run(hook, &first.reset().bytes());
+            }
+            assert_eq!(world.counted(Counter::FlowsOpened), 32);
+        }
+    }
+}
+
+#[test]
 fn where_no_more_flows_can_be_remembered_new_ones_are_dropped_and_known_ones_go_on() {
     family_and_transport(|family, transport| {
         for hook in HOOKS {
@@ -315,10 +331,10 @@ fn where_no_more_flows_can_be_remembered_new_ones_are_dropped_and_known_ones_go_
 #[test]
 fn flows_without_a_reply_are_forgotten_sooner_where_there_is_little_room() {
     // A full map leaves a twelfth of it.
-    let patience = Duration::from_secs(6);
+    let timeout = Duration::from_secs(24);
     let timeouts = Timeouts {
-        tcp_opening: patience,
-        udp: patience,
+        tcp_opening: timeout,
+        udp: timeout,
         ..Timeouts::default()
     };
     family_and_transport(|family, transport| {
@@ -328,7 +344,7 @@ fn flows_without_a_reply_are_forgotten_sooner_where_there_is_little_room() {
             for port in 1..=4 {
                 world.run(hook, &first.by_port(port).bytes());
             }
-            sleep(patience / 10);
+            sleep(timeout / 10);
         };
         let roomy = World::of_few_flows(8);
         opened(&roomy);

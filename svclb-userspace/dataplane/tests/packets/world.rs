@@ -92,7 +92,7 @@ fn another(number: u32) -> [Object; 2] {
         ..service(TrafficPolicy::Cluster)
     };
     service.ports.truncate(1);
-    let mut slice = slice(Family::V4, "node1");
+    let mut slice = slice(Family::V4, &["node1"]);
     slice.name = ObjectName::new("default", format!("{name}-1"));
     slice.service = name;
     slice.endpoints[0].addr = [10, 128 + a, b, c].into();
@@ -122,7 +122,8 @@ fn service(policy: TrafficPolicy) -> Service {
     }
 }
 
-fn slice(family: Family, node: &str) -> EndpointSlice {
+/// The Service's endpoints of a family, one on each of the nodes.
+fn slice(family: Family, nodes: &[&str]) -> EndpointSlice {
     let port = |name: &str, proto| EndpointPort {
         name: name.into(),
         port: TARGET,
@@ -136,12 +137,16 @@ fn slice(family: Family, node: &str) -> EndpointSlice {
             Family::V6 => IpFamily::V6,
         },
         ports: vec![port("tcp", Proto::TCP), port("udp", Proto::UDP)],
-        endpoints: vec![Endpoint {
-            addr: family.backend(),
-            conditions: Conditions::default(),
-            node: Some(node.into()),
-            hints: None,
-        }],
+        endpoints: [family.backend(), family.second_backend()]
+            .into_iter()
+            .zip(nodes)
+            .map(|(addr, node)| Endpoint {
+                addr,
+                conditions: Conditions::default(),
+                node: Some((*node).into()),
+                hints: None,
+            })
+            .collect(),
     }
 }
 
@@ -177,7 +182,18 @@ impl World {
             flows: 2 * flows,
             ..SIZES
         };
-        Self::sized(service(TrafficPolicy::Cluster), "node1", 1, sizes)
+        Self::sized(service(TrafficPolicy::Cluster), &["node1"], 1, sizes)
+    }
+
+    /// The Service has two backends in each family, on this node.
+    pub(crate) fn with_two_backends() -> Self {
+        let service = service(TrafficPolicy::Cluster);
+        Self::sized(service, &["node1", "node1"], 1, SIZES)
+    }
+
+    /// The Service has two backends in each family, on another node.
+    pub(crate) fn with_two_backends_elsewhere() -> Self {
+        Self::behind_a_wire(&["node2", "node2"], DeviceFlags::ATTACHED, 9000)
     }
 
     /// The backend is on another node, behind a device that takes packets of so many bytes.
@@ -187,6 +203,10 @@ impl World {
 
     /// The backend is behind a device, on a node that no object tells.
     pub(crate) fn with_the_backend_behind(flags: DeviceFlags, mtu: u32) -> Self {
+        Self::behind_a_wire(&["node2"], flags, mtu)
+    }
+
+    fn behind_a_wire(nodes: &[&str], flags: DeviceFlags, mtu: u32) -> Self {
         unshare(CloneFlags::CLONE_NEWNET).unwrap();
         for (file, text) in [
             ("ipv4/conf/all/forwarding", "1"),
@@ -216,7 +236,7 @@ impl World {
             let status = Command::new("ip").args(line.split(' ')).status().unwrap();
             assert!(status.success(), "ip {line}");
         }
-        let world = Self::of(service(TrafficPolicy::Cluster), "node2", 1);
+        let world = Self::sized(service(TrafficPolicy::Cluster), nodes, 1, SIZES);
         let [v4, v6] = [Family::V4, Family::V6].map(|family| Addr16::from_ip(family.node()));
         let index = if_nametoindex("wire").unwrap();
         let value = DeviceValue {
@@ -236,10 +256,10 @@ impl World {
     }
 
     fn of(service: Service, node_of_backend: &str, services: u32) -> Self {
-        Self::sized(service, node_of_backend, services, SIZES)
+        Self::sized(service, &[node_of_backend], services, SIZES)
     }
 
-    fn sized(service: Service, node_of_backend: &str, services: u32, sizes: Sizes) -> Self {
+    fn sized(service: Service, nodes: &[&str], services: u32, sizes: Sizes) -> Self {
         let place = Place::new();
         let dataplane = Dataplane::open(&Options {
             pin_dir: place.pin_dir.clone(),
@@ -261,7 +281,7 @@ impl World {
         });
         planner.observe(Event::Apply(Object::Service(service)));
         for family in [Family::V4, Family::V6] {
-            let slice = slice(family, node_of_backend);
+            let slice = slice(family, nodes);
             planner.observe(Event::Apply(Object::EndpointSlice(slice)));
         }
         for number in 1..services {
@@ -308,11 +328,22 @@ impl World {
         self.dataplane.test_run(program, frame, 1)
     }
 
+    fn pinned(&self) -> Pinned {
+        Pinned::open(&self.place.pin_dir).unwrap()
+    }
+
+    /// How many entries `FLOWS` has, two for each flow.
+    pub(crate) fn flow_entries(&self) -> usize {
+        self.pinned().flow_entries().unwrap()
+    }
+
+    /// How many of them are of a client's direction.
+    pub(crate) fn client_entries(&self) -> usize {
+        self.pinned().flows().unwrap().len()
+    }
+
     pub(crate) fn counted(&self, wanted: Counter) -> u64 {
-        let counters = Pinned::open(&self.place.pin_dir)
-            .unwrap()
-            .counters()
-            .unwrap();
+        let counters = self.pinned().counters().unwrap();
         let found = counters.iter().find(|(counter, _)| *counter == wanted);
         found.map_or(0, |(_, count)| *count)
     }
