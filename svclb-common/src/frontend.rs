@@ -387,7 +387,7 @@ pub struct SlotValue {
     pub reserved: u8,
 }
 
-/// Value of `BACKENDS`, keyed by [`BackendId`]: 20 bytes. A row stays for a rest period
+/// Value of `BACKENDS`, keyed by [`BackendId`]: 20 bytes. A row stays in quarantine
 /// after the last slot that names it: while it stands, its id is taken.
 #[repr(C)]
 #[derive(

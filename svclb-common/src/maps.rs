@@ -79,9 +79,9 @@ pub struct Sizes {
     /// `SOURCES`: one for each source range of each port of a Service, and as many again for the
     /// Services that are being changed at one moment.
     pub sources: u32,
-    /// `BACKENDS`: one for each endpoint address and port, used or resting.
+    /// `BACKENDS`: one for each endpoint address and port, used or in quarantine.
     pub backends: u32,
-    /// `SERVICES`: one for each Service port and family, used or resting.
+    /// `SERVICES`: one for each Service port and family, used or in quarantine.
     pub services: u32,
     /// `AFFINITY`: one for each client and Service port with session affinity.
     pub affinity: u32,

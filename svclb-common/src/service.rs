@@ -93,7 +93,7 @@ impl fmt::Debug for ServiceFamily {
 /// Value of `SERVICES`, keyed by [`ServiceId`](crate::ServiceId): 196 bytes. Only the agent reads it.
 ///
 /// It names the owner of an id: one port of one Service in one address family. Written
-/// before anything else of the service, removed last, after a rest: while it stands, the
+/// before anything else of the service, removed last, after the quarantine: while it stands, the
 /// id is taken.
 #[repr(C)]
 #[derive(

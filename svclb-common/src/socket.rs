@@ -96,7 +96,7 @@ pub struct OverflowKey {
 
 /// Value of `PEER_OVERFLOW`: a translation that its socket's ring had no more room for,
 /// and the key of the one put there before it. The chain is what lets the release of the
-/// socket remove them all: 56 bytes.
+/// socket remove them all: 64 bytes.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct OverflowValue {
