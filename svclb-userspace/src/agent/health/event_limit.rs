@@ -17,7 +17,7 @@ const PAUSE: [Duration; 2] = [Duration::from_secs(600), Duration::from_secs(6 * 
 
 /// A token bucket for the node, and a pause for each Service.
 pub(super) struct EventLimit {
-    /// How much longer this node's times are than the constants, in 256ths of a half: nodes on
+    /// How much longer this node's times are than the constants, in parts of 512 (0 to 255): nodes on
     /// which the same Service fails at the same time repeat their Events at different times.
     jitter: u32,
     /// When the bucket is full again; `None` if nothing was sent.
