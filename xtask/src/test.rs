@@ -35,6 +35,8 @@ fn all() -> Result<()> {
             "--package",
             "svclb-common",
             "--package",
+            "svclb-packet",
+            "--package",
             "svclb-core",
             "--package",
             "svclb-source",
