@@ -155,12 +155,17 @@ fn pins_that_were_removed_under_a_running_agent_detach_nothing() {
     let pause = Duration::from_micros(100);
     let to = web(v4(10));
     scene.client.start_load(Transport::Tcp, to, pause).unwrap();
+    let at_top = names(scene.node.pin_dir());
     let before = names(&scene.node.pin_dir().join("maps"));
     for dir in ["maps", "links"] {
         for pin in names(&scene.node.pin_dir().join(dir)) {
             fs::remove_file(pin).unwrap();
         }
         fs::remove_dir(scene.node.pin_dir().join(dir)).unwrap();
+    }
+    // What is left is the record of reserved ports.
+    for pin in names(scene.node.pin_dir()) {
+        fs::remove_file(pin).unwrap();
     }
     fs::remove_dir(scene.node.pin_dir()).unwrap();
 
@@ -173,6 +178,7 @@ fn pins_that_were_removed_under_a_running_agent_detach_nothing() {
     scene.wait_for_answers(to, &["a", "b", "c"]);
 
     is_repaired(&scene, &["pins were removed"]);
+    assert_eq!(names(scene.node.pin_dir()), at_top);
     assert_eq!(names(&scene.node.pin_dir().join("maps")), before);
     assert_eq!(names(&scene.node.pin_dir().join("links")).len(), PROGRAMS);
     // And by the new names the next start finds what serves.
