@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use svclb_common::ABI_VERSION;
 use svclb_tests::bpftool::PinnedMap;
 use svclb_tests::{Agent, Kind, SOON, Transport, next_binary, svclb_binary, wait_until};
 
@@ -18,11 +19,15 @@ fn set_version(scene: &Scene, version: u8) {
 
 /// Restarts the agent on maps of another version under load, and returns its log line about them.
 fn takes_over(scene: &mut Scene, version: u8) -> String {
-    replaced_under_load(scene, version, |scene| set_version(scene, version))
+    replaced_under_load(scene, version.into(), |scene| set_version(scene, version))
 }
 
 /// Replaces the agent under load, and returns the next one's log line about a layout version.
-fn replaced_under_load(scene: &mut Scene, version: u8, replace: impl FnOnce(&mut Scene)) -> String {
+fn replaced_under_load(
+    scene: &mut Scene,
+    version: u32,
+    replace: impl FnOnce(&mut Scene),
+) -> String {
     let clients = [
         (&scene.client, Kind::new(Transport::Tcp), web(v4(10))),
         (&scene.backends[0], Kind::new(Transport::Udp), web(v6(0x10))),
@@ -40,7 +45,7 @@ fn replaced_under_load(scene: &mut Scene, version: u8, replace: impl FnOnce(&mut
         assert!(tally.answered() > 100, "{tally:?}");
         // Where the memory of sockets is begun anew, a socket that was just connected by the old
         // program is named by the new one.
-        if version <= 2 {
+        if version <= ABI_VERSION {
             assert_eq!(tally.wrong_names, 0, "{tally:?}");
         }
     }
@@ -84,7 +89,7 @@ fn a_downgrade_says_what_it_forgets_and_no_connect_fails_meanwhile() {
     let reported = takes_over(&mut scene, 9);
     for words in [
         "of a newer svclb",
-        "forgotten",
+        "lost are",
         "sockets",
         "flows from outside",
     ] {
@@ -119,7 +124,7 @@ fn a_binary_with_other_layouts_takes_over_and_gives_back_and_no_connect_fails_me
     held.connect(web(v4(10))).unwrap();
     let ours = size_of_frontends(&scene);
 
-    let reported = replaced_under_load(&mut scene, 2, |scene| {
+    let reported = replaced_under_load(&mut scene, ABI_VERSION, |scene| {
         scene.agent.set_binary(next_binary().unwrap());
     });
     assert!(reported.contains("nothing is lost"), "{reported}");
@@ -139,7 +144,7 @@ fn a_binary_with_other_layouts_takes_over_and_gives_back_and_no_connect_fails_me
     scene.manifests.put("web.yaml", &all).unwrap();
     scene.wait_for_answers(web(v4(10)), &["a", "b", "c"]);
 
-    let reported = replaced_under_load(&mut scene, 3, |scene| {
+    let reported = replaced_under_load(&mut scene, ABI_VERSION + 1, |scene| {
         scene.agent.set_binary(svclb_binary().unwrap());
     });
     assert!(reported.contains("of a newer svclb"), "{reported}");
