@@ -32,8 +32,10 @@ pub(super) struct Shared {
     confirm_after: Duration,
     /// A bit for each kind that was not listed yet.
     unlisted: AtomicU8,
-    /// A bit for each kind whose watch is broken.
+    /// A bit for each kind whose watch does not stand: it broke, or there was no response yet.
     broken: AtomicU8,
+    /// A bit for each kind whose failure is logged.
+    reported: AtomicU8,
 }
 
 /// What differs between the kinds.
@@ -184,6 +186,7 @@ impl Shared {
             confirm_after,
             unlisted: AtomicU8::new(0b111),
             broken: AtomicU8::new(0b111),
+            reported: AtomicU8::new(0),
         }
     }
 
@@ -314,6 +317,7 @@ impl Shared {
     /// none for a watch that goes on where it broke.)
     fn reached(&self, name: &str, bit: u8) {
         let before = self.broken.fetch_and(!bit, Ordering::Relaxed);
+        self.reported.fetch_and(!bit, Ordering::Relaxed);
         if before & bit != 0 {
             info!("watching {name}");
             if before == bit {
@@ -329,16 +333,20 @@ impl Shared {
             debug!("{}: {error}; listing again", kind.name);
             return;
         }
-        let before = self.broken.fetch_or(kind.bit, Ordering::Relaxed);
-        let first = !self.is_listed(kind);
-        if before & kind.bit == 0 || first && self.status.set_connected(false) {
+        self.broken.fetch_or(kind.bit, Ordering::Relaxed);
+        self.status.set_connected(false);
+        if self.is_news(kind.bit) {
             warn!(
                 "cannot watch {}, and the request is repeated; what was served goes on being served: {}",
                 kind.name,
                 error_chain(error)
             );
         }
-        self.status.set_connected(false);
+    }
+
+    /// Whether no failure of this watch was logged since it last stood, or since the start.
+    fn is_news(&self, bit: u8) -> bool {
+        self.reported.fetch_or(bit, Ordering::Relaxed) & bit == 0
     }
 }
 
@@ -350,4 +358,23 @@ fn place<K: Resource<DynamicType = ()>>(object: &K) -> String {
         metadata.namespace.as_deref().unwrap_or_default(),
         metadata.name.as_deref().unwrap_or_default()
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_is_reported_once_also_before_the_watch_first_stood() {
+        let (sender, _events) = tokio::sync::mpsc::channel(1);
+        let status = Status::default();
+        let event_sender = EventSender::new(sender, status.clone());
+        let shared = Shared::new(event_sender, status.clone(), false, Duration::ZERO);
+        let reports = [1, 1, 2].map(|bit| shared.is_news(bit));
+        assert_eq!(reports, [true, false, true]);
+        shared.reached("Services", 1);
+        assert!(!status.connected(), "two watches do not stand");
+        let reports = [1, 1, 2].map(|bit| shared.is_news(bit));
+        assert_eq!(reports, [true, false, false]);
+    }
 }
