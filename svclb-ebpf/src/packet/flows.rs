@@ -116,13 +116,13 @@ fn is_over(key: &FlowKey, flow: &FlowValue) -> bool {
 /// entered: no helper removes an element on a condition.
 #[inline(always)]
 fn remove_over(key: &FlowKey, flow: &FlowValue) {
-    let other_key = flow.other(key.proto);
+    let other_key = &flow.other(key.proto);
     if FLOWS.remove(key).is_err() {
         return;
     }
     // A direction that was since given to another flow is not this one's.
-    if peek(&other_key).is_some_and(|other| other.other(key.proto) == *key) {
-        let _gone = FLOWS.remove(&other_key);
+    if peek(other_key).is_some_and(|other| other.other(key.proto) == *key) {
+        let _gone = FLOWS.remove(other_key);
     }
 }
 
