@@ -49,9 +49,9 @@ pub(crate) struct Args {
     /// How many processors a guest has. An emulated one is of less use to it than another guest is
     #[arg(long, default_value_t = 1)]
     cpus: u8,
-    /// How many scenarios run side by side in a guest: while one waits the other may use the
-    /// emulated processor, which is busy most of the time
-    #[arg(long, default_value_t = 2)]
+    /// How many scenarios run side by side in a guest. An emulated processor is busy most of the time:
+    /// a second one would make the first one wait
+    #[arg(long, default_value_t = 1)]
     threads: u8,
 }
 
