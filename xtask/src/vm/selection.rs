@@ -36,6 +36,10 @@ pub(super) const SELECTED: [Selection; 3] = [
             ("lab::conformance::labels::", "which objects are read"),
             ("lab::conformance::slices::", "which objects are read"),
             ("lab::conformance::type_changes::", "which objects are read"),
+            (
+                "lab::conformance::basics::",
+                "which objects are read; the same ways lead through lab::tcp, udp, outside and matrix",
+            ),
             // Which backends a frontend has is the planner's. How packets reach them on this kernel
             // is in lab::outside, lab::outward, lab::matrix and lab::conformance::{affinity,udp}.
             (
