@@ -25,7 +25,8 @@ pub struct KubeEvent {
 /// Where to send Events to. A source without a cluster drops them.
 pub type EventRecorder = Sender<KubeEvent>;
 
-/// Both ends of a channel of Events. It holds 16; those that do not fit are repetitions.
+/// Both ends of a channel of Events. It holds 16; a sender learns that one does not fit, and tries
+/// again.
 pub fn event_recorder() -> (EventRecorder, Receiver<KubeEvent>) {
     mpsc::channel(16)
 }
