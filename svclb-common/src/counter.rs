@@ -54,11 +54,18 @@ pub enum Counter {
     FrontendUnsettled = 21,
     /// Flows that were over and made room for a new one in a full `FLOWS`.
     FlowsReplaced = 22,
+    /// Flows that were given an address and a port of this node as they left it.
+    FlowsMasqueraded = 23,
+    /// Flows of the node itself, at a port of a Service or of `--source-ports`, that are left alone.
+    FlowsOwn = 24,
+    /// Replies sent back by the device that their client's packets come in by, where the kernel would
+    /// have sent them by another one.
+    Returned = 25,
 }
 
 impl Counter {
     /// All of them, in the order of their index.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 26] = [
         Self::Connected,
         Self::Sent,
         Self::Refused,
@@ -82,6 +89,9 @@ impl Counter {
         Self::DropNotWritable,
         Self::FrontendUnsettled,
         Self::FlowsReplaced,
+        Self::FlowsMasqueraded,
+        Self::FlowsOwn,
+        Self::Returned,
     ];
 
     /// The index into the map.
@@ -116,6 +126,9 @@ impl Counter {
             Self::DropNotWritable => "drop_not_writable",
             Self::FrontendUnsettled => "frontend_unsettled",
             Self::FlowsReplaced => "flows_replaced",
+            Self::FlowsMasqueraded => "flows_masqueraded",
+            Self::FlowsOwn => "flows_own",
+            Self::Returned => "returned",
         }
     }
 }

@@ -1,8 +1,27 @@
 //! What the packet programs remember of a flow: conntrack.
 //!
-//! A flow from outside is two entries, one for each direction, each found by the addresses
-//! that its packets come with and holding those that they leave with. Turning an entry's new
-//! addresses round gives the other one's key, so neither needs a pointer to the other.
+//! A flow is two entries, one for each direction, each found by the addresses that its packets come
+//! with and holding those that they leave with. Turning an entry's new addresses round gives the
+//! other one's key, so neither needs a pointer to the other.
+//!
+//! Where the kernel forwards, a connection has one or two such pairs. As it comes in it is given its
+//! backend (the destination); the reply is given the Service's address back as it leaves:
+//!
+//! ```text
+//! ingress  client → frontend      becomes  client → backend
+//! egress   backend → client       becomes  frontend → client
+//! ```
+//!
+//! Where it leaves by a device that is not a pod's, it is given the node's address (the source); the
+//! reply is given the client's address back as it comes in ([`FlowFlags::MASQUERADED`]):
+//!
+//! ```text
+//! egress   client → backend       becomes  node → backend
+//! ingress  backend → node         becomes  backend → client
+//! ```
+//!
+//! A flow that the programs forward themselves ([`FlowFlags::FORWARDED`]) is one pair, translated at
+//! once: client → frontend becomes node → backend at ingress, and back likewise.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -31,13 +50,13 @@ pub struct Hook(u8);
 impl Hook {
     /// As they come in.
     pub const INGRESS: Self = Self(0);
-    /// As they go out: the replies of a backend on this node. Translated any earlier, they
-    /// would be packets from an address of the node that come in from elsewhere, which the
-    /// kernel drops as martian.
+    /// As they go out: sources are translated here. Any earlier, packets would be from an address
+    /// of the node and come in from elsewhere, which the kernel drops as martian.
     pub const EGRESS: Self = Self(1);
 
     /// Where in `PORTS` a port stands: the word's index, and the bit in it. At ingress it is the
-    /// destination's, at egress the source's: whichever is the Service's or its backend's.
+    /// port of a frontend, or a source port that the node gives to flows; at egress that of a
+    /// backend.
     #[inline(always)]
     pub const fn bit_of(self, port: PortBe) -> (u32, u64) {
         let port = port.get() as u32;
@@ -149,6 +168,15 @@ impl FlowFlags {
     pub const RST: Self = Self(32);
     /// It goes on for longer than a question and its reply take: packets came more than a second apart.
     pub const STREAM: Self = Self(64);
+    /// Of the pair that gives a flow an address of this node as its source.
+    pub const MASQUERADED: Self = Self(128);
+    /// Of the node itself: a socket's or another translation's. It is left to the kernel.
+    pub const OWN: Self = Self(256);
+    /// Wherever the client's packets leave, they are given an address of this node.
+    pub const MASQUERADE: Self = Self(512);
+    /// The client came in by a pod's device: it keeps its address also where its packets leave the
+    /// node, since replies pass its device.
+    pub const INSIDE: Self = Self(1024);
 
     /// None of them.
     pub const NONE: Self = Self(0);
@@ -165,6 +193,12 @@ impl FlowFlags {
         Self(self.0 | other.0)
     }
 
+    /// The bits that are in both.
+    #[inline(always)]
+    pub const fn intersection(self, other: Self) -> Self {
+        Self(self.0 & other.0)
+    }
+
     /// Whether its sender ended it.
     #[inline(always)]
     pub const fn is_closing(self) -> bool {
@@ -172,7 +206,11 @@ impl FlowFlags {
     }
 }
 
-/// Value of `FLOWS`: 56 bytes.
+/// A link address, the first six bytes, and two that are zero; words, since bytes would be copied by a
+/// call of `memmove` in the programs.
+pub type LinkAddr = [u32; 2];
+
+/// Value of `FLOWS`: 72 bytes.
 #[repr(C)]
 #[derive(
     Clone, Copy, PartialEq, Eq, Hash, Default, Debug, FromBytes, IntoBytes, Immutable, KnownLayout,
@@ -188,8 +226,17 @@ pub struct FlowValue {
     pub service: ServiceId,
     /// The backend that it was given.
     pub backend: BackendId,
+    /// The interface index of the device by which packets of its client come in; zero if it is not
+    /// known. Replies leave by it.
+    pub device: u32,
+    /// The number of the byte that the sender of this direction's packets expects next (the
+    /// acknowledgement of RFC 9293 section 3.1), as it stood in the last of them, in network order. Of
+    /// use where [`FlowFlags::SEEN`] is set.
+    pub acknowledged: u32,
     /// When the last packet came by, to about a second: nanoseconds of CLOCK_MONOTONIC.
     pub last_seen_ns: u64,
+    /// The link address from which packets of its client come in; zero without one.
+    pub router: LinkAddr,
 }
 
 impl FlowValue {
@@ -341,6 +388,8 @@ impl DeviceFlags {
     pub const XDP_TARGET: Self = Self(2);
     /// The programs are attached to it, so that replies that come in by it are translated.
     pub const ATTACHED: Self = Self(4);
+    /// Its frames begin at the network header, as a tunnel's do: there is no Ethernet header.
+    pub const NO_ETHERNET: Self = Self(8);
 
     /// Whether all bits of `other` are set.
     #[inline(always)]
@@ -359,7 +408,7 @@ const _: () = {
     use core::mem::size_of;
     assert!(size_of::<Tuple>() == 36);
     assert!(size_of::<FlowKey>() == 40);
-    assert!(size_of::<FlowValue>() == 56);
+    assert!(size_of::<FlowValue>() == 72);
     assert!(size_of::<FragmentKey>() == 40);
     assert!(size_of::<DeviceValue>() == 48);
 };

@@ -34,7 +34,7 @@ pub use confirm::{Reading, read_confirmed};
 pub use counter::Counter;
 pub use flow::{
     DeviceFlags, DeviceValue, FlowFlags, FlowKey, FlowState, FlowValue, FragmentKey, FragmentValue,
-    Hook, Tuple,
+    Hook, LinkAddr, Tuple,
 };
 pub use frontend::{
     BackendId, BackendValue, FrontendFlags, FrontendKey, FrontendValue, Generation, Locality,

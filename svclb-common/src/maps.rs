@@ -45,7 +45,7 @@ pub const COUNTERS: &str = "COUNTERS";
 /// that were the same then.
 pub const SINCE: [(&str, u32); 17] = [
     (META, 2),
-    (FRONTENDS, if cfg!(feature = "next-layout") { 4 } else { 2 }),
+    (FRONTENDS, if cfg!(feature = "next-layout") { 5 } else { 2 }),
     (SLOTS, 2),
     (SOURCES, 2),
     (BACKENDS, 2),
@@ -54,13 +54,13 @@ pub const SINCE: [(&str, u32); 17] = [
     (PEERS, 1),
     (UDP_TRANSLATIONS, 1),
     (PEER_OVERFLOW, 1),
-    (FLOWS, 2),
+    (FLOWS, 4),
     (FLOW_RING, 3),
     (FLOW_CURSOR, 3),
     (FRAGMENTS, 2),
     (DEVICES, 2),
     (PORTS, 2),
-    (COUNTERS, 3),
+    (COUNTERS, 4),
 ];
 
 /// All maps.
@@ -87,7 +87,7 @@ pub struct Sizes {
     pub affinity: u32,
     /// `PEER_OVERFLOW`: translations of sockets that talk to very many backends.
     pub overflow: u32,
-    /// `FLOWS`: two for each flow from outside.
+    /// `FLOWS`: two for each flow from outside, and two more where it is masqueraded.
     pub flows: u32,
     /// `PEERS`: a power of two; sockets beyond it cost socket storage.
     pub peers: u32,

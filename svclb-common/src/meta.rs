@@ -5,7 +5,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 /// The version of all layouts in this crate together. An agent that finds pinned maps of
 /// another version makes its own beside them, and never guesses: a change of a layout counts
 /// this up, and is written down in [`SINCE`](crate::maps::SINCE).
-pub const ABI_VERSION: u32 = if cfg!(feature = "next-layout") { 4 } else { 3 };
+pub const ABI_VERSION: u32 = if cfg!(feature = "next-layout") { 5 } else { 4 };
 
 /// First word of [`Meta`]: "svlb" in memory.
 pub const MAGIC: u32 = u32::from_ne_bytes(*b"svlb");
