@@ -61,11 +61,14 @@ pub enum Counter {
     /// Replies sent back by the device that their client's packets come in by, where the kernel would
     /// have sent them by another one.
     Returned = 25,
+    /// ICMP redirects of this node about packets that it translated, dropped: the client would send past
+    /// the node.
+    DropIcmpRedirect = 26,
 }
 
 impl Counter {
     /// All of them, in the order of their index.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 27] = [
         Self::Connected,
         Self::Sent,
         Self::Refused,
@@ -92,6 +95,7 @@ impl Counter {
         Self::FlowsMasqueraded,
         Self::FlowsOwn,
         Self::Returned,
+        Self::DropIcmpRedirect,
     ];
 
     /// The index into the map.
@@ -129,6 +133,7 @@ impl Counter {
             Self::FlowsMasqueraded => "flows_masqueraded",
             Self::FlowsOwn => "flows_own",
             Self::Returned => "returned",
+            Self::DropIcmpRedirect => "drop_icmp_redirect",
         }
     }
 }

@@ -214,6 +214,9 @@ impl FrontendFlags {
     pub const NODE_PORT: Self = Self(8);
     /// For clients of the generation's source ranges alone.
     pub const SOURCE_RANGES: Self = Self(16);
+    /// Backends on this node, too, see an address of the node and not their client's
+    /// (`--local-source masquerade`).
+    pub const MASQUERADE: Self = Self(64);
 
     /// Whether all bits of `other` are set.
     #[inline(always)]

@@ -7,8 +7,10 @@
 //! | `recvmsg4/6` | `recvfrom()`, `recvmsg()` on UDP | backend → Service address |
 //! | `getpeername4/6` | `getpeername()` | backend → Service address |
 //! | `sock_release` | the last close of a socket | removes what was remembered |
-//! | `xdp`, `ingress` | a packet that comes in | to a backend; replies from other nodes back |
-//! | `egress` | a packet that goes out | replies of backends on this node back |
+//! | `ingress` | a packet that comes in | client's: to a backend; reply: to the client |
+//! | `egress` | a packet that goes out | client's: from the node, where needed; reply: from the Service |
+//! | `ingress_l3`, `egress_l3` | the same without an Ethernet header | |
+//! | `xdp`, `ingress_direct` | `--forwarding direct`: a packet that comes in | the same, and sent on past the kernel |
 //!
 //! The programs only read what the agent planned; see `maps` for who writes which map.
 #![no_std]
@@ -27,9 +29,10 @@ mod sources;
 
 use aya_ebpf::macros::{cgroup_sock, cgroup_sock_addr, classifier, xdp};
 use aya_ebpf::programs::{SockAddrContext, SockContext, TcContext, XdpContext};
-use packet::{TcFrame, XdpFrame};
+use packet::{DIRECT, KERNEL, TcFrame, XdpFrame};
 use socket::family::{V4, V6};
 use socket::{Connect, Send, connect, reverse};
+use svclb_packet::headers::ETHERNET;
 
 #[cgroup_sock_addr(connect4)]
 fn svclb_connect4(ctx: SockAddrContext) -> i32 {
@@ -79,19 +82,37 @@ fn svclb_sock_release(ctx: SockContext) -> i32 {
 #[xdp]
 #[inline(always)]
 fn svclb_xdp(ctx: XdpContext) -> u32 {
-    packet::incoming(&XdpFrame::new(ctx)) as u32
+    packet::incoming::<_, DIRECT>(&XdpFrame::new(ctx)) as u32
 }
 
 #[classifier]
 #[inline(always)]
 fn svclb_ingress(ctx: TcContext) -> i32 {
-    packet::incoming(&TcFrame::new(ctx))
+    packet::incoming::<_, KERNEL>(&TcFrame::<ETHERNET>::new(ctx))
 }
 
 #[classifier]
 #[inline(always)]
 fn svclb_egress(ctx: TcContext) -> i32 {
-    packet::outgoing(&TcFrame::new(ctx))
+    packet::outgoing(&TcFrame::<ETHERNET>::new(ctx))
+}
+
+#[classifier]
+#[inline(always)]
+fn svclb_ingress_l3(ctx: TcContext) -> i32 {
+    packet::incoming::<_, KERNEL>(&TcFrame::<0>::new(ctx))
+}
+
+#[classifier]
+#[inline(always)]
+fn svclb_egress_l3(ctx: TcContext) -> i32 {
+    packet::outgoing(&TcFrame::<0>::new(ctx))
+}
+
+#[classifier]
+#[inline(always)]
+fn svclb_ingress_direct(ctx: TcContext) -> i32 {
+    packet::incoming::<_, DIRECT>(&TcFrame::<ETHERNET>::new(ctx))
 }
 
 /// Helpers marked GPL-only are refused to a program of another licence.

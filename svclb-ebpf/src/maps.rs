@@ -112,6 +112,10 @@ pub(crate) static SOURCE_PORT_FIRST: Global<u32> = Global::new(0);
 #[unsafe(no_mangle)]
 pub(crate) static SOURCE_PORTS: Global<u32> = Global::new(0);
 
+/// The bits of the mark that translated packets carry through the kernel's routing and firewall.
+#[unsafe(no_mangle)]
+pub(crate) static MARK: Global<u32> = Global::new(0);
+
 /// The length of `FLOW_RING`, a power of two, less one.
 #[unsafe(no_mangle)]
 pub(crate) static FLOW_RING_MASK: Global<u32> = Global::new(SIZES.flow_ring() - 1);
@@ -157,6 +161,21 @@ pub(crate) fn frontend(key: &FrontendKey) -> Reading<FrontendValue> {
     /// How often it is read again while it changes.
     const TRIES: u32 = 4;
     read_confirmed::<_, TRIES>(|| frontend_once(key))
+}
+
+/// Whether there is a frontend.
+#[inline(always)]
+pub(crate) fn has_frontend(key: &FrontendKey) -> bool {
+    // SAFETY: not read.
+    unsafe { FRONTENDS.get(key) }.is_some()
+}
+
+/// Copies a backend out of its map. Its memory may become another one's at once, which the reader
+/// tells by the address.
+#[inline(always)]
+pub(crate) fn backend(id: BackendId) -> Option<BackendValue> {
+    // SAFETY: the memory outlives the program's run, and any bytes are a valid value.
+    unsafe { BACKENDS.get(id) }.copied()
 }
 
 #[inline(always)]

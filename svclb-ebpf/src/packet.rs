@@ -1,5 +1,6 @@
-//! Packets of clients outside: translated to a backend, and their replies back. One path for
-//! both hooks: XDP finishes what it can and passes up the rest, and tc does everything.
+//! Packets of Services: translated to a backend, and their replies back. One path for all hooks: in tc
+//! the kernel forwards what was translated; in the direct mode XDP finishes what it can and passes up
+//! the rest.
 //!
 //! A module uses those above it alone. Headers, checksums, rewriting and rejects are the crate
 //! `svclb-packet`.
@@ -7,17 +8,20 @@
 //! | module | what is there |
 //! |---|---|
 //! | `frame` | what differs between XDP and tc: how a frame is sent on |
-//! | `prefilter` | whether a frame can be of no Service, by its port alone |
+//! | `prefilter` | whether a frame can be of no Service, by its ports alone |
 //! | `verdict` | what becomes of a packet, and counting it: the only way to drop one |
 //! | `flows` | conntrack: the only module that writes `FLOWS` |
 //! | `fragments` | the ports of the fragments that carry none |
 //! | `fib` | the kernel's routing table |
-//! | `local_socket` | whether a socket of this node has an address and port |
+//! | `local_socket` | the sockets of this node |
 //! | `scratch` | what is too large for the stack |
 //! | `reject` | resets and ICMP errors sent back |
-//! | `forward` | a packet of a known flow: translated, and sent on where the kernel can't |
+//! | `return_path` | replies leave by the device that their client's packets come in by |
+//! | `pair` | entering both directions of a new flow |
+//! | `forward` | a packet of a known flow: translated, and in the direct mode sent on |
 //! | `icmp` | errors about packets that were translated |
-//! | `new_flow` | the first packet: which frontend, which backend, which source |
+//! | `new_flow` | the first packet comes in: which frontend, which backend |
+//! | `masquerade` | the first packet leaves: which source |
 
 mod fib;
 mod flows;
@@ -26,9 +30,12 @@ mod fragments;
 mod frame;
 mod icmp;
 mod local_socket;
+mod masquerade;
 mod new_flow;
+mod pair;
 mod prefilter;
 mod reject;
+mod return_path;
 mod scratch;
 mod verdict;
 
@@ -41,23 +48,28 @@ use frame::HookFrame;
 use scratch::Scratch;
 use verdict::Verdict;
 
+/// The kernel forwards what was translated.
+pub(crate) const KERNEL: bool = false;
+/// Packets to other nodes, and their replies, are sent on past the kernel's routing.
+pub(crate) const DIRECT: bool = true;
+
 /// A packet came in by one of our devices. Returns the action of the hook.
 #[inline(always)]
-pub(crate) fn incoming<F: HookFrame>(frame: &F) -> i32 {
-    if prefilter::cannot_match(frame, Hook::INGRESS) {
+pub(crate) fn incoming<F: HookFrame, const MODE: bool>(frame: &F) -> i32 {
+    if prefilter::cannot_match_ingress(frame) {
         return F::PASS;
     }
     let Some(scratch) = scratch::scratch() else {
         return F::PASS;
     };
-    let verdict = ingress(frame, scratch);
+    let verdict = ingress::<F, MODE>(frame, scratch);
     verdict::carry_out(frame, &scratch.route.next_hop, verdict)
 }
 
 /// A packet is about to leave by one of our devices. Returns the action of the hook.
 #[inline(always)]
 pub(crate) fn outgoing<F: HookFrame>(frame: &F) -> i32 {
-    if prefilter::cannot_match(frame, Hook::EGRESS) {
+    if prefilter::cannot_match_egress(frame) {
         return F::PASS;
     }
     let Some(scratch) = scratch::scratch() else {
@@ -68,15 +80,20 @@ pub(crate) fn outgoing<F: HookFrame>(frame: &F) -> i32 {
 }
 
 #[inline(always)]
-fn ingress<F: HookFrame>(frame: &F, scratch: &mut Scratch) -> Verdict {
+fn ingress<F: HookFrame, const MODE: bool>(frame: &F, scratch: &mut Scratch) -> Verdict {
     match read(frame, scratch) {
         Kind::Packet => {}
-        Kind::Icmp if !F::IS_XDP => return icmp::translate(frame, scratch, Hook::INGRESS),
+        Kind::Icmp if !F::IS_XDP => {
+            return icmp::translate::<F, MODE>(frame, scratch, Hook::INGRESS);
+        }
         _ => return Verdict::Pass,
     }
     match find(scratch, Hook::INGRESS) {
-        Some(flow) => forward::translate(frame, &scratch.packet, &mut scratch.route, flow),
-        None => new_flow::open(frame, scratch),
+        Some(flow) => {
+            return_path::update(frame, &scratch.key, flow);
+            forward::translate::<F, MODE>(frame, &scratch.packet, &mut scratch.route, flow)
+        }
+        None => new_flow::open::<F, MODE>(frame, scratch),
     }
 }
 
@@ -84,13 +101,20 @@ fn ingress<F: HookFrame>(frame: &F, scratch: &mut Scratch) -> Verdict {
 fn egress<F: HookFrame>(frame: &F, scratch: &mut Scratch) -> Verdict {
     match read(frame, scratch) {
         Kind::Packet => {}
-        Kind::Icmp => return icmp::translate(frame, scratch, Hook::EGRESS),
+        Kind::Icmp => return icmp::translate::<F, KERNEL>(frame, scratch, Hook::EGRESS),
         _ => return Verdict::Pass,
     }
-    match find(scratch, Hook::EGRESS) {
-        Some(flow) => forward::translate(frame, &scratch.packet, &mut scratch.route, flow),
-        None => Verdict::Pass,
+    let Some(flow) = find(scratch, Hook::EGRESS) else {
+        return masquerade::open(frame, scratch);
+    };
+    let verdict = forward::translate::<F, KERNEL>(frame, &scratch.packet, &mut scratch.route, flow);
+    if let Verdict::Translated = verdict
+        && let Some(next_hop) = return_path::next_hop(frame, flow)
+    {
+        scratch.route.next_hop = next_hop;
+        return Verdict::Redirect;
     }
+    verdict
 }
 
 /// Reads the headers; a later fragment gets the ports of the first one.

@@ -21,6 +21,15 @@ use crate::cgroup;
 use crate::lab::{Node, SOON, wait_until};
 use crate::repository::repository;
 
+/// Arguments by which the agents of a scenario forward packets.
+pub type Way = &'static [&'static str];
+/// The kernel forwards what the programs translated.
+pub const KERNEL: Way = &["--forwarding", "kernel"];
+/// The programs forward, in tc.
+pub const DIRECT_TC: Way = &["--forwarding", "direct", "--xdp", "off"];
+/// The programs forward, in XDP where it can.
+pub const DIRECT_XDP: Way = &["--forwarding", "direct", "--xdp", "native"];
+
 /// How an agent is started, beyond what every node's agent is given.
 #[derive(Clone, Debug, Default)]
 pub struct AgentOptions {

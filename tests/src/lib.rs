@@ -70,7 +70,9 @@ mod tool;
 mod uplink;
 mod wire;
 
-pub use agent::{Agent, AgentOptions, next_binary, svclb_binary};
+pub use agent::{
+    Agent, AgentOptions, DIRECT_TC, DIRECT_XDP, KERNEL, Way, next_binary, svclb_binary,
+};
 pub use apiserver::ApiServer;
 pub use lab::{Lab, Node, Pod, SERVICE_V4, SERVICE_V6, SOON, wait_until};
 pub use machine::{Machine, prepare_machine};

@@ -88,6 +88,9 @@ fn lab(arguments: &[&str], xdp: &str) -> Result<()> {
         cargo.args(arguments).arg(SIDE_BY_SIDE);
         cargo.env("SVCLB_BIN", workspace::agent());
         cargo.env("SVCLB_XDP", xdp).env("SVCLB_TIMES", times);
+        if xdp == "native" {
+            cargo.env("SVCLB_FORWARDING", "direct");
+        }
         process::run(&mut cargo)
     })
 }

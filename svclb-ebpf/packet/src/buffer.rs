@@ -7,19 +7,21 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use crate::checksum;
 use crate::frame::{Frame, TransportChecksum};
+use crate::headers::{ETHERNET, ETHERNET_TYPE, IPV4, IPV6};
 
 /// The largest value that [`Buffer`] reads or writes at once, in bytes.
 const LARGEST: usize = 64;
 
-/// A frame at the end of a buffer, with room in front of it for [`Frame::grow`].
+/// A frame at the end of a buffer, with room in front of it for [`Frame::grow`]. Its network header is
+/// `NETWORK` bytes into it.
 #[derive(Debug)]
-pub struct Buffer<'a, const XDP: bool> {
+pub struct Buffer<'a, const XDP: bool, const NETWORK: u32 = ETHERNET> {
     bytes: &'a [Cell<u8>],
     start: Cell<usize>,
     end: Cell<usize>,
 }
 
-impl<'a, const XDP: bool> Buffer<'a, XDP> {
+impl<'a, const XDP: bool, const NETWORK: u32> Buffer<'a, XDP, NETWORK> {
     /// The frame that begins `headroom` bytes into a buffer, and ends with it.
     pub fn new(bytes: &'a mut [u8], headroom: usize) -> Self {
         let bytes = Cell::from_mut(bytes).as_slice_of_cells();
@@ -43,8 +45,21 @@ impl<'a, const XDP: bool> Buffer<'a, XDP> {
     }
 }
 
-impl<const XDP: bool> Frame for Buffer<'_, XDP> {
+impl<const XDP: bool, const NETWORK: u32> Frame for Buffer<'_, XDP, NETWORK> {
     const IS_XDP: bool = XDP;
+    const NETWORK: u32 = NETWORK;
+
+    fn ethertype(&self) -> Option<u16> {
+        if NETWORK == 0 {
+            // The kernel knows it of such a device's packets; it is the version that they begin with.
+            return match self.load::<u8>(0)? >> 4 {
+                4 => Some(IPV4),
+                6 => Some(IPV6),
+                _ => None,
+            };
+        }
+        self.load(ETHERNET_TYPE)
+    }
 
     fn len(&self) -> u32 {
         u32::try_from(self.range().len()).unwrap_or(u32::MAX)

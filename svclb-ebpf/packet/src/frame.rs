@@ -13,7 +13,7 @@ pub struct TransportChecksum {
     pub is_v4: bool,
 }
 
-/// A frame. Offsets count from the link header on; what is read and written is in the bytes' own
+/// A frame. Offsets count from its first byte on; what is read and written is in the bytes' own
 /// order.
 ///
 /// Each method that returns an `Option` returns `None` for bytes beyond the end of the frame, and
@@ -22,7 +22,11 @@ pub trait Frame {
     /// Whether this is XDP, which leaves to tc what is rare: options, extension headers, fragments,
     /// ICMP and rejects.
     const IS_XDP: bool;
+    /// Where the network header begins: after the link header, or at once on a device without one.
+    const NETWORK: u32;
 
+    /// The type of the network header, as in an Ethernet header, in network order.
+    fn ethertype(&self) -> Option<u16>;
     /// The length of the frame in bytes.
     fn len(&self) -> u32;
     /// Whether the frame has no bytes.

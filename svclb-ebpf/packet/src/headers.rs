@@ -2,7 +2,7 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-/// The length of the link header of every device with packet programs, in bytes.
+/// The length of an Ethernet header, in bytes.
 pub const ETHERNET: u32 = 14;
 /// Where in the link header the type of what follows stands.
 pub const ETHERNET_TYPE: u32 = 12;
@@ -114,4 +114,24 @@ pub struct Tcp {
     pub checksum: u16,
     /// The urgent pointer.
     pub urgent: u16,
+}
+
+/// The first 16 bytes of a TCP header, without its checksum.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct TcpStart {
+    /// Source port.
+    pub src_port: u16,
+    /// Destination port.
+    pub dst_port: u16,
+    /// The number of the first byte.
+    pub sequence: u32,
+    /// The number of the byte that is expected next.
+    pub acknowledged: u32,
+    /// Four bits: the length of the header in words.
+    pub length: u8,
+    /// See [`TcpFlags`](crate::parse::TcpFlags).
+    pub flags: u8,
+    /// The receive window.
+    pub window: u16,
 }

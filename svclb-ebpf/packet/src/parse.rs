@@ -4,7 +4,7 @@ use svclb_common::{Addr16, FragmentKey, PortBe, Proto, Tuple};
 
 use crate::frame::Frame;
 use crate::headers::{
-    ETHERNET, ETHERNET_TYPE, Fragment, ICMP, ICMPV6, IPV4, IPV4_LEN, IPV6, IPV6_LEN, Ipv4, Ipv6,
+    Fragment, ICMP, ICMPV6, IPV4, IPV4_LEN, IPV6, IPV6_LEN, Ipv4, Ipv6, TcpStart,
     V4_MORE_OR_OFFSET, V4_OFFSET,
 };
 
@@ -42,6 +42,10 @@ pub struct Packet {
     pub part: Part,
     /// The flags of a TCP header; none otherwise.
     pub tcp: TcpFlags,
+    /// The number of the first byte of a TCP segment, in network order.
+    pub sequence: u32,
+    /// The number of the byte that its sender expects next, in network order.
+    pub acknowledged: u32,
 }
 
 impl Packet {
@@ -61,6 +65,8 @@ impl Packet {
         hop_limit: 0,
         part: Part::Whole,
         tcp: TcpFlags::NONE,
+        sequence: 0,
+        acknowledged: 0,
     };
 
     /// Its protocol, of the two that Services have.
@@ -148,6 +154,12 @@ impl TcpFlags {
         self.0 & Self::ACK != 0
     }
 
+    /// Whether its sender ends the connection, or its half of it.
+    #[inline(always)]
+    pub const fn ends(self) -> bool {
+        self.0 & (Self::FIN | Self::RST) != 0
+    }
+
     /// Whether it opens a connection.
     #[inline(always)]
     pub const fn opens(self) -> bool {
@@ -190,17 +202,19 @@ pub fn parse<F: Frame>(frame: &F, packet: &mut Packet) -> Kind {
     }
 }
 
-/// Reads ports and flags.
+/// Reads ports, and what a TCP header says beside them.
 #[inline(always)]
 fn transport<F: Frame>(frame: &F, packet: &mut Packet) -> Option<()> {
-    const FLAGS: u32 = 13;
-    let ports = frame.load::<[u16; 2]>(packet.transport)?;
-    packet.set_ports(ports)?;
     packet.tcp = TcpFlags::NONE;
     if packet.is_tcp() {
-        packet.tcp = TcpFlags(frame.load::<u8>(packet.transport + FLAGS)?);
+        let header = frame.load::<TcpStart>(packet.transport)?;
+        packet.tcp = TcpFlags(header.flags);
+        packet.sequence = header.sequence;
+        packet.acknowledged = header.acknowledged;
+        return packet.set_ports([header.src_port, header.dst_port]);
     }
-    Some(())
+    let ports = frame.load::<[u16; 2]>(packet.transport)?;
+    packet.set_ports(ports)
 }
 
 /// Reads the headers of the packet that an ICMP error carries at an offset, of whose transport there
@@ -226,14 +240,14 @@ fn network<F: Frame>(frame: &F, packet: &mut Packet) -> Option<()> {
     if !frame.is_for_this_node() {
         return None;
     }
-    match frame.load::<u16>(ETHERNET_TYPE)? {
-        IPV4 => v4(frame, ETHERNET, packet)?,
-        IPV6 => v6(frame, ETHERNET, packet)?,
+    match frame.ethertype()? {
+        IPV4 => v4(frame, F::NETWORK, packet)?,
+        IPV6 => v6(frame, F::NETWORK, packet)?,
         _ => return None,
     }
     // What is cut short, and what no unicast client sends, is the kernel's to drop.
     let src = packet.tuple.src;
-    let is_whole = ETHERNET + packet.length <= frame.len();
+    let is_whole = F::NETWORK + packet.length <= frame.len();
     (is_whole && !src.is_loopback() && !src.is_unspecified()).then_some(())
 }
 

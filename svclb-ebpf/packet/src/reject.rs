@@ -6,8 +6,7 @@ use svclb_common::Proto;
 use crate::checksum::{self, sum};
 use crate::frame::Frame;
 use crate::headers::{
-    ETHERNET, ETHERNET_TYPE, FRAGMENT_LEN, ICMP, ICMPV6, IPV4_LEN, IPV6_LEN, Ipv4, Ipv6, TCP_LEN,
-    Tcp,
+    ETHERNET_TYPE, FRAGMENT_LEN, ICMP, ICMPV6, IPV4_LEN, IPV6_LEN, Ipv4, Ipv6, TCP_LEN, Tcp,
 };
 use crate::parse::{Packet, Part, TcpFlags};
 use crate::rewrite::ports_word;
@@ -65,9 +64,12 @@ const fn message(reject: Reject, is_v4: bool) -> Message {
     Message { kind, code, word }
 }
 
-/// The link header turned round, as a frame goes back where it came from.
+/// The link header turned round, as a frame goes back where it came from; zeros without one.
 #[inline(always)]
 fn link_back<F: Frame>(frame: &F) -> Option<[u8; 12]> {
+    if F::NETWORK == 0 {
+        return Some([0; 12]);
+    }
     let [a, b, c, d, e, f, g, h, i, j, k, l] = frame.load::<[u8; 12]>(0)?;
     Some([g, h, i, j, k, l, a, b, c, d, e, f])
 }
@@ -76,7 +78,7 @@ fn link_back<F: Frame>(frame: &F) -> Option<[u8; 12]> {
 #[inline(always)]
 fn reset<F: Frame>(frame: &F, packet: &Packet) -> Option<[u8; 12]> {
     let tcp = frame.load::<Tcp>(packet.transport)?;
-    let headers = packet.transport - ETHERNET + u32::from(tcp.length >> 4) * 4;
+    let headers = packet.transport - F::NETWORK + u32::from(tcp.length >> 4) * 4;
     let data = packet.length.checked_sub(headers)?;
     let (sequence, acknowledged, flags) = if packet.tcp.ack() {
         (tcp.acknowledged, 0, TcpFlags::RST)
@@ -88,7 +90,7 @@ fn reset<F: Frame>(frame: &F, packet: &Packet) -> Option<[u8; 12]> {
     };
     let link = link_back(frame)?;
     let length = if packet.is_v4 { IPV4_LEN } else { IPV6_LEN };
-    frame.cut(ETHERNET + length + TCP_LEN)?;
+    frame.cut(F::NETWORK + length + TCP_LEN)?;
     let mut reply = Tcp {
         src_port: tcp.dst_port,
         dst_port: tcp.src_port,
@@ -104,7 +106,7 @@ fn reset<F: Frame>(frame: &F, packet: &Packet) -> Option<[u8; 12]> {
     let ports = ports_word(packet.tuple.dst_port, packet.tuple.src_port);
     let control = u32::from_ne_bytes([reply.length, reply.flags, 0, 0]);
     reply.checksum = checksum::of([ports, sequence, acknowledged, control], pseudo);
-    frame.store(ETHERNET + length, reply)?;
+    frame.store(F::NETWORK + length, reply)?;
     Some(link)
 }
 
@@ -145,11 +147,11 @@ fn network<F: Frame>(frame: &F, packet: &Packet, next: u8, length: u32) -> Optio
             ],
             0,
         );
-        frame.store(ETHERNET, header)?;
+        frame.store(F::NETWORK, header)?;
         return Some(sum([header.src, header.dst, rest[0], rest[1]]));
     }
     frame.store(
-        ETHERNET,
+        F::NETWORK,
         Ipv6 {
             version_and_flow: 0x6000_0000_u32.to_be(),
             length: (length as u16).to_be(),
@@ -172,22 +174,24 @@ fn icmp_error<F: Frame>(frame: &F, packet: &Packet, message: Message) -> Option<
     const CARRIED: u32 = 8;
     // With options or other extension headers the ports would be too far away.
     let plain = if packet.is_v4 { IPV4_LEN } else { IPV6_LEN };
-    let headers = packet.transport - ETHERNET;
+    let headers = packet.transport - F::NETWORK;
     let has_fragment = !packet.is_v4 && headers == plain + FRAGMENT_LEN;
     if headers != plain && !has_fragment {
         return None;
     }
     let link = link_back(frame)?;
-    let kind = frame.load::<u16>(ETHERNET_TYPE)?;
-    frame.cut(ETHERNET + headers + CARRIED)?;
+    let kind = frame.ethertype()?;
+    frame.cut(F::NETWORK + headers + CARRIED)?;
     frame.grow(plain + HEADER)?;
-    frame.store(ETHERNET_TYPE, kind)?;
+    if F::NETWORK != 0 {
+        frame.store(ETHERNET_TYPE, kind)?;
+    }
     let next = if packet.is_v4 { ICMP } else { ICMPV6 };
     let pseudo = network(frame, packet, next, HEADER + headers + CARRIED)?;
     let first = u32::from_ne_bytes([message.kind, message.code, 0, 0]);
     // ICMP has no pseudo header (RFC 792); ICMPv6 has (RFC 4443 section 2.3).
     let seed = if packet.is_v4 { 0 } else { pseudo };
-    let at = ETHERNET + plain + HEADER;
+    let at = F::NETWORK + plain + HEADER;
     let seed = checksum::add(seed, sum([first, message.word]));
     let field = if packet.is_v4 {
         checksum::of(frame.load::<[u32; 7]>(at)?, seed)
@@ -198,7 +202,7 @@ fn icmp_error<F: Frame>(frame: &F, packet: &Packet, message: Message) -> Option<
     };
     let [a, b] = field.to_ne_bytes();
     frame.store(
-        ETHERNET + plain,
+        F::NETWORK + plain,
         [
             u32::from_ne_bytes([message.kind, message.code, a, b]),
             message.word,

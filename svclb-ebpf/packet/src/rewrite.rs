@@ -4,7 +4,6 @@ use svclb_common::{Addr16, PortBe, Tuple};
 
 use crate::checksum;
 use crate::frame::{Frame, TransportChecksum};
-use crate::headers::ETHERNET;
 use crate::parse::{Packet, Part};
 
 /// Offsets in the network headers.
@@ -66,7 +65,7 @@ pub fn rewrite<F: Frame>(frame: &F, packet: &Packet, to: &Tuple) -> Option<()> {
     let from = &packet.tuple;
     let change = addresses(
         frame,
-        ETHERNET,
+        F::NETWORK,
         packet.is_v4,
         [from.src, from.dst],
         [to.src, to.dst],
@@ -91,12 +90,12 @@ pub fn decrement_hop_limit<F: Frame>(frame: &F, is_v4: bool, hop_limit: u8) -> O
     if !is_v4 {
         let word = |limit: u8| u32::from_ne_bytes([0, limit, 0, 0]);
         frame.correct_sum(checksum::change([word(hop_limit)], [word(lower)]));
-        return frame.store(ETHERNET + V6_HOP_LIMIT, lower);
+        return frame.store(F::NETWORK + V6_HOP_LIMIT, lower);
     }
-    frame.store(ETHERNET + V4_HOP_LIMIT, lower)?;
+    frame.store(F::NETWORK + V4_HOP_LIMIT, lower)?;
     let word = |limit: u8| u32::from_ne_bytes([limit, 0, 0, 0]);
     frame.correct_header(
-        ETHERNET + V4_CHECKSUM,
+        F::NETWORK + V4_CHECKSUM,
         checksum::change([word(hop_limit)], [word(lower)]),
     )
 }

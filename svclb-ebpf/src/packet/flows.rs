@@ -4,12 +4,12 @@
 //! where its client opens it anew. The agent removes entries that are over. Where it did not, and the
 //! map is full, a new flow takes the place of one that is over; one that goes on is never replaced.
 
-use svclb_common::{Counter, FlowFlags, FlowKey, FlowState, FlowValue};
+use svclb_common::{Counter, FlowFlags, FlowKey, FlowState, FlowValue, Hook, LinkAddr};
 use svclb_packet::parse::Packet;
 
 use crate::counters::count;
 use crate::kernel::now_ns;
-use crate::maps::{FLOW_CURSOR, FLOW_RING, FLOW_RING_MASK, FLOWS, flow_timeout_ns};
+use crate::maps::{self, FLOW_CURSOR, FLOW_RING, FLOW_RING_MASK, FLOWS, flow_timeout_ns};
 
 /// How precisely is known when a flow was last seen: writing it for each packet would move the
 /// entry from CPU to CPU.
@@ -50,11 +50,20 @@ pub(super) fn find(key: &FlowKey, packet: &Packet) -> Option<&'static FlowValue>
     // an entry. What is written are aligned words, and a lost update of one is of no harm.
     unsafe {
         let flags = (&raw const (*known).flags).read_volatile();
-        if packet.tcp.opens() && flags.contains(FlowFlags::FROM_CLIENT) && is_over(key, &*known) {
+        if packet.tcp.opens()
+            && flags.contains(FlowFlags::FROM_CLIENT)
+            && (is_over(key, &*known) || is_backend_gone(key, &*known))
+        {
             remove_over(key, &*known);
             return None;
         }
         let mut seen = flags.union(seen(packet));
+        if packet.tcp.ends() && is_accepted(key, &*known, packet) {
+            seen = seen.union(end(packet));
+        }
+        if packet.tcp.ack() && (*known).acknowledged != packet.acknowledged {
+            (&raw mut (*known).acknowledged).write_volatile(packet.acknowledged);
+        }
         let now = now_ns();
         let last = (&raw const (*known).last_seen_ns).read_volatile();
         if now.saturating_sub(last) > PRECISION_NS {
@@ -75,23 +84,71 @@ pub(super) fn peek(key: &FlowKey) -> Option<&'static FlowValue> {
     unsafe { FLOWS.get(key) }
 }
 
+/// Writes into both directions of a flow by which device its client's packets come in now.
+#[inline(always)]
+pub(super) fn set_device(key: &FlowKey, flow: &FlowValue, device: u32, router: LinkAddr) {
+    for key in [key, &flow.other(key.proto)] {
+        if let Some(entry) = FLOWS.get_ptr_mut(key) {
+            // SAFETY: as in `find`; aligned words. Two CPUs may leave parts of both, until the next
+            // packet.
+            unsafe {
+                (&raw mut (*entry).device).write_volatile(device);
+                (&raw mut (*entry).router).write_volatile(router);
+            }
+        }
+    }
+}
+
 /// What a packet shows of its direction. An opening one shows nothing yet: its source may be forged,
 /// and what it opens must not be remembered for long.
 #[inline(always)]
 const fn seen(packet: &Packet) -> FlowFlags {
-    let tcp = packet.tcp;
-    let mut flags = if packet.is_udp() || tcp.ack() {
+    // A reset shows no sender: it may be forged, and it is judged by itself.
+    if packet.is_udp() || packet.tcp.ack() && !packet.tcp.rst() {
         FlowFlags::SEEN
     } else {
         FlowFlags::NONE
+    }
+}
+
+/// What a packet with FIN or RST ends.
+#[inline(always)]
+const fn end(packet: &Packet) -> FlowFlags {
+    if packet.tcp.rst() {
+        FlowFlags::RST
+    } else {
+        FlowFlags::FIN
+    }
+}
+
+/// Whether the receiver of a segment would accept its FIN or RST: it begins where the receiver expects
+/// the next byte, or after that in data that is on its way (RFC 9293 section 3.10.7.4; of resets RFC
+/// 5961 section 3.2 takes fewer). What the receiver expects is what it last acknowledged, if it did.
+#[inline(always)]
+fn is_accepted(key: &FlowKey, flow: &FlowValue, packet: &Packet) -> bool {
+    /// More than is on its way where a connection is fast and long: 100 ms at 300 Mbit/s.
+    const WINDOW: u32 = 1 << 22;
+    let other = peek(&flow.other(key.proto));
+    let acknowledged = match other {
+        Some(other) if other.flags.contains(FlowFlags::SEEN) => other.acknowledged,
+        _ => return true,
     };
-    if tcp.fin() {
-        flags = flags.union(FlowFlags::FIN);
+    // An entry of before an upgrade does not know it.
+    if acknowledged == 0 {
+        return true;
     }
-    if tcp.rst() {
-        flags = flags.union(FlowFlags::RST);
-    }
-    flags
+    u32::from_be(packet.sequence).wrapping_sub(u32::from_be(acknowledged)) < WINDOW
+}
+
+/// Whether the backend that a flow was given serves no Service any more: its id is nobody's, or another
+/// backend's. An id is in quarantine before that (`svclb_core::image`), for a minute.
+#[inline(always)]
+fn is_backend_gone(key: &FlowKey, flow: &FlowValue) -> bool {
+    let is_given = key.hook == Hook::INGRESS && flow.backend.get() != 0;
+    is_given
+        && !maps::backend(flow.backend).is_some_and(|backend| {
+            backend.addr == flow.tuple.dst && backend.port == flow.tuple.dst_port
+        })
 }
 
 /// Whether a TCP flow came to its end, so that its addresses may be used again: a reset, or a FIN of

@@ -1,7 +1,8 @@
-//! A packet of a known flow: translated, and left to the kernel or sent to its next hop.
+//! A packet of a known flow: translated, and left to the kernel or, in the direct mode, sent to its next
+//! hop.
 
 use svclb_common::{DeviceFlags, FlowFlags, FlowValue, Tuple};
-use svclb_packet::headers::{ETHERNET, TCP_LEN, UDP_LEN};
+use svclb_packet::headers::{TCP_LEN, UDP_LEN};
 use svclb_packet::parse::Packet;
 use svclb_packet::rewrite::{decrement_hop_limit, rewrite};
 
@@ -13,13 +14,16 @@ use crate::maps;
 
 /// Gives a packet the addresses of its flow.
 #[inline(always)]
-pub(super) fn translate<F: HookFrame>(
+pub(super) fn translate<F: HookFrame, const DIRECT: bool>(
     frame: &F,
     packet: &Packet,
     route: &mut Route,
     flow: &FlowValue,
 ) -> Verdict {
-    if flow.flags.contains(FlowFlags::FORWARDED) {
+    if flow.flags.contains(FlowFlags::OWN) {
+        return Verdict::Pass;
+    }
+    if DIRECT && flow.flags.contains(FlowFlags::FORWARDED) {
         return forward(frame, packet, route, &flow.tuple);
     }
     match rewrite(frame, packet, &flow.tuple) {
@@ -82,5 +86,5 @@ fn longest<F: HookFrame>(frame: &F, packet: &Packet) -> u32 {
             .load::<u8>(packet.transport + TCP_LENGTH_AT)
             .map_or(TCP_LEN, |length| u32::from(length >> 4) * 4)
     };
-    packet.transport - ETHERNET + header + segment
+    packet.transport - F::NETWORK + header + segment
 }

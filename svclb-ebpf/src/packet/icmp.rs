@@ -7,7 +7,6 @@
 
 use svclb_common::{Addr16, FlowFlags, FlowKey, FlowValue, Hook};
 use svclb_packet::checksum;
-use svclb_packet::headers::ETHERNET;
 use svclb_packet::parse::{self, Packet, Part};
 use svclb_packet::rewrite::{addresses, decrement_hop_limit, ports_word};
 
@@ -18,7 +17,11 @@ use super::{fib, flows};
 
 /// Puts the addresses of an ICMP error back, if it is about a flow of ours.
 #[inline(always)]
-pub(super) fn translate<F: HookFrame>(frame: &F, scratch: &mut Scratch, hook: Hook) -> Verdict {
+pub(super) fn translate<F: HookFrame, const DIRECT: bool>(
+    frame: &F,
+    scratch: &mut Scratch,
+    hook: Hook,
+) -> Verdict {
     let Scratch {
         packet,
         carried,
@@ -26,14 +29,20 @@ pub(super) fn translate<F: HookFrame>(frame: &F, scratch: &mut Scratch, hook: Ho
         route,
         ..
     } = scratch;
-    let Some(at) = read_carried(frame, packet, carried) else {
+    let Some((at, is_redirect)) = read_carried(frame, packet, carried, hook) else {
         return Verdict::Pass;
     };
     *key = FlowKey::new(carried.tuple.reversed(), carried.proto(), hook);
     let Some(flow) = flows::peek(key) else {
         return Verdict::Pass;
     };
-    let next_hop = if flow.flags.contains(FlowFlags::FORWARDED) {
+    if flow.flags.contains(FlowFlags::OWN) {
+        return Verdict::Pass;
+    }
+    if is_redirect {
+        return Verdict::Drop(DropReason::IcmpRedirect);
+    }
+    let next_hop = if DIRECT && flow.flags.contains(FlowFlags::FORWARDED) {
         if packet.hop_limit <= 1 {
             // No error is sent about an error (RFC 1122 section 3.2.2).
             return Verdict::Drop(DropReason::HopLimit);
@@ -62,11 +71,18 @@ pub(super) fn translate<F: HookFrame>(frame: &F, scratch: &mut Scratch, hook: Ho
     }
 }
 
-/// Reads the packet that an error carries, and returns where it begins; `None` for any other
-/// message.
+/// Reads the packet that an error carries, or a redirect that leaves the node. Returns where it begins,
+/// and whether it is a redirect; `None` for any other message.
 #[inline(always)]
-fn read_carried<F: HookFrame>(frame: &F, message: &Packet, carried: &mut Packet) -> Option<u32> {
+fn read_carried<F: HookFrame>(
+    frame: &F,
+    message: &Packet,
+    carried: &mut Packet,
+    hook: Hook,
+) -> Option<(u32, bool)> {
     const HEADER: u32 = 8;
+    /// Redirects (RFC 792, RFC 4861 section 4.5).
+    const REDIRECT: [u8; 2] = [5, 137];
     if message.part != Part::Whole {
         return None;
     }
@@ -78,12 +94,41 @@ fn read_carried<F: HookFrame>(frame: &F, message: &Packet, carried: &mut Packet)
     } else {
         matches!(kind, 1..=4)
     };
-    if !is_error {
+    let is_redirect = hook == Hook::EGRESS
+        && kind
+            == if message.is_v4 {
+                REDIRECT[0]
+            } else {
+                REDIRECT[1]
+            };
+    if !is_error && !is_redirect {
         return None;
     }
-    let at = message.transport + HEADER;
+    let at = if is_redirect && !message.is_v4 {
+        redirected(frame, message.transport)?
+    } else {
+        message.transport + HEADER
+    };
     parse::carried(frame, at, message.is_v4, carried)?;
-    Some(at)
+    Some((at, is_redirect))
+}
+
+/// Where the packet begins that a redirect of IPv6 at an offset carries: in an option, maybe after that
+/// with the link address of the target (RFC 4861 section 4.6).
+#[inline(always)]
+fn redirected<F: HookFrame>(frame: &F, at: u32) -> Option<u32> {
+    const HEADER: u32 = 40;
+    const OPTION_HEADER: u32 = 8;
+    const REDIRECTED: u8 = 4;
+    let mut at = at + HEADER;
+    for _ in 0..2 {
+        let [kind, length] = frame.load::<[u8; 2]>(at)?;
+        if kind == REDIRECTED {
+            return Some(at + OPTION_HEADER);
+        }
+        at += u32::from(length) * 8;
+    }
+    None
 }
 
 /// Writes the addresses that the packet's sender knows: `flow` leads there, so its tuple turned round
@@ -115,7 +160,7 @@ fn put_back<F: HookFrame>(
     };
     let outer = addresses(
         frame,
-        ETHERNET,
+        F::NETWORK,
         is_v4,
         [message.tuple.src, message.tuple.dst],
         [source(message, carried, flow), flow.tuple.dst],
@@ -138,7 +183,10 @@ fn put_back<F: HookFrame>(
 #[inline(always)]
 fn source(message: &Packet, carried: &Packet, flow: &FlowValue) -> Addr16 {
     let is_of_the_peer = message.tuple.src == carried.tuple.dst;
-    if is_of_the_peer || flow.flags.contains(FlowFlags::FORWARDED) {
+    let flags = flow.flags;
+    // What leaves with the client's direction of a flow that was masqueraded is from the node.
+    let is_masqueraded = flags.contains(FlowFlags::MASQUERADED.union(FlowFlags::FROM_CLIENT));
+    if is_of_the_peer || is_masqueraded || flags.contains(FlowFlags::FORWARDED) {
         return flow.tuple.src;
     }
     message.tuple.src

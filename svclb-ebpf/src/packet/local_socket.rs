@@ -1,4 +1,4 @@
-//! Whether a socket of this node has an address and port.
+//! The sockets of this node.
 
 use aya_ebpf::cty::c_void;
 use aya_ebpf::helpers::generated::{bpf_sk_lookup_tcp, bpf_sk_lookup_udp, bpf_sk_release};
@@ -9,6 +9,20 @@ use svclb_packet::rewrite::ports_word;
 /// context of an XDP or tc program.
 #[inline(always)]
 pub(super) fn exists(ctx: *mut c_void, proto: Proto, tuple: &Tuple, is_v4: bool) -> bool {
+    state(ctx, proto, tuple, is_v4).is_some()
+}
+
+/// Whether a UDP socket of this node is connected to the sender of a datagram of these addresses.
+#[inline(always)]
+pub(super) fn is_connected(ctx: *mut c_void, tuple: &Tuple, is_v4: bool) -> bool {
+    /// `TCP_ESTABLISHED`, which is the state of a connected UDP socket too.
+    const CONNECTED: u32 = 1;
+    state(ctx, Proto::UDP, tuple, is_v4) == Some(CONNECTED)
+}
+
+/// The state of the socket that the kernel would give a packet of these addresses to.
+#[inline(always)]
+fn state(ctx: *mut c_void, proto: Proto, tuple: &Tuple, is_v4: bool) -> Option<u32> {
     /// `BPF_F_CURRENT_NETNS`.
     const CURRENT_NETNS: u64 = u64::MAX;
     // `struct bpf_sock_tuple`: addresses, then ports, of one family or the other.
@@ -31,9 +45,10 @@ pub(super) fn exists(ctx: *mut c_void, proto: Proto, tuple: &Tuple, is_v4: bool)
             bpf_sk_lookup_udp(ctx, wanted.cast(), length, CURRENT_NETNS, 0)
         };
         if socket.is_null() {
-            return false;
+            return None;
         }
+        let state = (&raw const (*socket).state).read_volatile();
         bpf_sk_release(socket.cast());
+        Some(state)
     }
-    true
 }

@@ -1,31 +1,22 @@
-//! A new flow: which frontend, which backend, which source address.
+//! A packet that comes in and is of no flow: which frontend, and which backend.
 
 use svclb_common::{
-    Addr16, AffinityKey, Counter, DeviceFlags, DeviceValue, FlowFlags, FlowKey, FlowValue,
-    FrontendFlags, FrontendKey, FrontendValue, Hook, PortBe, Reading, Scope, SlotRange, SlotValue,
-    Tuple,
+    Addr16, AffinityKey, Counter, DeviceFlags, DeviceValue, FlowFlags, FrontendFlags, FrontendKey,
+    FrontendValue, Hook, PortBe, Reading, Scope, SlotRange, SlotValue, Tuple,
 };
 use svclb_packet::parse::{Packet, Part};
 
-use super::flows::{self, Entered, Refused};
 use super::frame::HookFrame;
+use super::pair::{self, Pair, Ports};
 use super::scratch::Scratch;
 use super::verdict::{DropReason, Verdict};
-use super::{fib, forward, fragments, local_socket, reject};
+use super::{fib, forward, local_socket, reject, return_path};
 use crate::affinity;
 use crate::counters::count;
-use crate::kernel::{now_ns, random};
+use crate::kernel::now_ns;
 use crate::maps::{self, CLUSTER_IPS_OUTSIDE, SOURCE_PORT_FIRST, SOURCE_PORTS};
 use crate::slots::random_slot;
 use crate::sources;
-
-/// How many source ports are tried, and how many are looked at for each of them. Of a range that
-/// is taken to nine tenths, all miss once in a thousand flows; to a half, never.
-const ATTEMPTS: u32 = 4;
-const CANDIDATES: u32 = 16;
-
-/// How often a flow makes room for itself: another CPU may take what it made.
-const ROOMS: u32 = 2;
 
 /// The ports that a client is given in place of its own: below those that clients choose of
 /// themselves, and those that other nodes choose for their flows. The client may be one of these
@@ -35,7 +26,7 @@ const ALT_PORTS: u32 = 30_000 - ALT_PORT_FIRST;
 
 /// A packet without a flow: maybe it opens one.
 #[inline(always)]
-pub(super) fn open<F: HookFrame>(frame: &F, scratch: &mut Scratch) -> Verdict {
+pub(super) fn open<F: HookFrame, const DIRECT: bool>(frame: &F, scratch: &mut Scratch) -> Verdict {
     let packet = &scratch.packet;
     let key = FrontendKey {
         addr: packet.tuple.dst,
@@ -49,17 +40,18 @@ pub(super) fn open<F: HookFrame>(frame: &F, scratch: &mut Scratch) -> Verdict {
         // The kernel would refuse it; a dropped packet is sent again.
         Reading::Unsettled => return Verdict::Drop(DropReason::FrontendUnsettled),
     };
-    if frontend.flags.contains(FrontendFlags::CLUSTER_IP) && CLUSTER_IPS_OUTSIDE.load() == 0 {
+    let device = maps::device(frame.device());
+    let is_inside = device.is_some_and(|device| device.flags.contains(DeviceFlags::PODS));
+    let is_cluster_ip = frontend.flags.contains(FrontendFlags::CLUSTER_IP);
+    if is_cluster_ip && !is_inside && CLUSTER_IPS_OUTSIDE.load() == 0 {
         return Verdict::Pass;
     }
     if packet.part == Part::Later {
         return Verdict::Pass;
     }
-    let device = maps::device(frame.device());
     if F::IS_XDP && !is_our_mac(frame, device.as_ref()) {
         return Verdict::Pass;
     }
-    let is_inside = device.is_some_and(|device| device.flags.contains(DeviceFlags::PODS));
     let range = if is_inside {
         frontend.internal
     } else {
@@ -72,13 +64,21 @@ pub(super) fn open<F: HookFrame>(frame: &F, scratch: &mut Scratch) -> Verdict {
     if !sources::allow(&frontend, packet.tuple.src) {
         return Verdict::Drop(DropReason::SourceRange);
     }
+    let is_of_the_node = frontend.flags.contains(FrontendFlags::NODE_PORT);
     if packet.is_tcp() && !packet.tcp.opens() {
         // Of a connection without a flow: its client gets a reset. At an address of the node it may
         // be the reply to a connection of the node's own, or the kernel's to refuse.
-        if frontend.flags.contains(FrontendFlags::NODE_PORT) {
+        if is_of_the_node {
             return Verdict::Pass;
         }
         return reject::unserved(frame, &scratch.packet, &mut scratch.route);
+    }
+    // A datagram at an address of the node may be for a socket that is connected to its sender.
+    if is_of_the_node
+        && packet.is_udp()
+        && local_socket::is_connected(frame.ctx(), &packet.tuple, packet.is_v4)
+    {
+        return Verdict::Pass;
     }
     if range.count == 0 {
         return reject::unserved(frame, &scratch.packet, &mut scratch.route);
@@ -87,7 +87,7 @@ pub(super) fn open<F: HookFrame>(frame: &F, scratch: &mut Scratch) -> Verdict {
         count(Counter::SlotMissing);
         return reject::unserved(frame, &scratch.packet, &mut scratch.route);
     };
-    establish(frame, scratch, &frontend, &slot, is_inside)
+    establish::<F, DIRECT>(frame, scratch, &frontend, &slot, is_inside)
 }
 
 /// Whether a frame has the link address of the device: in promiscuous mode XDP sees frames to other
@@ -113,17 +113,15 @@ fn choose(frontend: &FrontendValue, range: SlotRange, client: Addr16) -> Option<
 
 /// Gives a flow its backend, and sends its first packet there.
 #[inline(always)]
-fn establish<F: HookFrame>(
+fn establish<F: HookFrame, const DIRECT: bool>(
     frame: &F,
     scratch: &mut Scratch,
     frontend: &FrontendValue,
     slot: &SlotValue,
     is_inside: bool,
 ) -> Verdict {
-    let Packet { tuple, is_v4, .. } = scratch.packet;
+    let Packet { tuple, .. } = scratch.packet;
     let value = &mut scratch.forward;
-    value.flags = FlowFlags::NONE;
-    value.reserved = 0;
     value.service = frontend.service;
     value.backend = slot.backend;
     value.last_seen_ns = now_ns();
@@ -132,55 +130,45 @@ fn establish<F: HookFrame>(
         dst_port: slot.port,
         ..tuple
     };
-    // The replies to a client inside the cluster would go there past this node.
-    let own = if slot.locality.is_local() && !is_inside {
-        None
-    } else {
-        match source(frame, scratch, slot.addr, is_inside) {
+    let own = if DIRECT {
+        match source(frame, scratch, slot, is_inside) {
             Ok(own) => own,
             Err(verdict) => return verdict,
         }
+    } else {
+        None
     };
-    let keeps_source = own.is_none();
-    let (reverse_hook, flags) = match own {
-        None => (Hook::EGRESS, FlowFlags::NONE),
+    return_path::remember(frame, scratch);
+    let pair = match own {
+        // The replies are given the Service's address as they leave. A client keeps its port too,
+        // unless it reached the same backend by another address from it, or may be a node that
+        // sends from it (masquerading may use any port of a node): replies to different flows would
+        // be the same.
+        None => Pair {
+            reverse_hook: Hook::EGRESS,
+            flags: kept(frontend, is_inside),
+            ports: Ports {
+                first: ALT_PORT_FIRST,
+                count: ALT_PORTS,
+                own_first: !in_snat_range(tuple.src_port),
+                of_this_node: false,
+            },
+        },
         Some(own) => {
             scratch.forward.tuple.src = own;
-            (Hook::INGRESS, FlowFlags::FORWARDED)
+            Pair {
+                reverse_hook: Hook::INGRESS,
+                flags: FlowFlags::FORWARDED,
+                ports: snat_ports(),
+            }
         }
     };
-    // One way out of the loop: the verifier walks what comes after it once, and not for each.
-    let mut reverse = Err(Refused::Taken);
-    for attempt in 0..ATTEMPTS {
-        // A client keeps its port too, unless it reached the same backend by another address
-        // from it, or may be a node that sends from it (masquerading may use any port of a node):
-        // replies to different flows would be the same.
-        if !keeps_source || attempt > 0 || in_snat_range(tuple.src_port) {
-            let (first, count) = if keeps_source {
-                (ALT_PORT_FIRST, ALT_PORTS)
-            } else {
-                (SOURCE_PORT_FIRST.load(), SOURCE_PORTS.load())
-            };
-            choose_port(scratch, reverse_hook, first, count);
-        }
-        let reply = scratch.forward.tuple.reversed();
-        let proto = scratch.packet.proto();
-        if !keeps_source && local_socket::exists(frame.ctx(), proto, &reply, is_v4) {
-            continue;
-        }
-        reverse = enter_reverse(scratch, reverse_hook, flags);
-        if !matches!(reverse, Err(Refused::Taken)) {
-            break;
-        }
-    }
-    let opened = match enter_forward(scratch, reverse, reverse_hook, flags) {
+    let opened = match pair::enter(frame, scratch, pair) {
         Ok(opened) => opened,
-        Err(Refused::Opened) => return Verdict::Drop(DropReason::FlowGone),
-        Err(Refused::Full) => return Verdict::Drop(DropReason::FlowsFull),
-        Err(Refused::Taken) => return Verdict::Drop(DropReason::NoPort),
+        Err(reason) => return Verdict::Drop(reason),
     };
-    if scratch.packet.part == Part::First {
-        fragments::remember(&scratch.packet);
+    if opened.is_none() {
+        count(Counter::FlowsOpened);
     }
     let Scratch {
         packet,
@@ -188,45 +176,58 @@ fn establish<F: HookFrame>(
         forward,
         ..
     } = scratch;
-    forward::translate(frame, packet, route, opened.unwrap_or(forward))
+    forward::translate::<F, DIRECT>(frame, packet, route, opened.unwrap_or(forward))
 }
 
-/// Gives the new flow a source port of a range, one that no other flow to its backend has if
-/// there is any among those that are looked at.
+/// What is to be known of a flow as it leaves.
 #[inline(always)]
-fn choose_port(scratch: &mut Scratch, reverse_hook: Hook, first: u32, count: u32) {
-    scratch.reverse_key = FlowKey::new(
-        scratch.forward.tuple.reversed(),
-        scratch.packet.proto(),
-        reverse_hook,
-    );
-    for _ in 0..CANDIDATES {
-        // At random: stepping from one to the next would make taken ports stand in rows.
-        let offset = (u64::from(random()) * u64::from(count)) >> 32;
-        scratch.reverse_key.tuple.dst_port = PortBe::new(first.wrapping_add(offset as u32) as u16);
-        if flows::peek(&scratch.reverse_key).is_none() {
-            break;
-        }
+fn kept(frontend: &FrontendValue, is_inside: bool) -> FlowFlags {
+    let inside = if is_inside {
+        FlowFlags::INSIDE
+    } else {
+        FlowFlags::NONE
+    };
+    if frontend.flags.contains(FrontendFlags::MASQUERADE) {
+        inside.union(FlowFlags::MASQUERADE)
+    } else {
+        inside
     }
-    scratch.forward.tuple.src_port = scratch.reverse_key.tuple.dst_port;
+}
+
+/// The source ports that the node gives to flows.
+#[inline(always)]
+pub(super) fn snat_ports() -> Ports {
+    Ports {
+        first: SOURCE_PORT_FIRST.load(),
+        count: SOURCE_PORTS.load(),
+        own_first: false,
+        of_this_node: true,
+    }
 }
 
 /// The address of this node that a backend on another node is to reply to, or what becomes of the
-/// packet if no route leads to the backend. None for a backend behind a device without programs, where
-/// its replies would not be translated: it is on this node, and the objects do not show it.
+/// packet if no route leads to the backend. None for a flow that the kernel forwards: its backend is on
+/// this node, or behind a device without an Ethernet header.
 #[inline(always)]
 fn source<F: HookFrame>(
     frame: &F,
     scratch: &mut Scratch,
-    backend: Addr16,
+    slot: &SlotValue,
     is_inside: bool,
 ) -> Result<Option<Addr16>, Verdict> {
+    if slot.locality.is_local() && !is_inside {
+        return Ok(None);
+    }
     let Packet { tuple, is_v4, .. } = scratch.packet;
-    let next_hop = fib::next_hop(frame, &mut scratch.route, is_v4, tuple.src, backend);
+    let next_hop = fib::next_hop(frame, &mut scratch.route, is_v4, tuple.src, slot.addr);
     if let Some(next_hop) = next_hop
         && let Some(device) = maps::device(next_hop.device)
     {
-        if !is_inside && !device.flags.contains(DeviceFlags::ATTACHED) {
+        // A backend behind a device without programs is on this node, and the objects do not show it:
+        // its replies would not be translated otherwise.
+        let is_attached = device.flags.contains(DeviceFlags::ATTACHED);
+        let has_ethernet = !device.flags.contains(DeviceFlags::NO_ETHERNET);
+        if !has_ethernet || !is_inside && !is_attached {
             return Ok(None);
         }
         if let Some(own) = device.address(is_v4) {
@@ -242,80 +243,6 @@ fn source<F: HookFrame>(
 
 /// Whether nodes send flows of ours from this port.
 #[inline(always)]
-fn in_snat_range(port: PortBe) -> bool {
+pub(super) fn in_snat_range(port: PortBe) -> bool {
     u32::from(port.get()).wrapping_sub(SOURCE_PORT_FIRST.load()) < SOURCE_PORTS.load()
-}
-
-/// Enters the reverse direction. It comes first: no packet is sent whose reply would be unknown.
-#[inline(always)]
-fn enter_reverse(
-    scratch: &mut Scratch,
-    reverse_hook: Hook,
-    flags: FlowFlags,
-) -> Result<Entered, Refused> {
-    let proto = scratch.packet.proto();
-    scratch.reverse_key = FlowKey::new(scratch.forward.tuple.reversed(), proto, reverse_hook);
-    scratch.reverse = scratch.forward;
-    scratch.reverse.tuple = scratch.packet.tuple.reversed();
-    scratch.reverse.flags = flags;
-    flows::enter_reverse(&scratch.reverse_key, &scratch.reverse)
-}
-
-/// Enters the client's direction after the reverse one, and makes room for either where there is none.
-/// If another CPU opened the flow meanwhile, what that one entered is returned.
-#[inline(always)]
-fn enter_forward(
-    scratch: &mut Scratch,
-    mut reverse: Result<Entered, Refused>,
-    reverse_hook: Hook,
-    flags: FlowFlags,
-) -> Result<Option<&'static FlowValue>, Refused> {
-    let other_at = match reverse_hook {
-        Hook::EGRESS => FlowFlags::OTHER_AT_EGRESS,
-        _ => FlowFlags::NONE,
-    };
-    scratch.forward.flags = flags
-        .union(FlowFlags::FROM_CLIENT)
-        .union(if scratch.packet.is_udp() {
-            FlowFlags::SEEN
-        } else {
-            FlowFlags::NONE
-        })
-        .union(other_at);
-    let mut room = None;
-    let mut forward = Err(Refused::Full);
-    for attempt in 0..=ROOMS {
-        if attempt > 0 {
-            let now = scratch.forward.last_seen_ns;
-            room = flows::make_room(now, &mut scratch.candidate, &mut scratch.other);
-            if room.is_none() {
-                break;
-            }
-        }
-        if matches!(reverse, Err(Refused::Full)) && attempt > 0 {
-            reverse = flows::enter_reverse(&scratch.reverse_key, &scratch.reverse);
-        }
-        forward = match reverse {
-            Ok(_) => flows::enter_forward(&scratch.key, &scratch.forward),
-            Err(refused) => Err(refused),
-        };
-        if !matches!(forward, Err(Refused::Full)) {
-            break;
-        }
-    }
-    let refused = match forward {
-        Ok(()) => {
-            count(Counter::FlowsOpened);
-            flows::note_opened(&scratch.key, room);
-            return Ok(None);
-        }
-        Err(refused) => refused,
-    };
-    if reverse == Ok(Entered::New) {
-        flows::take_back(&scratch.key, &scratch.reverse_key);
-    }
-    match refused {
-        Refused::Opened => flows::peek(&scratch.key).map(Some).ok_or(refused),
-        _ => Err(refused),
-    }
 }

@@ -4,6 +4,7 @@ use svclb_common::Counter;
 
 use super::frame::{HookFrame, NextHop};
 use crate::counters::{count, count_index};
+use crate::maps::MARK;
 
 /// What becomes of a packet. [`carry_out`] counts it and turns it into the action of the hook.
 ///
@@ -50,6 +51,8 @@ pub(super) enum DropReason {
     FlowGone = Counter::DropFlowGone as u32,
     /// Its frontend changed at each of several readings.
     FrontendUnsettled = Counter::FrontendUnsettled as u32,
+    /// It tells a client to send the packets of a flow past this node.
+    IcmpRedirect = Counter::DropIcmpRedirect as u32,
     /// The kernel could not make its headers writable.
     NotWritable = Counter::DropNotWritable as u32,
 }
@@ -57,28 +60,25 @@ pub(super) enum DropReason {
 /// Counts a verdict, and carries it out. Returns the action of the hook.
 #[inline(always)]
 pub(super) fn carry_out<F: HookFrame>(frame: &F, next_hop: &NextHop, verdict: Verdict) -> i32 {
-    let reason = match verdict {
+    let counted = match verdict {
         Verdict::Pass => return F::PASS,
         Verdict::Translated => {
+            frame.set_mark(MARK.load());
             count(Counter::Translated);
             return F::PASS;
         }
-        Verdict::Redirect => match frame.send(next_hop) {
-            Some(action) => {
-                count(Counter::Translated);
-                return action;
-            }
-            None => DropReason::NotWritable,
-        },
-        Verdict::Reject(reason) => match frame.send(next_hop) {
-            Some(action) => {
-                count_index(reason as u32);
-                return action;
-            }
-            None => DropReason::NotWritable,
-        },
-        Verdict::Drop(reason) => reason,
+        Verdict::Redirect => Counter::Translated as u32,
+        Verdict::Reject(reason) | Verdict::Drop(reason) => reason as u32,
     };
-    count_index(reason as u32);
-    F::DROP
+    // One place where a frame is sent: each costs the verifier.
+    let action = match verdict {
+        Verdict::Drop(_) => Some(F::DROP),
+        _ => frame.send(next_hop),
+    };
+    let (counted, action) = match action {
+        Some(action) => (counted, action),
+        None => (DropReason::NotWritable as u32, F::DROP),
+    };
+    count_index(counted);
+    action
 }

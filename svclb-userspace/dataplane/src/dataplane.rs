@@ -11,7 +11,7 @@ use svclb_common::{Hook, PortBe, maps as names};
 use svclb_core::ports::{PortBit, PortRules};
 
 use crate::attach::cgroup::{self, Attachment};
-use crate::attach::device::{self, DeviceAttachment, XdpMode};
+use crate::attach::device::{self, DeviceAttachment, DevicePrograms};
 use crate::attach::links::Links;
 use crate::error::{AttachError, DeviceError, OpenError};
 use crate::features::{Features, features};
@@ -22,7 +22,7 @@ use crate::maps::{meta, ports};
 use crate::options::Options;
 use crate::pin_lock::PinLock;
 use crate::pins::{Pins, make_dir};
-use crate::programs::{PACKET_PROGRAMS, PROGRAMS};
+use crate::programs::{PROGRAMS, packet_programs};
 use crate::reserved_ports::{Ports, ReservedPorts};
 use crate::source_ports::PortRange;
 use crate::test_run::{self, TestRun};
@@ -69,8 +69,12 @@ impl Dataplane {
         let mut ebpf =
             load::load_object(&pins, sizes, features, options, VerifierLogLevel::default())?;
         let socket_programs = PROGRAMS.iter().map(|program| program.name);
-        let packet_programs = options.packets.then_some(PACKET_PROGRAMS);
-        for program in socket_programs.chain(packet_programs.into_iter().flatten()) {
+        let packet_programs: &[_] = if options.packets {
+            packet_programs(options.forwarding)
+        } else {
+            &[]
+        };
+        for program in socket_programs.chain(packet_programs.iter().copied()) {
             load::load_program(&mut ebpf, program)?;
         }
         // First: without a record, the range in META is taken for one that was reserved.
@@ -246,9 +250,9 @@ impl Dataplane {
         &mut self,
         name: &str,
         index: u32,
-        mode: XdpMode,
+        programs: DevicePrograms,
     ) -> Result<DeviceAttachment, DeviceError> {
-        device::attach(&mut self.ebpf, &mut self.links, name, index, mode)
+        device::attach(&mut self.ebpf, &mut self.links, name, index, programs)
     }
 
     /// Detaches the packet programs from all devices but these.
@@ -259,7 +263,7 @@ impl Dataplane {
         device::keep(&self.pins, &mut self.links, keep)
     }
 
-    /// Runs a packet program (`svclb_xdp`, `svclb_ingress`, `svclb_egress`) on a frame that
+    /// Runs a packet program (`svclb_ingress`, `svclb_egress`, `svclb_xdp`…) on a frame that
     /// never was on a wire, as if it came in by the loopback device: for tests and benchmarks.
     /// Repeated runs get what the run before left.
     ///

@@ -36,7 +36,7 @@ mod udp_sockets;
 mod verifier;
 
 pub use attach::cgroup::Attachment;
-pub use attach::device::{Attached, DeviceAttachment, XdpMode, detach_filters};
+pub use attach::device::{Attached, DeviceAttachment, DevicePrograms, XdpMode, detach_filters};
 pub use cleanup::cleanup;
 pub use dataplane::Dataplane;
 pub use error::{
@@ -47,7 +47,7 @@ pub use maps::devices::Devices;
 pub use maps::flows::{Flow, Flows, Swept};
 pub use maps::kernel_maps::{GracePeriod, KernelMaps};
 pub use mounts::{find_bpffs, find_cgroup2};
-pub use options::Options;
+pub use options::{Forwarding, Options};
 pub use pinned::{Affinity, Pinned};
 pub use programs::{PROGRAMS, SocketProgram};
 pub use source_ports::PortRange;

@@ -106,6 +106,7 @@ pub(crate) fn load_object(
         .override_global("CLUSTER_IPS_OUTSIDE", &cluster_ips_outside, true)
         .override_global("SOURCE_PORT_FIRST", &source_port_first, true)
         .override_global("SOURCE_PORTS", &source_ports, true)
+        .override_global("MARK", &options.mark, true)
         .override_global("PEERS_MASK", &peers_mask, true)
         .load(OBJECT)
         .map_err(|error| {

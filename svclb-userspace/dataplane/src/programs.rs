@@ -1,5 +1,7 @@
 //! The names of the programs in the object, in the order in which they are attached.
 
+use crate::options::Forwarding;
+
 /// A program and where it attaches.
 #[derive(Debug)]
 pub struct SocketProgram {
@@ -31,5 +33,20 @@ pub(crate) const XDP: &str = "svclb_xdp";
 pub(crate) const INGRESS: &str = "svclb_ingress";
 pub(crate) const EGRESS: &str = "svclb_egress";
 
-/// The packet programs. The one that translates back is attached first.
-pub(crate) const PACKET_PROGRAMS: [&str; 3] = [EGRESS, INGRESS, XDP];
+pub(crate) const INGRESS_L3: &str = "svclb_ingress_l3";
+pub(crate) const EGRESS_L3: &str = "svclb_egress_l3";
+pub(crate) const INGRESS_DIRECT: &str = "svclb_ingress_direct";
+
+/// The packet programs where the kernel forwards.
+const KERNEL_PROGRAMS: [&str; 4] = [EGRESS, EGRESS_L3, INGRESS, INGRESS_L3];
+/// All packet programs: pods' devices, and those without an Ethernet header, have the same in both modes.
+pub(crate) const PACKET_PROGRAMS: [&str; 6] =
+    [EGRESS, EGRESS_L3, INGRESS, INGRESS_L3, INGRESS_DIRECT, XDP];
+
+/// The packet programs that a mode attaches.
+pub(crate) const fn packet_programs(forwarding: Forwarding) -> &'static [&'static str] {
+    match forwarding {
+        Forwarding::Kernel => &KERNEL_PROGRAMS,
+        Forwarding::Direct => &PACKET_PROGRAMS,
+    }
+}

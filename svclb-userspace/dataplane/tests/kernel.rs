@@ -27,9 +27,18 @@ use svclb_core::op::Op;
 use svclb_core::ports::PortBit;
 use svclb_core::writer::{Drift, Writer};
 use svclb_dataplane::{
-    Attached, Attachment, Dataplane, Options, PROGRAMS, Pinned, PortRange, XdpMode, cleanup,
-    find_bpffs, find_cgroup2,
+    Attached, Attachment, Dataplane, DevicePrograms, Forwarding, Options, PROGRAMS, Pinned,
+    PortRange, XdpMode, cleanup, find_bpffs, find_cgroup2,
 };
+
+/// The programs that forward past the kernel, with XDP.
+const fn direct(xdp: XdpMode) -> DevicePrograms {
+    DevicePrograms {
+        forwarding: Forwarding::Direct,
+        has_ethernet: true,
+        xdp,
+    }
+}
 
 /// A pin directory and a cgroup of this test alone, both gone when it is dropped.
 struct Place(Options);
@@ -60,8 +69,10 @@ impl Place {
             },
             source_ports: PortRange::new(50_000, 50_999).unwrap(),
             external_cluster_ips: true,
+            mark: 0x4000,
             conntrack: Timeouts::default(),
             packets: true,
+            forwarding: Forwarding::Direct,
         })
     }
 
@@ -468,7 +479,7 @@ fn after_a_death_between_the_last_two_steps_a_cleanup_detaches_from_devices_too(
         earlier.reserve_source_ports().unwrap();
         let loopback = if_nametoindex("lo").unwrap();
         earlier
-            .attach_device("lo", loopback, XdpMode::Generic)
+            .attach_device("lo", loopback, direct(XdpMode::Generic))
             .unwrap();
         drop(earlier);
         set_version(&place, 1);
@@ -610,7 +621,11 @@ fn the_reason_why_a_device_has_no_native_xdp_is_reported() {
         let place = Place::new();
         let mut dataplane = place.open();
         let loopback = if_nametoindex("lo").unwrap();
-        let mut attach = |mode| dataplane.attach_device("lo", loopback, mode).unwrap();
+        let mut attach = |mode| {
+            dataplane
+                .attach_device("lo", loopback, direct(mode))
+                .unwrap()
+        };
         let attached = attach(XdpMode::Auto);
         assert_eq!(attached.by, Attached::Tc);
         let error = attached.native_xdp_error.unwrap();
@@ -678,7 +693,7 @@ fn a_device_without_native_xdp_loses_the_generic_one_of_an_earlier_agent() {
     in_namespace(|| {
         let place = Place::new();
         let loopback = if_nametoindex("lo").unwrap();
-        let attach = |mode| place.open().attach_device("lo", loopback, mode);
+        let attach = |mode| place.open().attach_device("lo", loopback, direct(mode));
         assert_eq!(attach(XdpMode::Generic).unwrap().by, Attached::GenericXdp);
         assert_eq!(shown_xdp("lo"), Some("xdpgeneric"));
         let attached = attach(XdpMode::Auto).unwrap();
@@ -686,6 +701,31 @@ fn a_device_without_native_xdp_loses_the_generic_one_of_an_earlier_agent() {
         let error = attached.native_xdp_error.unwrap();
         assert_eq!(error.raw_os_error(), Some(Errno::EOPNOTSUPP as i32));
         assert_eq!(shown_xdp("lo"), None);
+    });
+}
+
+#[test]
+fn another_way_to_forward_takes_the_place_of_an_earlier_agents_without_a_gap() {
+    in_namespace(|| {
+        let place = Place::new();
+        ip("link add veth0 type veth peer name veth1");
+        let index = if_nametoindex("veth0").unwrap();
+        let attach = |programs| {
+            let mut dataplane = place.open();
+            dataplane.attach_device("veth0", index, programs).unwrap()
+        };
+        let kernel = DevicePrograms {
+            forwarding: Forwarding::Kernel,
+            ..direct(XdpMode::Auto)
+        };
+        let first = attach(direct(XdpMode::Auto));
+        assert_eq!((first.by, first.new), (Attached::NativeXdp, 3));
+        // The programs of tc are replaced where they are, and XDP goes.
+        let second = attach(kernel);
+        assert_eq!((second.by, second.new), (Attached::Tc, 0));
+        assert_eq!(shown_xdp("veth0"), None);
+        let third = attach(direct(XdpMode::Auto));
+        assert_eq!((third.by, third.new), (Attached::NativeXdp, 1));
     });
 }
 
@@ -701,11 +741,17 @@ fn another_xdp_mode_takes_the_place_of_an_earlier_agents() {
             (XdpMode::Generic, Attached::GenericXdp, "xdpgeneric"),
             (XdpMode::Native, Attached::NativeXdp, "xdp"),
         ] {
-            let attached = place.open().attach_device("veth0", index, mode).unwrap();
+            let attached = place
+                .open()
+                .attach_device("veth0", index, direct(mode))
+                .unwrap();
             assert_eq!(attached.by, by, "{mode:?}");
             assert_eq!(shown_xdp("veth0"), Some(shown), "{mode:?}");
             // The same again replaces the program.
-            let again = place.open().attach_device("veth0", index, mode).unwrap();
+            let again = place
+                .open()
+                .attach_device("veth0", index, direct(mode))
+                .unwrap();
             assert_eq!((again.by, again.new), (by, 0), "{mode:?}");
         }
     });

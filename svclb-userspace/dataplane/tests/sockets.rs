@@ -22,7 +22,8 @@ use svclb_core::apply::Maps;
 use svclb_core::conntrack::Timeouts;
 use svclb_core::op::Op;
 use svclb_dataplane::{
-    Dataplane, Options, PortRange, UdpSockets, can_destroy, cleanup, find_bpffs, find_cgroup2,
+    Dataplane, Forwarding, Options, PortRange, UdpSockets, can_destroy, cleanup, find_bpffs,
+    find_cgroup2,
 };
 
 const SERVICE4: &str = "10.96.0.1:53";
@@ -60,8 +61,10 @@ impl Place {
             },
             source_ports: PortRange::new(50_000, 50_999).unwrap(),
             external_cluster_ips: true,
+            mark: 0x4000,
             conntrack: Timeouts::default(),
             packets: false,
+            forwarding: Forwarding::Direct,
         };
         fs::create_dir(&options.cgroup).unwrap();
         let place = Self {

@@ -12,7 +12,7 @@ use svclb_core::conntrack::Timeouts;
 use svclb_core::model::Event;
 use svclb_core::planner::Round;
 use svclb_core::serving::ChangedServices;
-use svclb_dataplane::{Attachment, Dataplane, XdpMode};
+use svclb_dataplane::{Attachment, Dataplane, Forwarding, XdpMode};
 use svclb_source::{FolderOptions, GuardTimeouts, KubeEvent, KubeOptions, Status, event_recorder};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Semaphore, mpsc};
@@ -56,6 +56,7 @@ pub(crate) struct Config {
     pub(crate) node_port_addresses: NodePortAddresses,
     pub(crate) external_ips: bool,
     pub(crate) device_choice: DeviceChoice,
+    pub(crate) forwarding: Forwarding,
     pub(crate) xdp: XdpMode,
 }
 
@@ -114,6 +115,7 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
     let (event_recorder, kube_events) = event_recorder();
     let device_programs = DevicePrograms::new(
         config.device_choice,
+        config.forwarding,
         config.xdp,
         config.dataplane.devices()?,
     );

@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::{Args as Group, Parser, Subcommand, ValueEnum};
 use svclb_common::maps::Sizes;
 use svclb_core::conntrack::Timeouts;
-use svclb_dataplane::{PortRange, XdpMode};
+use svclb_dataplane::{Forwarding, PortRange, XdpMode};
 
 use crate::agent::{DeviceChoice, NodePortAddresses};
 
@@ -94,7 +94,17 @@ pub(crate) struct Run {
         default_value = "auto"
     )]
     pub(crate) devices: DeviceChoice,
-    /// How XDP is attached to the devices of default routes; auto is native where the driver can
+    /// Who sends packets on that were translated: the kernel, with its routing, firewall and tunnels; or
+    /// the programs themselves (direct, in XDP and tc), which is faster and passes by the node's
+    /// firewall, policy routing and IPsec
+    #[arg(
+        long,
+        env = "SVCLB_FORWARDING",
+        value_name = "kernel|direct",
+        default_value = "kernel"
+    )]
+    pub(crate) forwarding: Forwarding,
+    /// With --forwarding direct, how XDP is attached to the devices of default routes; auto is native where the driver can
     /// (on a veth only if you say native: its far end has to have GRO on, or an XDP program).
     /// Without XDP tc does the same, slower
     #[arg(
@@ -113,6 +123,16 @@ pub(crate) struct Run {
         default_value = "50000-60999"
     )]
     pub(crate) source_ports: PortRange,
+    /// The bits of the packet mark that translated packets carry through the node's routing and
+    /// firewall; by default kube-proxy's, so that rules which accept its packets accept these; 0 for none
+    #[arg(
+        long,
+        env = "SVCLB_MARK",
+        value_name = "BITS",
+        default_value = "0x4000",
+        value_parser = mark
+    )]
+    pub(crate) mark: u32,
     /// Whether packets from outside may reach cluster IPs, as with kube-proxy
     #[arg(
         long,
@@ -230,6 +250,15 @@ pub(crate) struct TimeoutArgs {
         default_value_t = Timeouts::default().udp_stream.as_secs()
     )]
     pub(crate) conntrack_udp_timeout_stream: u64,
+}
+
+/// Bits of a packet mark, as iptables takes them: decimal, or hexadecimal after 0x.
+fn mark(text: &str) -> Result<u32, String> {
+    let bits = match text.strip_prefix("0x") {
+        Some(digits) => u32::from_str_radix(digits, 16),
+        None => text.parse(),
+    };
+    bits.map_err(|_syntax| format!("{text:?} is no packet mark such as 0x4000"))
 }
 
 impl From<&TimeoutArgs> for Timeouts {

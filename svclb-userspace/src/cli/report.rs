@@ -385,7 +385,7 @@ pub(super) fn conntrack(flows: Vec<svclb_dataplane::Flow>) -> Vec<Flow> {
             client: flow.client.to_string(),
             frontend: flow.frontend.to_string(),
             backend: flow.backend.to_string(),
-            seen_as: flow.seen_as().map(|addr| addr.to_string()),
+            seen_as: flow.seen_as.map(|addr| addr.to_string()),
             last_seen_ns: flow.last_seen_ns(),
         })
         .collect();

@@ -5,10 +5,10 @@ use std::io::IsTerminal;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use svclb_common::maps::Sizes;
 use svclb_core::conntrack::Timeouts;
-use svclb_dataplane::{Dataplane, Options, find_cgroup2};
+use svclb_dataplane::{Dataplane, Forwarding, Options, XdpMode, find_cgroup2};
 use tracing::{info, warn};
 use tracing_subscriber::EnvFilter;
 
@@ -30,6 +30,12 @@ pub(crate) fn run(args: Run) -> anyhow::Result<()> {
             .context("no hostname was found; give --node-name")?
             .into(),
     };
+    let is_direct = args.forwarding == Forwarding::Direct;
+    if !is_direct && matches!(args.xdp, XdpMode::Native | XdpMode::Generic) {
+        bail!(
+            "XDP sends packets on past the kernel: give --forwarding direct with --xdp, or neither"
+        );
+    }
     let options = Options {
         pin_dir: pin_dir(args.pins.pin_dir)?,
         cgroup: match args.cgroup {
@@ -39,8 +45,10 @@ pub(crate) fn run(args: Run) -> anyhow::Result<()> {
         sizes: Sizes::from(&args.sizes),
         source_ports: args.source_ports,
         external_cluster_ips: args.external_cluster_ips == Switch::On,
+        mark: args.mark,
         conntrack: Timeouts::from(&args.timeouts),
         packets: args.devices != DeviceChoice::None,
+        forwarding: args.forwarding,
     };
     let source = match args.manifests {
         Some(dir) => Source::Manifests(dir),
@@ -98,6 +106,7 @@ pub(crate) fn run(args: Run) -> anyhow::Result<()> {
         node_port_addresses: args.nodeport_addresses,
         external_ips: args.external_ips == Switch::On,
         device_choice: args.devices,
+        forwarding: args.forwarding,
         xdp: args.xdp,
     }));
     // A reader thread may be waiting for a file to change: nothing waits for it.

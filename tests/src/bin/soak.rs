@@ -26,9 +26,9 @@ struct Args {
     /// For how long at most, in minutes
     #[arg(long, default_value_t = 20)]
     minutes: u64,
-    /// How XDP is attached: off or native
-    #[arg(long, default_value = "off")]
-    xdp: String,
+    /// Forward past the kernel, and attach XDP like this: off or native
+    #[arg(long)]
+    xdp: Option<String>,
     /// Makes a run again [default: by the clock]
     #[arg(long)]
     seed: Option<u64>,

@@ -9,8 +9,8 @@ use super::{Backend, Churn, Done, Results};
 use crate::manifests::{Endpoint, Manifests, Service};
 use crate::peer::PeerSocket;
 use crate::{
-    Agent, AgentOptions, Kind, Lab, Node, Outside, Pod, PodNetwork, Target, Transport,
-    UplinkOptions, ip, wait_until,
+    Agent, AgentOptions, DIRECT_TC, DIRECT_XDP, KERNEL, Kind, Lab, Node, Outside, Pod, PodNetwork,
+    Target, Transport, UplinkOptions, Way, ip, wait_until,
 };
 
 /// The node port of the first Service; the others follow.
@@ -32,8 +32,8 @@ pub struct Options {
     pub outside_pause: Duration,
     /// Whether the clients ask with what processor time is left, and not as fast as they can.
     pub clients_yield: bool,
-    /// `--xdp` of the agents.
-    pub xdp: String,
+    /// `--xdp` of the agents, which then forward packets themselves.
+    pub xdp: Option<String>,
     /// Makes a run again.
     pub seed: u64,
 }
@@ -46,7 +46,7 @@ impl Default for Options {
             grace: Duration::from_secs(2),
             outside_pause: Duration::from_millis(2),
             clients_yield: false,
-            xdp: "off".to_owned(),
+            xdp: None,
             seed: 1,
         }
     }
@@ -165,7 +165,12 @@ impl World {
             _lab: lab,
         };
         for node in &world.nodes {
-            let args = vec!["--xdp".to_owned(), world.options.xdp.clone()];
+            let way: Way = match world.options.xdp.as_deref() {
+                None => KERNEL,
+                Some("native") => DIRECT_XDP,
+                Some(_) => DIRECT_TC,
+            };
+            let args = way.iter().map(|arg| (*arg).to_owned()).collect();
             let dir = world.churn.manifests.dir();
             world.agents.push(Agent::start(
                 node,

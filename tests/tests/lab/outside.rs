@@ -8,8 +8,8 @@ use std::time::Duration;
 use svclb_tests::bpftool::detach_link;
 use svclb_tests::manifests::{Endpoint, Manifests, Service};
 use svclb_tests::{
-    Agent, AgentOptions, Kind, Lab, Node, Outside, Pod, PodNetwork, SOON, Transport, UplinkOptions,
-    lacks, wait_until,
+    Agent, AgentOptions, DIRECT_TC, DIRECT_XDP, KERNEL, Kind, Lab, Node, Outside, Pod, PodNetwork,
+    SOON, Transport, UplinkOptions, Way, lacks, wait_until,
 };
 
 use super::scene::{TARGET, Turn, kernel, turn, v4, v6, web};
@@ -20,14 +20,14 @@ const BALANCED: [IpAddr; 2] = [
     IpAddr::V6(Ipv6Addr::new(0xfd00, 0x203, 0, 0x113, 0, 0, 0, 0x10)),
 ];
 const NETWORKS: [PodNetwork; 3] = [PodNetwork::Bridged, PodNetwork::Routed, PodNetwork::Vxlan];
-/// Both ways to translate. Before Linux 5.13 the far end of a veth takes what XDP sends only if
+/// All ways to forward. Before Linux 5.13 the far end of a veth takes what XDP sends only if
 /// it has a program of its own.
-pub(crate) fn ways() -> &'static [&'static str] {
+pub(crate) fn ways() -> &'static [Way] {
     if kernel() < (5, 13) {
         lacks("veths that take what XDP sends");
-        return &["off"];
+        return &[KERNEL, DIRECT_TC];
     }
-    &["off", "native"]
+    &[KERNEL, DIRECT_TC, DIRECT_XDP]
 }
 
 /// Two nodes with a backend each, an agent each, and a client outside. Fields go in this order.
@@ -53,7 +53,7 @@ fn service() -> Service {
 }
 
 impl Scene {
-    fn new(network: PodNetwork, xdp: &str, service: &Service) -> Self {
+    fn new(network: PodNetwork, way: Way, service: &Service) -> Self {
         let turn = turn();
         let lab = Lab::new("outside").unwrap();
         let outside = lab.outside(network).unwrap();
@@ -90,13 +90,13 @@ impl Scene {
             _turn: turn,
         };
         scene.put(service, &["a", "b"]);
-        scene.started(xdp)
+        scene.started(way)
     }
 
-    fn started(mut self, xdp: &str) -> Self {
+    fn started(mut self, way: Way) -> Self {
         for node in &self.nodes {
             let options = AgentOptions {
-                args: vec!["--xdp".to_owned(), xdp.to_owned()],
+                args: way.iter().map(|arg| (*arg).to_owned()).collect(),
                 ..AgentOptions::default()
             };
             let agent = Agent::start(node, self.manifests.dir(), options).unwrap();
@@ -168,8 +168,8 @@ fn kinds() -> [Kind; 3] {
 #[test]
 fn a_client_outside_reaches_every_backend_by_any_node_and_local_ones_see_its_address() {
     for network in NETWORKS {
-        for xdp in ways() {
-            let scene = Scene::new(network, xdp, &service());
+        for way in ways() {
+            let scene = Scene::new(network, way, &service());
             let own: [IpAddr; 2] = [scene.client.v4().into(), scene.client.v6().into()];
             let ways = scene.node_port(0).into_iter().chain(BALANCED.map(web));
             for to in ways.chain(scene.node_port(1)) {
@@ -183,7 +183,7 @@ fn a_client_outside_reaches_every_backend_by_any_node_and_local_ones_see_its_add
                     // One of two, again and again: by chance once in a trillion.
                     for _ in 0..40 {
                         let answer = scene.client.ask(kind, to).unwrap_or_else(|failure| {
-                            panic!("{network:?}, XDP {xdp}, {to} {kind:?}: {failure}")
+                            panic!("{network:?}, {way:?}, {to} {kind:?}: {failure}")
                         });
                         if answer.backend == here {
                             assert!(own.contains(&answer.client.ip()), "{to}: {answer:?}");
@@ -196,7 +196,7 @@ fn a_client_outside_reaches_every_backend_by_any_node_and_local_ones_see_its_add
                     assert_eq!(
                         answering.len(),
                         2,
-                        "{network:?} {xdp} {to} {kind:?}: {answering:?}"
+                        "{network:?} {way:?} {to} {kind:?}: {answering:?}"
                     );
                 }
             }
@@ -206,9 +206,9 @@ fn a_client_outside_reaches_every_backend_by_any_node_and_local_ones_see_its_add
 
 #[test]
 fn with_external_policy_local_only_this_nodes_backends_answer_and_they_see_the_client() {
-    for xdp in ways() {
+    for way in ways() {
         let local = service().external_local();
-        let scene = Scene::new(PodNetwork::Vxlan, xdp, &local);
+        let scene = Scene::new(PodNetwork::Vxlan, way, &local);
         let own: [IpAddr; 2] = [scene.client.v4().into(), scene.client.v6().into()];
         for (node, name) in [(0, "a"), (1, "b")] {
             for to in scene.node_port(node) {
@@ -231,8 +231,8 @@ fn with_external_policy_local_only_this_nodes_backends_answer_and_they_see_the_c
 
 #[test]
 fn without_endpoints_clients_outside_are_refused_at_once() {
-    for xdp in ways() {
-        let scene = Scene::new(PodNetwork::Routed, xdp, &service());
+    for way in ways() {
+        let scene = Scene::new(PodNetwork::Routed, way, &service());
         scene.put(&service(), &[]);
         for to in scene.node_port(0).into_iter().chain(BALANCED.map(web)) {
             let refused = wait_until(SOON, || {
@@ -252,7 +252,7 @@ fn without_endpoints_clients_outside_are_refused_at_once() {
 
 #[test]
 fn source_ranges_change_without_a_moment_in_which_all_or_none_may_come() {
-    let scene = Scene::new(PodNetwork::Routed, ways().last().unwrap(), &service());
+    let scene = Scene::new(PodNetwork::Routed, KERNEL, &service());
     let unlisted = scene.outside.client("unlisted").unwrap();
     let own = |client: &Pod| {
         [
@@ -303,7 +303,7 @@ fn a_pod_reaches_itself_by_an_address_with_source_ranges() {
     for network in NETWORKS {
         // Its packets come in and go out by one device, and its answers, which would never leave
         // it for its own address, go to the node's.
-        let scene = Scene::new(network, "off", &service());
+        let scene = Scene::new(network, KERNEL, &service());
         let pod = scene.backend("a");
         let own = [format!("{}/32", pod.v4()), format!("{}/128", pod.v6())];
         scene.put(&own.iter().fold(service(), Service::allows), &["a"]);
@@ -328,7 +328,7 @@ fn a_pod_reaches_itself_by_an_address_with_source_ranges() {
 #[test]
 fn a_client_outside_with_affinity_stays_with_its_backend() {
     let sticky = service().sticky(100);
-    let scene = Scene::new(PodNetwork::Bridged, ways().last().unwrap(), &sticky);
+    let scene = Scene::new(PodNetwork::Bridged, KERNEL, &sticky);
     let other = scene.outside.client("other").unwrap();
     for client in [&scene.client, &other] {
         for to in scene.node_port(0).into_iter().chain(BALANCED.map(web)) {
@@ -346,7 +346,7 @@ fn a_client_outside_with_affinity_stays_with_its_backend() {
 
 #[test]
 fn a_connection_from_outside_goes_on_while_its_service_changes_and_the_agent_is_away() {
-    let mut scene = Scene::new(PodNetwork::Vxlan, ways().last().unwrap(), &service());
+    let mut scene = Scene::new(PodNetwork::Vxlan, KERNEL, &service());
     let to = web(BALANCED[0]);
     let connections: Vec<_> = (0..8)
         .map(|_| {
@@ -377,8 +377,8 @@ fn a_connection_from_outside_goes_on_while_its_service_changes_and_the_agent_is_
 
 #[test]
 fn datagrams_of_one_socket_outside_move_with_the_backends() {
-    for xdp in ways() {
-        let scene = Scene::new(PodNetwork::Routed, xdp, &service());
+    for way in ways() {
+        let scene = Scene::new(PodNetwork::Routed, way, &service());
         for to in [scene.node_port(0)[0], web(BALANCED[1])] {
             scene.put(&service(), &["a"]);
             let socket = scene.client.socket(Transport::Udp, to.is_ipv6()).unwrap();
@@ -407,7 +407,7 @@ fn datagrams_of_one_socket_outside_move_with_the_backends() {
 
 #[test]
 fn the_dump_names_the_flows_of_clients_outside() {
-    let scene = Scene::new(PodNetwork::Bridged, "off", &service());
+    let scene = Scene::new(PodNetwork::Bridged, KERNEL, &service());
     let to = web(BALANCED[0]);
     scene.wait_for_answers(to, &["a", "b"]);
     let dump = scene.agents[0].dump("conntrack").unwrap();
@@ -428,7 +428,7 @@ fn the_dump_names_the_flows_of_clients_outside() {
 
 #[test]
 fn with_no_devices_the_agent_detaches_its_packet_programs_and_serves_sockets() {
-    let mut scene = Scene::new(PodNetwork::Bridged, "off", &service());
+    let mut scene = Scene::new(PodNetwork::Bridged, KERNEL, &service());
     scene.wait_for_answers(scene.node_port(0)[0], &["a", "b"]);
     scene.agents[0].set_args(&["--devices", "none"]);
     scene.agents[0].run().unwrap();
@@ -444,8 +444,8 @@ fn with_no_devices_the_agent_detaches_its_packet_programs_and_serves_sockets() {
 
 #[test]
 fn nothing_is_left_on_the_devices_after_cleanup() {
-    for xdp in ways() {
-        let mut scene = Scene::new(PodNetwork::Bridged, xdp, &service());
+    for way in ways() {
+        let mut scene = Scene::new(PodNetwork::Bridged, way, &service());
         let node = scene.nodes[0].clone();
         let reserved = || {
             let mut text = String::new();
@@ -483,7 +483,7 @@ fn nothing_is_left_on_the_devices_after_cleanup() {
 
 #[test]
 fn packet_programs_that_were_detached_are_attached_again_and_counted() {
-    let scene = Scene::new(PodNetwork::Bridged, "off", &service());
+    let scene = Scene::new(PodNetwork::Bridged, KERNEL, &service());
     let to = scene.node_port(0)[0];
     assert!(scene.client.ask(Transport::Tcp, to).is_ok());
     let entries = fs::read_dir(scene.nodes[0].pin_dir().join("links")).unwrap();

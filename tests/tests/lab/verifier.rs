@@ -12,7 +12,9 @@ use std::{env, fs, io, process};
 
 use svclb_common::maps::Sizes;
 use svclb_core::conntrack::Timeouts;
-use svclb_dataplane::{Options, PortRange, cleanup, find_bpffs, find_cgroup2, verifier_effort};
+use svclb_dataplane::{
+    Forwarding, Options, PortRange, cleanup, find_bpffs, find_cgroup2, verifier_effort,
+};
 use svclb_tests::repository;
 
 /// Set in the process that measures: it gives up its descriptors meanwhile.
@@ -158,8 +160,10 @@ fn measure() {
         },
         source_ports: PortRange::new(50_000, 50_999).unwrap(),
         external_cluster_ips: true,
+        mark: 0x4000,
         conntrack: Timeouts::default(),
         packets: true,
+        forwarding: Forwarding::Direct,
     });
     cleanup(&pin_dir).unwrap();
     let efforts = efforts.unwrap_or_else(|error| panic!("{error}: {error:?}"));

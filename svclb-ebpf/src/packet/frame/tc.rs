@@ -15,22 +15,49 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use super::{HookFrame, NextHop, bounded, read};
 
+/// Reads a `u32` of the context, by one instruction with the offset in it. With link-time optimisation
+/// the compiler may compute the address once for several reads, and the verifier refuses a context
+/// pointer that was added to.
+macro_rules! context_word {
+    ($skb:expr, $field:ident) => {{
+        let word: u64;
+        // SAFETY: the context is valid for the run of the program, and the field is a `u32`.
+        unsafe {
+            asm!(
+                "{word} = *(u32 *)({skb} + {offset})",
+                word = lateout(reg) word,
+                skb = in(reg) $skb,
+                offset = const offset_of!(__sk_buff, $field),
+                options(pure, readonly, nostack),
+            );
+        }
+        word as u32
+    }};
+}
+
 /// `bpf_l4_csum_replace`: the change is of the pseudo header.
 const PSEUDO_HEADER: u64 = 0x10;
 /// `bpf_l4_csum_replace`: zero is no checksum, and none is zero.
 const MANGLED_ZERO: u64 = 0x20;
 
-pub(crate) struct TcFrame(TcContext);
+/// Its network header is `NETWORK` bytes into it.
+pub(crate) struct TcFrame<const NETWORK: u32>(TcContext);
 
-impl TcFrame {
+impl<const NETWORK: u32> TcFrame<NETWORK> {
     #[inline(always)]
     pub(crate) const fn new(ctx: TcContext) -> Self {
         Self(ctx)
     }
 }
 
-impl Frame for TcFrame {
+impl<const NETWORK: u32> Frame for TcFrame<NETWORK> {
     const IS_XDP: bool = false;
+    const NETWORK: u32 = NETWORK;
+
+    #[inline(always)]
+    fn ethertype(&self) -> Option<u16> {
+        Some(context_word!(self.0.skb.skb, protocol) as u16)
+    }
 
     #[inline(always)]
     fn len(&self) -> u32 {
@@ -47,13 +74,15 @@ impl Frame for TcFrame {
     fn is_for_this_node(&self) -> bool {
         /// Addressed to another machine, and seen in promiscuous mode.
         const PACKET_OTHERHOST: u32 = 3;
+        const VLAN_ID: u32 = 0xfff;
         // SAFETY: the context is valid for the run of the program.
-        let (kind, vlan) = unsafe {
+        let (kind, is_tagged, tag) = unsafe {
             let skb = self.0.skb.skb;
-            ((*skb).pkt_type, (*skb).vlan_present)
+            ((*skb).pkt_type, (*skb).vlan_present != 0, (*skb).vlan_tci)
         };
-        // A tagged frame is of the VLAN device above this one.
-        kind != PACKET_OTHERHOST && vlan == 0
+        // A tagged frame is of the VLAN device above this one. VLAN 0 is none: it gives a priority
+        // (IEEE 802.1Q, 9.6), and the kernel takes such a frame for the device's own.
+        kind != PACKET_OTHERHOST && !(is_tagged && tag & VLAN_ID != 0)
     }
 
     #[inline(always)]
@@ -144,7 +173,7 @@ impl Frame for TcFrame {
     }
 }
 
-impl HookFrame for TcFrame {
+impl<const NETWORK: u32> HookFrame for TcFrame<NETWORK> {
     // Not "ok", which would keep the packet from the programs after this one.
     const PASS: i32 = TC_ACT_UNSPEC;
     const DROP: i32 = TC_ACT_SHOT;
@@ -156,27 +185,29 @@ impl HookFrame for TcFrame {
 
     #[inline(always)]
     fn device(&self) -> u32 {
-        let device: u64;
-        // One instruction with the offset in it. With link-time optimisation the compiler may compute
-        // the address once for several reads, and the verifier refuses a context pointer that was
-        // added to.
-        // SAFETY: the context is valid for the run of the program, and the field is a `u32`.
-        unsafe {
-            asm!(
-                "{device} = *(u32 *)({skb} + {offset})",
-                device = lateout(reg) device,
-                skb = in(reg) self.0.skb.skb,
-                offset = const offset_of!(__sk_buff, ifindex),
-                options(pure, readonly, nostack),
-            );
-        }
-        device as u32
+        context_word!(self.0.skb.skb, ifindex)
     }
 
     #[inline(always)]
     fn has_sum(&self) -> bool {
         // SAFETY: takes numbers, and adds nothing; negative where there is no such sum.
         (unsafe { bpf_csum_update(self.0.skb.skb, 0) }) as i64 >= 0
+    }
+
+    #[inline(always)]
+    fn set_mark(&self, mark: u32) {
+        let known = context_word!(self.0.skb.skb, mark);
+        // SAFETY: the context is valid for the run of the program, and the field is a `u32` that
+        // programs may write. One instruction, for the reason above.
+        unsafe {
+            asm!(
+                "*(u32 *)({skb} + {offset}) = {mark}",
+                skb = in(reg) self.0.skb.skb,
+                offset = const offset_of!(__sk_buff, mark),
+                mark = in(reg) u64::from(known | mark),
+                options(nostack),
+            );
+        }
     }
 
     #[inline(always)]
@@ -188,7 +219,9 @@ impl HookFrame for TcFrame {
                 unsafe { bpf_redirect_neigh(next_hop.device, core::ptr::null_mut(), 0, 0) };
             return Some(action as i32);
         };
-        self.store(0, link)?;
+        if NETWORK != 0 {
+            self.store(0, link)?;
+        }
         // SAFETY: takes numbers.
         Some(unsafe { bpf_redirect(next_hop.device, 0) as i32 })
     }

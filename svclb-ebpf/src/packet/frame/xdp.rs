@@ -6,6 +6,7 @@ use aya_ebpf::helpers::generated::bpf_redirect;
 use aya_ebpf::programs::XdpContext;
 use svclb_packet::checksum;
 use svclb_packet::frame::{Frame, TransportChecksum};
+use svclb_packet::headers::{ETHERNET, ETHERNET_TYPE};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use super::{HookFrame, NextHop, bounded, read};
@@ -21,6 +22,12 @@ impl XdpFrame {
 
 impl Frame for XdpFrame {
     const IS_XDP: bool = true;
+    const NETWORK: u32 = ETHERNET;
+
+    #[inline(always)]
+    fn ethertype(&self) -> Option<u16> {
+        self.load(ETHERNET_TYPE)
+    }
 
     #[inline(always)]
     fn len(&self) -> u32 {
@@ -111,6 +118,9 @@ impl HookFrame for XdpFrame {
     fn has_sum(&self) -> bool {
         false
     }
+
+    #[inline(always)]
+    fn set_mark(&self, _mark: u32) {}
 
     #[inline(always)]
     fn send(&self, next_hop: &NextHop) -> Option<i32> {

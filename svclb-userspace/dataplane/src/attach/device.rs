@@ -21,8 +21,11 @@ use super::links::Links;
 use super::xdp_mode;
 use crate::error::DeviceError;
 use crate::load::program_fd;
+use crate::options::Forwarding;
 use crate::pins::Pins;
-use crate::programs::{EGRESS, INGRESS, PACKET_PROGRAMS, XDP};
+use crate::programs::{
+    EGRESS, EGRESS_L3, INGRESS, INGRESS_DIRECT, INGRESS_L3, PACKET_PROGRAMS, XDP,
+};
 use crate::sys;
 
 /// `enum bpf_attach_type` (include/uapi/linux/bpf.h).
@@ -37,6 +40,29 @@ const XDP_NATIVE: u32 = 4;
 /// Priority and handle of svclb's filters in a `clsact` qdisc, by which they are found again.
 const PRIORITY: u16 = 3099;
 const HANDLE: TcHandle = TcHandle::new(0, 1);
+
+/// A hook of tc.
+struct TcHook {
+    /// What the pins of links are called, whichever program they have: a change of mode replaces the
+    /// program and keeps the link.
+    pin: &'static str,
+    tcx: u32,
+    attach_type: TcAttachType,
+}
+
+const TC_EGRESS: TcHook = TcHook {
+    pin: EGRESS,
+    tcx: BPF_TCX_EGRESS,
+    attach_type: TcAttachType::Egress,
+};
+const TC_INGRESS: TcHook = TcHook {
+    pin: INGRESS,
+    tcx: BPF_TCX_INGRESS,
+    attach_type: TcAttachType::Ingress,
+};
+
+/// What the pins of links are called, before the device's number.
+const PINS: [&str; 3] = [EGRESS, INGRESS, XDP];
 
 /// How XDP is attached.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -64,6 +90,36 @@ impl FromStr for XdpMode {
             other => Err(format!(
                 "{other:?} is none of auto, native, generic and off"
             )),
+        }
+    }
+}
+
+/// Which packet programs a device gets.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct DevicePrograms {
+    /// Who sends on what they translated.
+    pub forwarding: Forwarding,
+    /// Whether the device's frames begin with an Ethernet header. Without one the kernel forwards.
+    pub has_ethernet: bool,
+    /// How XDP is attached, where the programs forward.
+    pub xdp: XdpMode,
+}
+
+impl DevicePrograms {
+    /// Those at egress and ingress of tc.
+    const fn tc(self) -> [&'static str; 2] {
+        match (self.has_ethernet, self.forwarding) {
+            (false, _) => [EGRESS_L3, INGRESS_L3],
+            (true, Forwarding::Kernel) => [EGRESS, INGRESS],
+            (true, Forwarding::Direct) => [EGRESS, INGRESS_DIRECT],
+        }
+    }
+
+    /// How XDP is attached.
+    const fn xdp(self) -> XdpMode {
+        match (self.has_ethernet, self.forwarding) {
+            (true, Forwarding::Direct) => self.xdp,
+            _ => XdpMode::Off,
         }
     }
 }
@@ -111,21 +167,18 @@ pub(crate) fn attach(
     links: &mut Links,
     name: &str,
     index: u32,
-    mode: XdpMode,
+    programs: DevicePrograms,
 ) -> Result<DeviceAttachment, DeviceError> {
     let mut new = 0;
-    for (program, tcx, hook) in [
-        (EGRESS, BPF_TCX_EGRESS, TcAttachType::Egress),
-        (INGRESS, BPF_TCX_INGRESS, TcAttachType::Ingress),
-    ] {
-        let is_new = attach_tc(ebpf, links, program, tcx, hook, name, index).map_err(|source| {
-            DeviceError {
+    let [egress, ingress] = programs.tc();
+    for (program, hook) in [(egress, &TC_EGRESS), (ingress, &TC_INGRESS)] {
+        let is_new =
+            attach_tc(ebpf, links, program, hook, name, index).map_err(|source| DeviceError {
                 program,
                 device: name.to_owned(),
                 source,
                 advice: "see the kernel's log, or leave the device out of --devices",
-            }
-        })?;
+            })?;
         new += usize::from(is_new);
     }
     let failed = |source| DeviceError {
@@ -135,7 +188,7 @@ pub(crate) fn attach(
         advice: "the driver cannot, or another program is there; use --xdp auto or off",
     };
     let mut native_xdp_error = None;
-    let (by, is_new) = match mode {
+    let (by, is_new) = match programs.xdp() {
         XdpMode::Auto => match attach_xdp(ebpf, links, index, XDP_NATIVE) {
             Ok(is_new) => (Attached::NativeXdp, is_new),
             Err(error) => {
@@ -169,13 +222,13 @@ fn attach_tc(
     ebpf: &mut Ebpf,
     links: &mut Links,
     program: &'static str,
-    tcx: u32,
-    hook: TcAttachType,
+    hook: &TcHook,
     name: &str,
     index: u32,
 ) -> io::Result<bool> {
     let loaded = program_fd(ebpf, program)?;
-    match attach_or_replace(links, &pin(program, index), loaded, index, tcx, 0) {
+    let pin = pin(hook.pin, index);
+    match attach_or_replace(links, &pin, loaded, index, hook.tcx, 0) {
         // Before Linux 6.6.
         Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {}
         result => return result,
@@ -188,8 +241,8 @@ fn attach_tc(
     }
     let classifier = classifier(ebpf, program)?;
     // In the place of an earlier agent's, or anew.
-    let earlier =
-        SchedClassifierLink::attached(name, hook, PRIORITY, HANDLE, None).map_err(other)?;
+    let earlier = SchedClassifierLink::attached(name, hook.attach_type, PRIORITY, HANDLE, None)
+        .map_err(other)?;
     let (id, is_new) = match classifier.attach_to_link(earlier) {
         Ok(id) => (id, false),
         Err(_) => {
@@ -198,7 +251,7 @@ fn attach_tc(
                 handle: HANDLE,
                 classid: None,
             });
-            let attached = classifier.attach_with_options(name, hook, options);
+            let attached = classifier.attach_with_options(name, hook.attach_type, options);
             (attached.map_err(other)?, true)
         }
     };
@@ -270,7 +323,7 @@ fn pin(program: &str, index: u32) -> String {
 /// The device of a link, by the name of its pin.
 fn device_of(name: &str) -> Option<u32> {
     let (program, index) = name.rsplit_once('-')?;
-    PACKET_PROGRAMS.contains(&program).then_some(())?;
+    PINS.contains(&program).then_some(())?;
     index.parse().ok()
 }
 
@@ -322,11 +375,10 @@ pub(crate) fn remove_filters() {
 /// Removes svclb's filters from a device of the caller's network namespace, where they are filters
 /// (before Linux 6.6).
 pub fn detach_filters(device: &str) {
-    for (program, hook) in [
-        (EGRESS, TcAttachType::Egress),
-        (INGRESS, TcAttachType::Ingress),
-    ] {
-        // NotFound: there is none.
-        let _none_there = qdisc_detach_program(device, hook, program);
+    for program in PACKET_PROGRAMS {
+        for hook in [TcAttachType::Egress, TcAttachType::Ingress] {
+            // NotFound: there is none.
+            let _none_there = qdisc_detach_program(device, hook, program);
+        }
     }
 }

@@ -1,10 +1,11 @@
 //! `FLOWS`: reading the flows from outside, and removing those that are over.
 
+use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 
 use nix::time::{ClockId, clock_gettime};
-use svclb_common::{Addr16, FlowFlags, FlowKey, FlowValue, PortBe, Proto, maps as names};
+use svclb_common::{Addr16, FlowFlags, FlowKey, FlowValue, Hook, PortBe, Proto, maps as names};
 use svclb_core::conntrack::{Timeouts, is_under_pressure};
 
 use super::read::read_all;
@@ -20,6 +21,8 @@ pub struct Flow {
     pub frontend: SocketAddr,
     /// Where it was sent.
     pub backend: SocketAddr,
+    /// The node's own address and port that the backend sees, where it does not see the client's.
+    pub seen_as: Option<SocketAddr>,
     /// TCP or UDP.
     pub proto: Proto,
     key: FlowKey,
@@ -28,30 +31,38 @@ pub struct Flow {
 
 impl Flow {
     fn new(key: FlowKey, value: FlowValue) -> Option<Self> {
-        let at = |addr: Addr16, port: PortBe| SocketAddr::new(addr.to_ip(), port.get());
         let (from, to) = (key.tuple, value.tuple);
-        value.flags.contains(FlowFlags::FROM_CLIENT).then(|| Self {
+        let is_own = value.flags.contains(FlowFlags::OWN);
+        let is_clients = value.flags.contains(FlowFlags::FROM_CLIENT)
+            && !is_own
+            && !value.flags.contains(FlowFlags::MASQUERADED);
+        is_clients.then(|| Self {
             client: at(from.src, from.src_port),
             frontend: at(from.dst, from.dst_port),
             backend: at(to.dst, to.dst_port),
+            seen_as: value
+                .flags
+                .contains(FlowFlags::FORWARDED)
+                .then(|| at(to.src, to.src_port)),
             proto: key.proto,
             key,
             value,
         })
     }
 
-    /// The node's own address and port that the backend sees, where it does not see the
-    /// client's.
-    pub fn seen_as(&self) -> Option<SocketAddr> {
-        let to = self.value.tuple;
-        let is_forwarded = self.value.flags.contains(FlowFlags::FORWARDED);
-        is_forwarded.then(|| SocketAddr::new(to.src.to_ip(), to.src_port.get()))
+    /// The key by which its packets are found as they leave, where the kernel forwards them.
+    const fn egress_key(&self) -> FlowKey {
+        FlowKey::new(self.value.tuple, self.proto, Hook::EGRESS)
     }
 
     /// When a packet of its client was last seen, in nanoseconds of CLOCK_MONOTONIC.
     pub const fn last_seen_ns(&self) -> u64 {
         self.value.last_seen_ns
     }
+}
+
+fn at(addr: Addr16, port: PortBe) -> SocketAddr {
+    SocketAddr::new(addr.to_ip(), port.get())
 }
 
 /// What a sweep found and left.
@@ -61,7 +72,7 @@ pub struct Swept {
     pub udp: Vec<Flow>,
     /// How many were over and are gone.
     pub removed: usize,
-    /// How many entries are left, two for each flow.
+    /// How many entries are left, two for each flow, and two more for one that is masqueraded.
     pub entries: usize,
     /// Whether the map is so full that there should be another sweep soon.
     pub is_under_pressure: bool,
@@ -82,10 +93,24 @@ impl Flows {
     /// The system's error.
     pub fn list(&self) -> io::Result<Vec<Flow>> {
         let all = read_all::<FlowKey, FlowValue>(&self.0)?;
-        Ok(all
+        let leaving: HashMap<_, _> = all
+            .iter()
+            .filter(|(_, value)| {
+                let leaves = FlowFlags::MASQUERADED.union(FlowFlags::FROM_CLIENT);
+                value.flags.contains(leaves)
+            })
+            .map(|(key, value)| (*key, at(value.tuple.src, value.tuple.src_port)))
+            .collect();
+        let flows = all
             .into_iter()
-            .filter_map(|(key, value)| Flow::new(key, value))
-            .collect())
+            .filter_map(|(key, value)| Flow::new(key, value));
+        let flows = flows.map(|flow| Flow {
+            seen_as: flow
+                .seen_as
+                .or_else(|| leaving.get(&flow.egress_key()).copied()),
+            ..flow
+        });
+        Ok(flows.collect())
     }
 
     pub(crate) fn entries(&self) -> io::Result<usize> {
@@ -148,13 +173,25 @@ impl Flows {
         let mut removed = 0;
         for flow in flows {
             removed += usize::from(self.delete(&flow.key)?);
-            let other_key = flow.value.other(flow.proto);
-            let other = self.get(&other_key)?;
-            if other.is_some_and(|other| other.other(flow.proto) == flow.key) {
-                self.delete(&other_key)?;
+            self.delete_other(&flow.key, &flow.value)?;
+            // The pair by which it leaves, if there is one.
+            let key = flow.egress_key();
+            if let Some(value) = self.get(&key)? {
+                self.delete(&key)?;
+                self.delete_other(&key, &value)?;
             }
         }
         Ok(removed)
+    }
+
+    /// Deletes the other direction of a flow, unless it is another flow's by now.
+    fn delete_other(&self, key: &FlowKey, value: &FlowValue) -> io::Result<()> {
+        let other_key = value.other(key.proto);
+        let other = self.get(&other_key)?;
+        if other.is_some_and(|other| other.other(key.proto) == *key) {
+            self.delete(&other_key)?;
+        }
+        Ok(())
     }
 
     fn get(&self, key: &FlowKey) -> io::Result<Option<FlowValue>> {

@@ -6,7 +6,7 @@
 use svclb_common::{Counter, DeviceFlags};
 
 use super::frames::{Family, Frame, HOPS, Problem, Transport, family_and_transport, is_sound};
-use super::world::{self, DROP, EGRESS, HOOKS, PASS, SENT, World};
+use super::world::{self, DIRECT_HOOKS, DROP, EGRESS, PASS, SENT, World};
 
 const LINK: usize = 14;
 
@@ -31,7 +31,7 @@ fn sent_on(from_client: Frame, family: Family, got: &[u8]) -> Frame {
 fn a_packet_goes_on_from_the_nodes_address_with_a_lower_hop_limit_and_so_does_its_reply() {
     let world = World::with_the_backend_elsewhere(9000);
     family_and_transport(|family, transport| {
-        for hook in HOOKS {
+        for hook in DIRECT_HOOKS {
             let request = Frame::new(family, transport).to(family.node(), world::NODE_PORT);
             let run = world.run(hook, &request.bytes());
             assert_eq!(run.verdict, SENT(hook), "{hook} {family:?} {transport:?}");
@@ -56,7 +56,7 @@ fn xdp_writes_the_link_header_of_the_next_hop() {
     let world = World::with_the_backend_elsewhere(9000);
     for family in [Family::V4, Family::V6] {
         let request = Frame::new(family, Transport::Tcp).to(family.node(), world::NODE_PORT);
-        let run = world.run(HOOKS[0], &request.bytes());
+        let run = world.run(DIRECT_HOOKS[0], &request.bytes());
         assert_eq!(run.frame[..6], [2, 0, 0, 0, 0, 0x63]);
     }
 }
@@ -67,12 +67,15 @@ fn a_packet_without_a_hop_left_is_reported_to_its_sender() {
     for family in [Family::V4, Family::V6] {
         let request = Frame::new(family, Transport::Udp).to(family.node(), world::NODE_PORT);
         let last = request.hops(1);
-        let run = world.run(HOOKS[0], &last.bytes());
-        assert_eq!((run.verdict, run.frame), (PASS(HOOKS[0]), last.bytes()));
-        let run = world.run(HOOKS[1], &last.bytes());
+        let run = world.run(DIRECT_HOOKS[0], &last.bytes());
+        assert_eq!(
+            (run.verdict, run.frame),
+            (PASS(DIRECT_HOOKS[0]), last.bytes())
+        );
+        let run = world.run(DIRECT_HOOKS[1], &last.bytes());
         let carried = if family == Family::V4 { 28 } else { 48 };
         let expected = last.error(family.node(), Problem::NoHops, carried);
-        assert_eq!(run.verdict, SENT(HOOKS[1]));
+        assert_eq!(run.verdict, SENT(DIRECT_HOOKS[1]));
         same_but_for_the_id(&run.frame, &expected);
     }
     assert_eq!(world.counted(Counter::DropHopLimit), 2);
@@ -86,15 +89,21 @@ fn a_packet_that_is_too_long_is_reported_with_the_length_that_fits() {
         let long = Frame::new(family, transport)
             .to(family.node(), world::NODE_PORT)
             .data(1300);
-        let run = world.run(HOOKS[0], &long.bytes());
-        assert_eq!((run.verdict, run.frame), (PASS(HOOKS[0]), long.bytes()));
-        let run = world.run(HOOKS[1], &long.bytes());
+        let run = world.run(DIRECT_HOOKS[0], &long.bytes());
+        assert_eq!(
+            (run.verdict, run.frame),
+            (PASS(DIRECT_HOOKS[0]), long.bytes())
+        );
+        let run = world.run(DIRECT_HOOKS[1], &long.bytes());
         let carried = if family == Family::V4 { 28 } else { 48 };
         let expected = long.error(family.node(), Problem::TooBig(1300), carried);
-        assert_eq!(run.verdict, SENT(HOOKS[1]));
+        assert_eq!(run.verdict, SENT(DIRECT_HOOKS[1]));
         same_but_for_the_id(&run.frame, &expected);
         let fits = long.data(1200);
-        assert_eq!(world.run(HOOKS[1], &fits.bytes()).verdict, SENT(HOOKS[1]));
+        assert_eq!(
+            world.run(DIRECT_HOOKS[1], &fits.bytes()).verdict,
+            SENT(DIRECT_HOOKS[1])
+        );
     });
     assert_eq!(world.counted(Counter::DropTooBig), 4);
 }
@@ -106,22 +115,22 @@ fn an_error_about_a_forwarded_packet_reaches_the_client_about_its_own_packet() {
         let request = Frame::new(family, transport)
             .to(family.node(), world::NODE_PORT)
             .data(600);
-        let run = world.run(HOOKS[1], &request.bytes());
+        let run = world.run(DIRECT_HOOKS[1], &request.bytes());
         let sent = sent_on(request, family, &run.frame);
         for problem in [Problem::NoHops, Problem::TooBig(1400)] {
             // Cut off in the middle, as routers do, and after the least that is allowed.
             for carried in [128, 56] {
                 let error = sent.error(family.router(), problem, carried);
-                let run = world.run(HOOKS[1], &error);
-                assert_eq!(run.verdict, SENT(HOOKS[1]), "{family:?} {problem:?}");
+                let run = world.run(DIRECT_HOOKS[1], &error);
+                assert_eq!(run.verdict, SENT(DIRECT_HOOKS[1]), "{family:?} {problem:?}");
                 is_error_about(
                     request,
                     &run.frame,
                     &request.error(family.node(), problem, carried),
                 );
                 // XDP leaves it to tc.
-                let run = world.run(HOOKS[0], &error);
-                assert_eq!((run.verdict, run.frame), (PASS(HOOKS[0]), error));
+                let run = world.run(DIRECT_HOOKS[0], &error);
+                assert_eq!((run.verdict, run.frame), (PASS(DIRECT_HOOKS[0]), error));
             }
         }
     });
@@ -132,12 +141,16 @@ fn an_error_about_a_reply_reaches_the_backend_about_its_own_packet() {
     let world = World::with_the_backend_elsewhere(9000);
     family_and_transport(|family, transport| {
         let request = Frame::new(family, transport).to(family.node(), world::NODE_PORT);
-        let run = world.run(HOOKS[1], &request.bytes());
+        let run = world.run(DIRECT_HOOKS[1], &request.bytes());
         let reply = sent_on(request, family, &run.frame).reply().data(600);
         let seen = request.reply().data(600);
         let error = seen.error(family.router(), Problem::TooBig(1400), 128);
-        let run = world.run(HOOKS[1], &error);
-        assert_eq!(run.verdict, SENT(HOOKS[1]), "{family:?} {transport:?}");
+        let run = world.run(DIRECT_HOOKS[1], &error);
+        assert_eq!(
+            run.verdict,
+            SENT(DIRECT_HOOKS[1]),
+            "{family:?} {transport:?}"
+        );
         is_error_about(
             reply,
             &run.frame,
@@ -152,7 +165,7 @@ fn a_backend_behind_a_device_without_programs_sees_the_client_itself() {
     family_and_transport(|family, transport| {
         let request = Frame::new(family, transport).to(family.node(), world::NODE_PORT);
         let expected = request.to(family.backend(), world::TARGET);
-        for hook in HOOKS {
+        for hook in DIRECT_HOOKS {
             let run = world.run(hook, &request.bytes());
             assert_eq!((run.verdict, run.frame), (PASS(hook), expected.bytes()));
         }
@@ -167,8 +180,8 @@ fn no_flow_misses_a_source_port_while_seven_tenths_of_them_are_taken() {
         let world = World::with_the_backend_elsewhere(9000);
         let request = Frame::new(family, Transport::Udp).to(family.node(), world::NODE_PORT);
         for port in 1..=700 {
-            let run = world.run(HOOKS[1], &request.by_port(port).bytes());
-            assert_eq!(run.verdict, SENT(HOOKS[1]), "flow {port}");
+            let run = world.run(DIRECT_HOOKS[1], &request.by_port(port).bytes());
+            assert_eq!(run.verdict, SENT(DIRECT_HOOKS[1]), "flow {port}");
         }
         assert_eq!(world.counted(Counter::DropNoPort), 0);
     }
@@ -183,8 +196,8 @@ fn without_a_route_to_the_backend_tc_drops_and_xdp_passes_up() {
     assert!(status.unwrap().success());
     family_and_transport(|family, transport| {
         let request = Frame::new(family, transport).to(family.node(), world::NODE_PORT);
-        let verdicts = HOOKS.map(|hook| world.run(hook, &request.bytes()).verdict);
-        assert_eq!(verdicts, [PASS(HOOKS[0]), DROP(HOOKS[1])]);
+        let verdicts = DIRECT_HOOKS.map(|hook| world.run(hook, &request.bytes()).verdict);
+        assert_eq!(verdicts, [PASS(DIRECT_HOOKS[0]), DROP(DIRECT_HOOKS[1])]);
     });
     assert_eq!(world.counted(Counter::DropNoRoute), 4);
 }

@@ -71,9 +71,14 @@ pub(crate) struct Frame {
     ends: bool,
     resets: bool,
     hops: u8,
+    sequence: u32,
     /// How many bytes of data.
     data: usize,
 }
+
+/// The number of the first byte of every frame of TCP, and what it acknowledges: both sides are where
+/// they began.
+const SEQUENCE: u32 = 1000;
 
 /// How many hops every frame has left, unless a test says otherwise.
 pub(crate) const HOPS: u8 = 64;
@@ -89,6 +94,7 @@ impl Frame {
             ends: false,
             resets: false,
             hops: HOPS,
+            sequence: SEQUENCE,
             data: 18,
         }
     }
@@ -137,6 +143,14 @@ impl Frame {
         Self {
             opens: false,
             resets: true,
+            ..self
+        }
+    }
+
+    /// With a sequence number that is so much ahead of what its receiver expects.
+    pub(crate) const fn ahead(self, by: u32) -> Self {
+        Self {
+            sequence: SEQUENCE.wrapping_add(by),
             ..self
         }
     }
@@ -201,8 +215,12 @@ impl Frame {
         let mut bytes = Vec::new();
         match self.transport {
             Transport::Tcp => {
-                let tcp = builder.tcp(self.from.1, self.to.1, 1000, 64_000);
-                let tcp = if self.opens { tcp.syn() } else { tcp.ack(2000) };
+                let tcp = builder.tcp(self.from.1, self.to.1, self.sequence, 64_000);
+                let tcp = if self.opens {
+                    tcp.syn()
+                } else {
+                    tcp.ack(SEQUENCE)
+                };
                 let tcp = if self.ends { tcp.fin() } else { tcp };
                 let tcp = if self.resets { tcp.rst() } else { tcp };
                 tcp.write(&mut bytes, &data).unwrap();

@@ -10,15 +10,17 @@ use nix::net::if_::if_nametoindex;
 use nix::sched::{CloneFlags, unshare};
 use svclb_common::maps::Sizes;
 use svclb_common::{Addr16, Counter, DeviceFlags, DeviceValue, Proto};
+use svclb_core::apply::Maps as _;
 use svclb_core::conntrack::Timeouts;
 use svclb_core::model::{
     Conditions, Endpoint, EndpointPort, EndpointSlice, Event, Family as IpFamily, NodeConfig,
     Object, ObjectName, Service, ServicePort, ServiceType, TrafficPolicy,
 };
+use svclb_core::op::Op;
 use svclb_core::planner::Planner;
 use svclb_core::writer::Writer;
 use svclb_dataplane::{
-    Dataplane, Options, Pinned, PortRange, TestRun, cleanup, find_bpffs, find_cgroup2,
+    Dataplane, Forwarding, Options, Pinned, PortRange, TestRun, cleanup, find_bpffs, find_cgroup2,
 };
 
 use super::frames::Family;
@@ -32,7 +34,9 @@ const SIZES: Sizes = Sizes {
 };
 
 /// Where packets of clients come in.
-pub(crate) const HOOKS: [&str; 2] = ["svclb_xdp", "svclb_ingress"];
+pub(crate) const HOOKS: [&str; 3] = [DIRECT_HOOKS[0], DIRECT_HOOKS[1], "svclb_ingress"];
+/// The same where the programs send packets on past the kernel (`--forwarding direct`).
+pub(crate) const DIRECT_HOOKS: [&str; 2] = ["svclb_xdp", "svclb_ingress_direct"];
 /// Where replies leave.
 pub(crate) const EGRESS: &str = "svclb_egress";
 
@@ -267,8 +271,10 @@ impl World {
             sizes,
             source_ports: PortRange::new(50_000, 50_999).unwrap(),
             external_cluster_ips: true,
+            mark: 0x4000,
             conntrack: Timeouts::default(),
             packets: true,
+            forwarding: Forwarding::Direct,
         })
         .unwrap_or_else(|error| panic!("{error}: {error:?}"));
         // The loopback device, by which test-run has frames come in: link addresses are zeros.
@@ -308,6 +314,28 @@ impl World {
         assert!(writer.remove_others(&BTreeSet::new()).failed.is_empty());
         assert!(writer.settle().unwrap() > 0);
         assert_eq!(start().fill().slots, 0);
+    }
+
+    /// Gives the device by which frames come in and leave addresses of the node.
+    pub(crate) fn with_addresses_on_the_device(flags: DeviceFlags) -> Self {
+        let world = Self::new();
+        let [v4, v6] = [Family::V4, Family::V6].map(|family| Addr16::from_ip(family.node()));
+        let value = DeviceValue {
+            v4,
+            v6,
+            flags: DeviceFlags::ATTACHED.union(flags),
+            ..DeviceValue::default()
+        };
+        world.dataplane.devices().unwrap().put(1, &value).unwrap();
+        world
+    }
+
+    /// Frees the ids of all backends, as after their quarantine.
+    pub(crate) fn forget_backends(&self) {
+        let mut maps = self.dataplane.maps().unwrap();
+        let known = maps.snapshot().unwrap().backends;
+        let ops: Vec<_> = known.into_keys().map(Op::DeleteBackend).collect();
+        maps.perform(&ops).unwrap();
     }
 
     /// Forgets the flows that are over, and tells how many were.

@@ -48,7 +48,7 @@ impl DeviceChoice {
             Self::Auto => {
                 let is_uplink = device.is_default;
                 let is_wire = !device.addresses.is_empty() && !device.is_bridge;
-                device.is_ethernet
+                (device.is_ethernet || device.is_bare_ip)
                     && !device.is_loopback
                     && !device.is_port
                     && (is_uplink || is_wire)

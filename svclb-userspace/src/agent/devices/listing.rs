@@ -136,6 +136,17 @@ fn device(link: &LinkMessage) -> (u32, Device) {
     let mut device = Device {
         is_loopback: link.header.flags.contains(LinkFlags::Loopback),
         is_ethernet: link.header.link_layer_type == LinkLayerType::Ether,
+        is_bare_ip: matches!(
+            link.header.link_layer_type,
+            LinkLayerType::None
+                | LinkLayerType::Rawip
+                | LinkLayerType::Ppp
+                | LinkLayerType::Tunnel
+                | LinkLayerType::Tunnel6
+                | LinkLayerType::Sit
+                | LinkLayerType::Ipgre
+                | LinkLayerType::Ip6gre
+        ),
         ..Device::default()
     };
     for attribute in &link.attributes {

@@ -27,6 +27,8 @@ pub(crate) struct Device {
     pub(crate) is_default: bool,
     /// Whether its frames begin with an Ethernet header.
     pub(crate) is_ethernet: bool,
+    /// Whether they begin with the network header, as a tunnel's do.
+    pub(crate) is_bare_ip: bool,
     pub(crate) is_bridge: bool,
     pub(crate) is_veth: bool,
     /// Whether it is a port of a bridge, or of another device.

@@ -6,7 +6,8 @@ use std::net::IpAddr;
 
 use svclb_common::{Addr16, DeviceFlags, DeviceValue};
 use svclb_dataplane::{
-    Attached, Dataplane, DeviceAttachment, Devices as DeviceMap, XdpMode, detach_filters,
+    Attached, Dataplane, DeviceAttachment, DevicePrograms as Programs, Devices as DeviceMap,
+    Forwarding, XdpMode, detach_filters,
 };
 use tracing::{info, warn};
 
@@ -16,7 +17,8 @@ use super::{Device, DeviceChoice, Devices};
 /// Keeps the packet programs attached to the devices that [`DeviceChoice`] selects.
 pub(crate) struct DevicePrograms {
     choice: DeviceChoice,
-    mode: XdpMode,
+    forwarding: Forwarding,
+    xdp: XdpMode,
     table: DeviceTable,
     /// By device index: its name when the programs were attached, and how they are.
     attached: BTreeMap<u32, (String, Attached)>,
@@ -30,10 +32,16 @@ pub(crate) struct DevicePrograms {
 }
 
 impl DevicePrograms {
-    pub(crate) const fn new(choice: DeviceChoice, mode: XdpMode, map: DeviceMap) -> Self {
+    pub(crate) const fn new(
+        choice: DeviceChoice,
+        forwarding: Forwarding,
+        xdp: XdpMode,
+        map: DeviceMap,
+    ) -> Self {
         Self {
             choice,
-            mode,
+            forwarding,
+            xdp,
             table: DeviceTable::new(map),
             attached: BTreeMap::new(),
             adopted: BTreeMap::new(),
@@ -99,7 +107,7 @@ impl DevicePrograms {
             if known.is_some() && !verify {
                 continue;
             }
-            match dataplane.attach_device(&device.name, *index, self.xdp_mode(device)) {
+            match dataplane.attach_device(&device.name, *index, self.programs(device)) {
                 Ok(attached) if known == Some(attached.by) => restored += attached.new,
                 Ok(DeviceAttachment {
                     by,
@@ -146,10 +154,24 @@ impl DevicePrograms {
     /// redirects into a veth is lost unless the peer has NAPI on, which is not its default and
     /// cannot be seen from here.
     fn xdp_mode(&self, device: &Device) -> XdpMode {
-        match self.mode {
+        match self.xdp {
             _ if !device.is_default => XdpMode::Off,
             XdpMode::Auto if device.is_veth => XdpMode::Off,
             mode => mode,
+        }
+    }
+
+    /// Which programs a device gets. From pods the kernel always forwards: a packet of a pod passes
+    /// routes and policies that are the network plugin's.
+    fn programs(&self, device: &Device) -> Programs {
+        Programs {
+            forwarding: if self.choice.leads_to_pods(device) {
+                Forwarding::Kernel
+            } else {
+                self.forwarding
+            },
+            has_ethernet: device.is_ethernet,
+            xdp: self.xdp_mode(device),
         }
     }
 
@@ -193,7 +215,8 @@ impl DevicePrograms {
                     DeviceFlags::XDP_TARGET,
                     has_native_xdp && device.is_veth,
                 ))
-                .union(flag(DeviceFlags::ATTACHED, is_attached)),
+                .union(flag(DeviceFlags::ATTACHED, is_attached))
+                .union(flag(DeviceFlags::NO_ETHERNET, !device.is_ethernet)),
         }
     }
 }

@@ -1,5 +1,5 @@
 //! What traffic from outside costs: packets and connects a second to a node port whose backend is
-//! on another node, by svclb in tc and in XDP, and by rule sets such as kube-proxy's.
+//! on another node, by svclb in each of its modes, and by rule sets such as kube-proxy's.
 //!
 //! Each way has a node of its own, all in one lab and in front of one backend. Rounds of all ways
 //! alternate in one run, and what is printed is each way's median and its ratio to a node that forwards
@@ -19,7 +19,8 @@ use clap::Parser;
 use serde::Serialize;
 use svclb_tests::manifests::{Endpoint, Manifests, Service, documents};
 use svclb_tests::{
-    Agent, AgentOptions, Lab, Node, Pod, PodNetwork, Transport, UplinkOptions, feed,
+    Agent, AgentOptions, DIRECT_TC, DIRECT_XDP, KERNEL, Lab, Node, Pod, PodNetwork, Transport,
+    UplinkOptions, feed,
 };
 
 use crate::rules::Rules;
@@ -56,17 +57,19 @@ struct Args {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Way {
     Forwarded,
-    Tc,
-    Xdp,
+    Kernel,
+    DirectTc,
+    DirectXdp,
     Iptables,
     Nftables,
 }
 
 impl Way {
-    const ALL: [Self; 5] = [
+    const ALL: [Self; 6] = [
         Self::Forwarded,
-        Self::Tc,
-        Self::Xdp,
+        Self::Kernel,
+        Self::DirectTc,
+        Self::DirectXdp,
         Self::Iptables,
         Self::Nftables,
     ];
@@ -74,8 +77,9 @@ impl Way {
     const fn name(self) -> &'static str {
         match self {
             Self::Forwarded => "forwarded alone",
-            Self::Tc => "svclb, tc",
-            Self::Xdp => "svclb, XDP",
+            Self::Kernel => "svclb",
+            Self::DirectTc => "svclb, direct, tc",
+            Self::DirectXdp => "svclb, direct, XDP",
             Self::Iptables => "iptables rules",
             Self::Nftables => "nftables rules",
         }
@@ -187,10 +191,14 @@ impl Bench {
                     outside.route(backend.v4().into(), &node)?;
                     to.push((backend.v4_at(TARGET), backend.v4_at(SINK)));
                 }
-                Way::Tc | Way::Xdp => {
-                    let xdp = if way == Way::Xdp { "native" } else { "off" };
+                Way::Kernel | Way::DirectTc | Way::DirectXdp => {
+                    let args = match way {
+                        Way::DirectTc => DIRECT_TC,
+                        Way::DirectXdp => DIRECT_XDP,
+                        _ => KERNEL,
+                    };
                     let options = AgentOptions {
-                        args: vec!["--xdp".to_owned(), xdp.to_owned()],
+                        args: args.iter().map(|arg| (*arg).to_owned()).collect(),
                         ..AgentOptions::default()
                     };
                     agents.push(Agent::start(&node, manifests.dir(), options)?);

@@ -52,12 +52,7 @@ impl Stage {
         screen.chapter("svclb run --manifests deploy/examples");
         let examples = repository().join("deploy/examples");
         let manifests = Manifests::copy_of(&examples, lab.dir().join("manifests"))?;
-        // A veth's far end has to poll for what XDP sends by it: this lab's does.
-        let options = AgentOptions {
-            args: vec!["--xdp".to_owned(), "native".to_owned()],
-            ..AgentOptions::default()
-        };
-        let agent = Agent::start(&node, manifests.dir(), options)?;
+        let agent = Agent::start(&node, manifests.dir(), AgentOptions::default())?;
         screen.good(&format!(
             "ready {} ms after it was started",
             agent.ready_after().as_millis()

@@ -8,7 +8,8 @@ use std::thread;
 use serde_json::Value;
 use svclb_tests::manifests::{Manifests, Service};
 use svclb_tests::{
-    Agent, AgentOptions, Kind, Lab, Node, Outside, Peer, Pod, PodNetwork, Transport, UplinkOptions,
+    Agent, AgentOptions, KERNEL, Kind, Lab, Node, Outside, Peer, Pod, PodNetwork, Transport,
+    UplinkOptions, Way,
 };
 
 use super::cases::{self, NODE1, NODE2};
@@ -23,12 +24,12 @@ const PLACES: [Place; 2] = [NODE1, NODE2];
 
 #[test]
 fn addresses_for_clients_outside_lead_in_every_row_where_the_oracle_says() {
-    for xdp in ways() {
-        let world = World::new(xdp, &cases::places());
+    for way in ways() {
+        let world = World::new(way, &cases::places());
         let world = &world;
         let before = martians();
         let rows: Vec<Row> = thread::scope(|scope| {
-            let clients = world.clients(*xdp == "off");
+            let clients = world.clients(*way == KERNEL);
             let asking: Vec<_> = clients
                 .into_iter()
                 .map(|client| scope.spawn(move || world.rows(&client)))
@@ -145,7 +146,7 @@ struct At {
 }
 
 impl World {
-    fn new(xdp: &str, cases: &[Vec<Endpoint>]) -> Self {
+    fn new(way: Way, cases: &[Vec<Endpoint>]) -> Self {
         // It reads a counter of the machine.
         let turn = alone();
         let lab = Lab::new("outward").unwrap();
@@ -199,7 +200,7 @@ impl World {
         manifests.put("matrix.yaml", &all).unwrap();
         let agents = nodes.iter().map(|node| {
             let options = AgentOptions {
-                args: vec!["--xdp".to_owned(), xdp.to_owned()],
+                args: way.iter().map(|arg| (*arg).to_owned()).collect(),
                 ..AgentOptions::default()
             };
             Agent::start(node, manifests.dir(), options).unwrap()

@@ -1,0 +1,74 @@
+//! Replies leave by the device that their client's packets come in by, whatever route the kernel chose
+//! for them: a route that leads elsewhere is one by which the client may not be reached, or one whose
+//! network takes no packets from the Service's address.
+
+use svclb_common::{Counter, DeviceFlags, FlowFlags, FlowKey, FlowValue, LinkAddr};
+
+use super::flows;
+use super::frame::{HookFrame, NextHop};
+use super::scratch::Scratch;
+use crate::counters::count;
+use crate::maps;
+
+/// Writes into a new flow by which device its client's packet came in, and from which link address.
+#[inline(always)]
+pub(super) fn remember<F: HookFrame>(frame: &F, scratch: &mut Scratch) {
+    let device = frame.device();
+    let router = router(frame);
+    scratch.forward.device = device;
+    scratch.forward.router = router;
+    scratch.reverse.device = device;
+    scratch.reverse.router = router;
+}
+
+/// Notes that packets of a flow's client come in by another device than before.
+#[inline(always)]
+pub(super) fn update<F: HookFrame>(frame: &F, key: &FlowKey, flow: &FlowValue) {
+    let replies_leave = FlowFlags::FROM_CLIENT.union(FlowFlags::OTHER_AT_EGRESS);
+    let is_own = flow.flags.contains(FlowFlags::OWN);
+    if flow.device == frame.device() || !flow.flags.contains(replies_leave) || is_own {
+        return;
+    }
+    flows::set_device(key, flow, frame.device(), router(frame));
+}
+
+/// The link address that a frame came from; zeros on a device without one.
+#[inline(always)]
+pub(super) fn router<F: HookFrame>(frame: &F) -> LinkAddr {
+    const SOURCE: u32 = 6;
+    if F::NETWORK == 0 {
+        return [0; 2];
+    }
+    let start = frame.load::<u32>(SOURCE);
+    let rest = frame.load::<u16>(SOURCE + 4);
+    [start.unwrap_or(0), u32::from(rest.unwrap_or(0))]
+}
+
+/// Where a reply is to leave, if not by the device that it is at.
+#[inline(always)]
+pub(super) fn next_hop<F: HookFrame>(frame: &F, reply: &FlowValue) -> Option<NextHop> {
+    let by = reply.device;
+    if by == 0 || by == frame.device() {
+        return None;
+    }
+    let (from, to) = (maps::device(frame.device())?, maps::device(by)?);
+    let leads_to_pods = from.flags.union(to.flags).contains(DeviceFlags::PODS);
+    if leads_to_pods || !to.flags.contains(DeviceFlags::ATTACHED) {
+        return None;
+    }
+    count(Counter::Returned);
+    let [start, rest] = reply.router;
+    let is_known = F::NETWORK != 0 && start | rest != 0;
+    let [a, b, c, d, e, f] = to.link;
+    let [g, h] = (rest as u16).to_ne_bytes();
+    Some(NextHop {
+        device: by,
+        // Without, the kernel looks the neighbour up.
+        link: is_known.then_some([
+            start,
+            u32::from_ne_bytes([g, h, a, b]),
+            u32::from_ne_bytes([c, d, e, f]),
+        ]),
+        by_redirect: true,
+    })
+}

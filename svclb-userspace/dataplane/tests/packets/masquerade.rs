@@ -1,0 +1,219 @@
+//! The kernel forwards: a packet is given its backend as it comes in, and an address of this node as it
+//! leaves; its reply the client's address as it comes in, and the Service's as it leaves.
+//!
+//! Frames come in and leave by the loopback device here, so every flow leaves by the device that it came
+//! in by.
+
+use svclb_common::{Counter, DeviceFlags};
+use svclb_core::conntrack::Timeouts;
+
+use super::frames::{Family, Frame, Problem, Transport, family_and_transport};
+use super::world::{self, EGRESS, NODE_PORT, PASS, TARGET, World};
+
+const INGRESS: &str = "svclb_ingress";
+
+/// The frame that a program passes on.
+fn passed(world: &World, program: &str, bytes: &[u8]) -> Vec<u8> {
+    let run = world.run(program, bytes);
+    assert_eq!(run.verdict, PASS(program), "{program}");
+    run.frame
+}
+
+/// What a frame is to become, from whichever port of the node.
+fn from_node(frame: Frame, family: Family, bytes: &[u8]) -> Frame {
+    let from = |port| frame.of_client(family.node()).by_port(port);
+    let mut ports = 50_000..51_000;
+    let port = ports.find(|port| from(*port).bytes() == bytes);
+    from(port.unwrap_or_else(|| panic!("{bytes:02x?} is not from the node")))
+}
+
+/// A client's first packet comes in and leaves. Returns it as the client sent it, and as it left.
+fn opened(world: &World, family: Family, transport: Transport) -> (Frame, Frame) {
+    let request = Frame::new(family, transport).to(family.node(), NODE_PORT);
+    let inside = request.to(family.backend(), TARGET);
+    assert_eq!(passed(world, INGRESS, &request.bytes()), inside.bytes());
+    let left = passed(world, EGRESS, &inside.bytes());
+    (request, from_node(inside, family, &left))
+}
+
+#[test]
+fn a_packet_leaves_from_the_node_and_its_reply_reaches_the_client_from_the_service() {
+    family_and_transport(|family, transport| {
+        let world = World::with_addresses_on_the_device(DeviceFlags::NONE);
+        let (request, left) = opened(&world, family, transport);
+        // The kernel's conntrack sees client and backend, both ways.
+        let inside = request.to(family.backend(), TARGET);
+        for _ in 0..2 {
+            let back = passed(&world, INGRESS, &left.reply().bytes());
+            assert_eq!(back, inside.reply().bytes());
+            let seen = passed(&world, EGRESS, &back);
+            assert_eq!(seen, request.reply().bytes());
+            let later = passed(&world, INGRESS, &request.established().bytes());
+            let later = passed(&world, EGRESS, &later);
+            assert_eq!(later, left.established().bytes());
+        }
+        assert_eq!(world.counted(Counter::FlowsOpened), 1);
+        assert_eq!(world.counted(Counter::FlowsMasqueraded), 1);
+        assert_eq!(world.flow_entries(), 4);
+        let at_once = Timeouts {
+            tcp_established: std::time::Duration::ZERO,
+            tcp_opening: std::time::Duration::ZERO,
+            udp: std::time::Duration::ZERO,
+            udp_stream: std::time::Duration::ZERO,
+            ..Timeouts::default()
+        };
+        world.sweep(&at_once);
+        assert_eq!(world.flow_entries(), 0);
+    });
+}
+
+#[test]
+fn a_masqueraded_source_that_another_rule_already_gave_is_left_alone_and_the_reply_is_the_services()
+{
+    family_and_transport(|family, transport| {
+        let world = World::with_addresses_on_the_device(DeviceFlags::NONE);
+        let request = Frame::new(family, transport).to(family.node(), NODE_PORT);
+        let inside = request.to(family.backend(), TARGET);
+        passed(&world, INGRESS, &request.bytes());
+        // As a network plugin's rule does, between the hooks.
+        let masqueraded = inside.of_client(family.node()).by_port(33_333);
+        let left = passed(&world, EGRESS, &masqueraded.bytes());
+        assert_eq!(left, masqueraded.bytes());
+        let back = passed(&world, INGRESS, &masqueraded.reply().bytes());
+        assert_eq!(back, masqueraded.reply().bytes());
+        // Netfilter gave the client's address back.
+        let seen = passed(&world, EGRESS, &inside.reply().bytes());
+        assert_eq!(seen, request.reply().bytes());
+    });
+}
+
+#[test]
+fn an_error_about_a_packet_that_left_reaches_the_client_about_its_own_packet() {
+    family_and_transport(|family, transport| {
+        let world = World::with_addresses_on_the_device(DeviceFlags::NONE);
+        let (request, left) = opened(&world, family, transport);
+        let router = family.router();
+        let error = |about: Frame| about.error(router, Problem::TooBig(1280), 1024);
+        let inside = request.to(family.backend(), TARGET);
+        let back = passed(&world, INGRESS, &error(left));
+        same_but_carried_checksum(&back, &error(inside));
+        let seen = passed(&world, EGRESS, &back);
+        same_but_carried_checksum(&seen, &error(request));
+        // And one about a reply reaches the backend.
+        let reply = error(request.reply());
+        let inside = passed(&world, INGRESS, &reply);
+        let left_error = passed(&world, EGRESS, &inside);
+        let by_node = left
+            .reply()
+            .error(family.node(), Problem::TooBig(1280), 1024);
+        same_but_carried_checksum(&left_error, &by_node);
+    });
+}
+
+/// Compares two errors. The checksum of the carried packet's transport is not corrected, and neither is
+/// what of the message's own depends on it.
+fn same_but_carried_checksum(one: &[u8], other: &[u8]) {
+    assert_eq!(one.len(), other.len());
+    let differing = one.iter().zip(other).filter(|(one, other)| one != other);
+    assert!(differing.count() <= 4, "{one:02x?}\n{other:02x?}");
+}
+
+#[test]
+fn a_stray_reset_or_end_does_not_end_a_connection_and_one_that_is_accepted_does() {
+    for family in [Family::V4, Family::V6] {
+        for stray in [true, false] {
+            let world = World::with_addresses_on_the_device(DeviceFlags::NONE);
+            let (request, left) = opened(&world, family, Transport::Tcp);
+            let back = passed(&world, INGRESS, &left.reply().bytes());
+            passed(&world, EGRESS, &back);
+            let by = if stray { 1 << 30 } else { 0 };
+            for last in [request.reset().ahead(by), request.ending().ahead(by)] {
+                let inside = passed(&world, INGRESS, &last.bytes());
+                passed(&world, EGRESS, &inside);
+            }
+            let soon = Timeouts {
+                tcp_reset: std::time::Duration::ZERO,
+                tcp_half_closed: std::time::Duration::ZERO,
+                ..Timeouts::default()
+            };
+            world.sweep(&soon);
+            let left_over = if stray { 4 } else { 0 };
+            assert_eq!(world.flow_entries(), left_over, "stray: {stray}");
+        }
+    }
+}
+
+#[test]
+fn the_replies_to_a_flow_of_the_node_itself_are_left_alone() {
+    for family in [Family::V4, Family::V6] {
+        let world = World::with_addresses_on_the_device(DeviceFlags::NONE);
+        // A socket of the host, or a pod that is masqueraded, sends from the NodePort.
+        let peer = (family.client(), 53);
+        let question = Frame::new(family, Transport::Udp)
+            .of_client(family.node())
+            .by_port(NODE_PORT)
+            .to(peer.0, peer.1);
+        for _ in 0..2 {
+            let left = passed(&world, EGRESS, &question.bytes());
+            assert_eq!(left, question.bytes());
+            let answer = question.reply();
+            let back = passed(&world, INGRESS, &answer.bytes());
+            assert_eq!(back, answer.bytes());
+        }
+        assert_eq!(world.counted(Counter::FlowsOwn), 1);
+        assert_eq!(world.counted(Counter::FlowsOpened), 0);
+        // Another client of the port is served.
+        opened(&world, family, Transport::Udp);
+    }
+}
+
+#[test]
+fn a_flow_of_the_node_itself_whose_replies_would_be_anothers_is_given_another_port() {
+    family_and_transport(|family, transport| {
+        let world = World::with_addresses_on_the_device(DeviceFlags::NONE);
+        let (request, left) = opened(&world, family, transport);
+        // Masquerading gave a pod the port that the flow has, and it goes to the same backend.
+        let moved = passed(&world, EGRESS, &left.bytes());
+        let moved = from_node(left, family, &moved);
+        assert_ne!(moved.bytes(), left.bytes());
+        let back = passed(&world, INGRESS, &moved.reply().bytes());
+        assert_eq!(back, left.reply().bytes());
+        // The client's flow goes on.
+        let inside = request.to(family.backend(), TARGET);
+        let back = passed(&world, INGRESS, &left.reply().bytes());
+        assert_eq!(back, inside.reply().bytes());
+    });
+}
+
+#[test]
+fn a_pod_keeps_its_address_unless_its_backend_is_behind_the_same_device() {
+    family_and_transport(|family, transport| {
+        let world = World::with_addresses_on_the_device(DeviceFlags::PODS);
+        // The loopback device is both.
+        let (_, left) = opened(&world, family, transport);
+        let back = passed(&world, INGRESS, &left.reply().bytes());
+        assert_ne!(back, left.reply().bytes());
+        assert_eq!(world.counted(Counter::FlowsMasqueraded), 1);
+    });
+}
+
+#[test]
+fn a_connection_whose_backend_is_gone_is_given_another_one_when_it_is_opened_again() {
+    for family in [Family::V4, Family::V6] {
+        let world = World::with_two_backends();
+        let request = Frame::new(family, Transport::Tcp).to(family.node(), world::NODE_PORT);
+        let first = passed(&world, INGRESS, &request.bytes());
+        // While its backend is known it stays, however often its client opens it.
+        for _ in 0..8 {
+            assert_eq!(passed(&world, INGRESS, &request.bytes()), first);
+        }
+        world.forget_backends();
+        for _ in 0..64 {
+            if passed(&world, INGRESS, &request.bytes()) != first {
+                assert_eq!(world.flow_entries(), 2);
+                return;
+            }
+        }
+        panic!("it stays with a backend that is gone");
+    }
+}
