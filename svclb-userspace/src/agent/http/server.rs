@@ -2,25 +2,30 @@
 //! listener and of all public ones together, the time for the head of a request, and the life of a
 //! connection, which is for one request.
 
+use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::Router;
 use axum::serve::Listener;
 use hyper::server::conn::http1;
+use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::task::AbortHandle;
 use tracing::debug;
 
 /// What the clients of one listener may take.
 #[derive(Clone, Debug)]
 pub(crate) struct Limits {
-    /// Connections at once. Others wait in the listener's backlog, so that they take no file
-    /// descriptor of the agent.
+    /// Connections at once. One more takes the place of the one that has been silent longest: of those
+    /// without a whole head of a request. Where there is none it waits, and others behind it in the
+    /// listener's backlog, so that they take no file descriptor of the agent.
     pub(crate) connections: usize,
     /// Connections at once of several listeners together. A listener accepts one more than it
     /// has a slot for, and serves it when it has.
@@ -52,18 +57,18 @@ pub(crate) async fn serve(
     stop: impl Future<Output = ()>,
 ) {
     let slots = Arc::new(Semaphore::new(limits.connections));
+    let mut silent = Silent::default();
     // Connections notice that the sender is dropped.
     let (_stopping, stopped) = watch::channel(());
     let mut stop = pin!(stop);
     loop {
         let accepted = async {
-            // The semaphore is never closed.
-            let slot = Arc::clone(&slots).acquire_owned().await.ok();
             // axum's `accept` waits a second after an error such as EMFILE, and tries again.
             let (stream, _client) = Listener::accept(&mut listener).await;
             // Only now: a listener without clients takes nothing from the others.
+            let slot = silent.slot(&slots).await;
             let shared = match &limits.shared {
-                Some(shared) => Arc::clone(shared).acquire_owned().await.ok(),
+                Some(shared) => silent.slot(shared).await,
                 None => None,
             };
             ((slot, shared), stream)
@@ -72,43 +77,84 @@ pub(crate) async fn serve(
             (slots, stream) = accepted => {
                 let (routes, stopped) = (routes.clone(), stopped.clone());
                 let Limits { head, lifetime, .. } = limits;
-                tokio::spawn(async move {
-                    serve_connection(stream, routes, head, lifetime, stopped).await;
+                let asked = Arc::new(AtomicBool::new(false));
+                let connection = Connection { stream, routes, asked: Arc::clone(&asked) };
+                let task = tokio::spawn(async move {
+                    connection.serve(head, lifetime, stopped).await;
                     drop(slots);
                 });
+                silent.add(asked, task.abort_handle());
             }
             () = &mut stop => return,
         }
     }
 }
 
-async fn serve_connection(
+/// The connections that may have no whole head of a request yet, in the order in which they came.
+#[derive(Default)]
+struct Silent(VecDeque<(Arc<AtomicBool>, AbortHandle)>);
+
+impl Silent {
+    /// A connection, and whether its client has asked by now.
+    fn add(&mut self, asked: Arc<AtomicBool>, connection: AbortHandle) {
+        self.0.retain(|(asked, connection)| {
+            !asked.load(Ordering::Relaxed) && !connection.is_finished()
+        });
+        self.0.push_back((asked, connection));
+    }
+
+    /// A slot. Where none is free, the connection that has been silent longest is closed.
+    async fn slot(&mut self, slots: &Arc<Semaphore>) -> Option<OwnedSemaphorePermit> {
+        if let Ok(slot) = Arc::clone(slots).try_acquire_owned() {
+            return Some(slot);
+        }
+        while let Some((asked, connection)) = self.0.pop_front() {
+            if !asked.load(Ordering::Relaxed) && !connection.is_finished() {
+                connection.abort();
+                break;
+            }
+        }
+        // The semaphore is never closed.
+        Arc::clone(slots).acquire_owned().await.ok()
+    }
+}
+
+/// A client's connection.
+struct Connection {
     stream: TcpStream,
     routes: Router,
-    head: Duration,
-    lifetime: Duration,
-    mut stopped: watch::Receiver<()>,
-) {
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(head)
-        // A client that asks again and again would keep its slot.
-        .keep_alive(false)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(routes));
-    let mut connection = pin!(connection);
-    tokio::select! {
-        ended = &mut connection => {
-            if let Err(error) = ended {
-                debug!("a client's connection ended: {error}");
+    /// Set when the head of its request is whole.
+    asked: Arc<AtomicBool>,
+}
+
+impl Connection {
+    async fn serve(self, head: Duration, lifetime: Duration, mut stopped: watch::Receiver<()>) {
+        let routes = TowerToHyperService::new(self.routes);
+        let answer = service_fn(|request| {
+            self.asked.store(true, Ordering::Relaxed);
+            routes.call(request)
+        });
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(head)
+            // A client that asks again and again would keep its slot.
+            .keep_alive(false)
+            .serve_connection(TokioIo::new(self.stream), answer);
+        let mut connection = pin!(connection);
+        tokio::select! {
+            ended = &mut connection => {
+                if let Err(error) = ended {
+                    debug!("a client's connection ended: {error}");
+                }
+                return;
             }
-            return;
+            () = tokio::time::sleep(lifetime) => {}
+            _dropped = stopped.changed() => {}
         }
-        () = tokio::time::sleep(lifetime) => {}
-        _dropped = stopped.changed() => {}
+        connection.as_mut().graceful_shutdown();
+        // A client that does not read the response is cut off.
+        let _elapsed = tokio::time::timeout(head, connection).await;
     }
-    connection.as_mut().graceful_shutdown();
-    // A client that does not read the response is cut off.
-    let _elapsed = tokio::time::timeout(head, connection).await;
 }
 
 #[cfg(test)]
@@ -181,10 +227,40 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn silent_clients_that_have_all_slots_make_room_for_one_that_asks() {
+        let limits = Limits {
+            connections: 2,
+            shared: Some(Arc::new(Semaphore::new(2))),
+            head: SOON * 10,
+            lifetime: SOON * 10,
+        };
+        let (addr, _server) = limited(limits).await;
+        let mut silent = Vec::new();
+        for _ in 0..6 {
+            silent.push(TcpStream::connect(addr).await.unwrap());
+        }
+        let mut stream = TcpStream::connect(addr).await.unwrap();
+        assert!(
+            is_answered(&mut stream).await,
+            "it waits for the silent ones"
+        );
+        // Those that came first are closed, and the last one is not.
+        assert!(is_closed(&mut silent[0]).await);
+        let last = silent.last_mut().unwrap();
+        assert!(is_answered(last).await);
+    }
+
+    #[tokio::test]
     async fn silent_and_trickling_clients_are_cut_off_and_another_is_answered() {
-        let (addr, _server) = server(SOON * 10).await;
+        let limits = Limits {
+            connections: 8,
+            shared: None,
+            head: HEAD,
+            lifetime: SOON * 10,
+        };
+        let (addr, _server) = limited(limits).await;
         let mut clients = JoinSet::new();
-        // More than there are slots, of both kinds.
+        // Of both kinds.
         for number in 0..6 {
             clients.spawn(async move {
                 let mut stream = TcpStream::connect(addr).await.unwrap();
