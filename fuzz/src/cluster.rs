@@ -54,6 +54,7 @@ impl Cluster {
         planner.set_node_config(NodeConfig {
             node_port_ips: vec![[192, 0, 2, 1].into()],
             external_ips: true,
+            ..NodeConfig::default()
         });
         let writer =
             Writer::adopt(FakeMaps::holding(contents), port_rules()).expect("the fake can be read");

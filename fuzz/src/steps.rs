@@ -195,6 +195,7 @@ impl Shape {
             internal_policy: policy(self.internal_is_local),
             external_policy: policy(self.external_is_local),
             health_check_node_port: 31_000 * u16::from(self.health & 1),
+            local_source: None,
         }
     }
 }

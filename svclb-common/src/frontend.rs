@@ -94,6 +94,9 @@ impl Scope {
     pub const ANY: Self = Self(0);
     /// Sockets of the node's own network namespace: its NodePorts at a loopback address.
     pub const HOST: Self = Self(1);
+    /// None: the node has the cluster IP on a device, and serves it by itself, as a DNS cache does. No
+    /// program looks this scope up; it is there to be shown.
+    pub const BYPASSED: Self = Self(2);
 
     /// The number in the key.
     pub const fn get(self) -> u8 {
@@ -210,13 +213,16 @@ impl FrontendFlags {
     pub const DROPS_OUTSIDE: Self = Self(2);
     /// A cluster IP, which packets from outside reach only where the operator allows it.
     pub const CLUSTER_IP: Self = Self(4);
-    /// A port of the node itself: of a connection that is no flow the kernel may know more.
+    /// A NodePort.
     pub const NODE_PORT: Self = Self(8);
     /// For clients of the generation's source ranges alone.
     pub const SOURCE_RANGES: Self = Self(16);
     /// Backends on this node, too, see an address of the node and not their client's
     /// (`--local-source masquerade`).
     pub const MASQUERADE: Self = Self(64);
+    /// At an address that the node itself has, as NodePorts are: of a packet that is of no flow the kernel
+    /// may know more.
+    pub const NODE_ADDRESS: Self = Self(128);
 
     /// Whether all bits of `other` are set.
     #[inline(always)]

@@ -64,7 +64,7 @@ pub(super) fn open<F: HookFrame, const DIRECT: bool>(frame: &F, scratch: &mut Sc
     if !sources::allow(&frontend, packet.tuple.src) {
         return Verdict::Drop(DropReason::SourceRange);
     }
-    let is_of_the_node = frontend.flags.contains(FrontendFlags::NODE_PORT);
+    let is_of_the_node = frontend.flags.contains(FrontendFlags::NODE_ADDRESS);
     if packet.is_tcp() && !packet.tcp.opens() {
         // Of a connection without a flow: its client gets a reset. At an address of the node it may
         // be the reply to a connection of the node's own, or the kernel's to refuse.

@@ -4,8 +4,10 @@
 //! anything: a terminating endpoint is recorded as terminating, and the plan decides whether
 //! it is used.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::net::IpAddr;
+use std::str::FromStr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
@@ -109,6 +111,32 @@ pub struct Service {
     pub external_policy: TrafficPolicy,
     /// `spec.healthCheckNodePort`; zero if there is none.
     pub health_check_node_port: u16,
+    /// The annotation `svclb.io/local-source`; `None` without it.
+    pub local_source: Option<LocalSource>,
+}
+
+/// `--local-source`, and the annotation `svclb.io/local-source`: which address a backend on this node
+/// sees of a client outside, with `externalTrafficPolicy: Cluster`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum LocalSource {
+    /// The client's own.
+    #[default]
+    Keep,
+    /// One of the node, as with kube-proxy: for pods whose route to the client passes the node by, and
+    /// policies that admit nodes alone.
+    Masquerade,
+}
+
+impl FromStr for LocalSource {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "keep" => Ok(Self::Keep),
+            "masquerade" => Ok(Self::Masquerade),
+            other => Err(format!("{other:?} is neither keep nor masquerade")),
+        }
+    }
 }
 
 impl Service {
@@ -230,6 +258,10 @@ pub struct NodeConfig {
     pub node_port_ips: Vec<IpAddr>,
     /// Whether `Service.spec.externalIPs` are served.
     pub external_ips: bool,
+    /// The addresses that the node has on its devices, of both families.
+    pub own_ips: BTreeSet<IpAddr>,
+    /// What a backend on this node sees of a client outside, unless the Service says otherwise.
+    pub local_source: LocalSource,
 }
 
 /// An object of a source.

@@ -8,18 +8,21 @@ mod frontends;
 mod health;
 mod sources;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use svclb_common::{
-    Addr16, BackendValue, FrontendFlags, FrontendValue, Generation, Label, PortBe, Proto,
-    ServiceFamily, ServiceId, ServiceRecord, SlotRange, SourceRange,
+    Addr16, BackendValue, FrontendFlags, FrontendKey, FrontendValue, Generation, Label, PortBe,
+    Proto, ServiceFamily, ServiceId, ServiceRecord, SlotRange, SourceRange,
 };
 
-use crate::model::{EndpointSlice, Family, Node, NodeConfig, Service, ServicePort, TrafficPolicy};
+use crate::model::{
+    EndpointSlice, Family, LocalSource, Node, NodeConfig, Service, ServicePort, TrafficPolicy,
+};
 use endpoints::Endpoints;
 pub(crate) use frontends::candidates;
 pub use frontends::{Frontend, FrontendKind};
-use frontends::{families, of_port, other_ports, served_ports};
+use frontends::{families, is_own, of_port, other_ports, served_ports};
 pub use health::{HealthCheck, health_check, ineligible};
 use sources::sources;
 
@@ -41,6 +44,10 @@ pub struct PortPlan {
     pub external: SlotRange,
     /// The clients that may use the load balancer's addresses, in order; all if there is none.
     pub sources: Vec<SourceRange>,
+    /// Which of its addresses the node itself has.
+    pub own: BTreeSet<FrontendKey>,
+    /// Whether backends on this node see an address of the node instead of a client's outside.
+    pub masquerade: bool,
     /// Whether any endpoint serves, on whichever node.
     pub served: bool,
     /// How long a client stays with its backend after its last new connection, in
@@ -89,6 +96,14 @@ impl PortPlan {
                     frontend.kind == FrontendKind::NodePort,
                 ))
                 .union(flag(
+                    FrontendFlags::NODE_ADDRESS,
+                    self.own.contains(&frontend.key),
+                ))
+                .union(flag(
+                    FrontendFlags::MASQUERADE,
+                    self.masquerade && frontend.kind != FrontendKind::ClusterIp,
+                ))
+                .union(flag(
                     FrontendFlags::CLUSTER_IP,
                     frontend.kind == FrontendKind::ClusterIp,
                 ))
@@ -135,6 +150,19 @@ pub fn plan<'a>(
                     true => sources(service, family, node),
                     false => Vec::new(),
                 },
+                own: frontends
+                    .iter()
+                    .filter(|frontend| {
+                        // A NodePort is at an address of the node, whatever device has it.
+                        frontend.kind == FrontendKind::NodePort
+                            || is_own(frontend.key.addr, node_config)
+                    })
+                    .map(|frontend| frontend.key)
+                    .collect(),
+                // With the policy Local backends see their clients.
+                masquerade: service.external_policy == TrafficPolicy::Cluster
+                    && service.local_source.unwrap_or(node_config.local_source)
+                        == LocalSource::Masquerade,
                 frontends,
                 slots,
                 internal: choices.of(service.internal_policy),
@@ -147,7 +175,8 @@ pub fn plan<'a>(
         }
         // It has to be in one port's plan; in which makes no difference.
         if let Some(plan) = plans.get_mut(first) {
-            plan.frontends.extend(other_ports(service, family));
+            plan.frontends
+                .extend(other_ports(service, family, node_config));
         }
     }
     plans

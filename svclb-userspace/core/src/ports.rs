@@ -11,7 +11,9 @@ use std::fmt;
 use std::ops::RangeInclusive;
 
 use svclb_common::maps::PORTS_LEN;
-use svclb_common::{FrontendFlags, FrontendKey, FrontendValue, Hook, PortBe, SlotKey, SlotValue};
+use svclb_common::{
+    FrontendFlags, FrontendKey, FrontendValue, Hook, PortBe, Scope, SlotKey, SlotValue,
+};
 
 /// A bit of `PORTS`: packets with this port may be of a Service. At ingress it is the
 /// destination's port, at egress the source's.
@@ -149,7 +151,9 @@ impl PortRules {
     pub fn of_frontend(&self, key: &FrontendKey, value: &FrontendValue) -> Option<PortBit> {
         let is_at_sockets_alone =
             value.flags.contains(FrontendFlags::CLUSTER_IP) && !self.external_cluster_ips;
-        (!is_at_sockets_alone && !key.is_other_ports()).then(|| PortBit::ingress(key.port))
+        let is_bypassed = key.scope == Scope::BYPASSED;
+        (!is_at_sockets_alone && !is_bypassed && !key.is_other_ports())
+            .then(|| PortBit::ingress(key.port))
     }
 
     /// The bit that a slot of a backend with this port needs: its replies leave from there.
@@ -178,7 +182,7 @@ impl PortRules {
 
 #[cfg(test)]
 mod tests {
-    use svclb_common::{Addr16, Proto, Scope};
+    use svclb_common::{Addr16, Proto};
 
     use super::*;
 

@@ -166,6 +166,7 @@ mod tests {
             internal_policy: TrafficPolicy::Cluster,
             external_policy: TrafficPolicy::Cluster,
             health_check_node_port: 0,
+            local_source: None,
         };
         let slice = EndpointSlice {
             name: object_name,

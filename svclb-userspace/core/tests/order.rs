@@ -106,6 +106,8 @@ fn plans(state: &State) -> Vec<PortPlan> {
                 inside: range,
                 external: range,
                 sources: sources.iter().copied().map(source).collect(),
+                own: BTreeSet::new(),
+                masquerade: false,
                 served: range.count > 0,
                 affinity_seconds: 0,
                 members: *members,

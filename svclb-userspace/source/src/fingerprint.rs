@@ -39,6 +39,7 @@ fn hash_service(service: &Service, hasher: &mut DefaultHasher) {
         internal_policy,
         external_policy,
         health_check_node_port,
+        local_source,
     } = service;
     (0u8, name, created, *kind as u8).hash(hasher);
     (cluster_ips, external_ips, ingress_ips, source_ranges).hash(hasher);
@@ -47,6 +48,7 @@ fn hash_service(service: &Service, hasher: &mut DefaultHasher) {
         *internal_policy as u8,
         *external_policy as u8,
         health_check_node_port,
+        local_source.map(|source| source as u8),
     )
         .hash(hasher);
     for port in ports {

@@ -3,7 +3,7 @@
 use std::io;
 use std::net::IpAddr;
 
-use svclb_core::model::{Node, NodeConfig};
+use svclb_core::model::{LocalSource, Node, NodeConfig};
 use svclb_core::planner::Planner;
 use svclb_dataplane::Dataplane;
 use tokio::sync::watch;
@@ -12,12 +12,17 @@ use tracing::debug;
 use super::devices::{DevicePrograms, Devices};
 use super::node_ports::NodePortAddresses;
 
+/// The device on which kube-proxy's IPVS mode puts every address of a Service, and leaves it when it is
+/// gone: none of them is the node's own.
+const IPVS: &str = "kube-ipvs0";
+
 /// The node's devices and addresses.
 pub(super) struct NodeContext {
     devices: watch::Receiver<Devices>,
     device_programs: DevicePrograms,
     node_port_addresses: NodePortAddresses,
     external_ips: bool,
+    local_source: LocalSource,
     /// The Node object that the current addresses were chosen with.
     node: Option<Node>,
     /// The node's own addresses: those of its Node object, and then those of NodePorts.
@@ -30,12 +35,14 @@ impl NodeContext {
         device_programs: DevicePrograms,
         node_port_addresses: NodePortAddresses,
         external_ips: bool,
+        local_source: LocalSource,
     ) -> Self {
         Self {
             devices,
             device_programs,
             node_port_addresses,
             external_ips,
+            local_source,
             node: None,
             own: Vec::new(),
         }
@@ -51,9 +58,17 @@ impl NodeContext {
             return false;
         }
         let node = node.clone();
-        let node_port_ips = self
-            .node_port_addresses
-            .choose(&node, &self.devices.borrow_and_update());
+        let (node_port_ips, own_ips) = {
+            let devices = self.devices.borrow_and_update();
+            let addresses = devices
+                .values()
+                .filter(|device| device.name != IPVS)
+                .flat_map(|device| &device.addresses);
+            (
+                self.node_port_addresses.choose(&node, &devices),
+                addresses.copied().collect(),
+            )
+        };
         debug!(?node_port_ips, "NodePorts are served at these addresses");
         self.own.clone_from(&node.internal_ips);
         self.own.extend(&node_port_ips);
@@ -61,6 +76,8 @@ impl NodeContext {
         planner.set_node_config(NodeConfig {
             node_port_ips,
             external_ips: self.external_ips,
+            own_ips,
+            local_source: self.local_source,
         });
         true
     }

@@ -10,6 +10,7 @@ use anyhow::Context;
 use svclb_common::ServiceRecord;
 use svclb_core::conntrack::Timeouts;
 use svclb_core::model::Event;
+use svclb_core::model::LocalSource;
 use svclb_core::planner::Round;
 use svclb_core::serving::ChangedServices;
 use svclb_dataplane::{Attachment, Dataplane, Forwarding, XdpMode};
@@ -56,6 +57,7 @@ pub(crate) struct Config {
     pub(crate) node_port_addresses: NodePortAddresses,
     pub(crate) external_ips: bool,
     pub(crate) device_choice: DeviceChoice,
+    pub(crate) local_source: LocalSource,
     pub(crate) forwarding: Forwarding,
     pub(crate) xdp: XdpMode,
 }
@@ -138,6 +140,7 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
             device_programs,
             config.node_port_addresses,
             config.external_ips,
+            config.local_source,
         ),
         audit_schedule: AuditSchedule::new(audit_interval),
         dataplane: config.dataplane,

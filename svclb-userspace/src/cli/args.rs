@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::{Args as Group, Parser, Subcommand, ValueEnum};
 use svclb_common::maps::Sizes;
 use svclb_core::conntrack::Timeouts;
+use svclb_core::model::LocalSource;
 use svclb_dataplane::{Forwarding, PortRange, XdpMode};
 
 use crate::agent::{DeviceChoice, NodePortAddresses};
@@ -123,6 +124,16 @@ pub(crate) struct Run {
         default_value = "50000-60999"
     )]
     pub(crate) source_ports: PortRange,
+    /// What a backend on this node sees of a client outside, with externalTrafficPolicy Cluster: the
+    /// client's address (keep), or the node's, as with kube-proxy (masquerade); the annotation
+    /// svclb.io/local-source of a Service comes before this
+    #[arg(
+        long,
+        env = "SVCLB_LOCAL_SOURCE",
+        value_name = "keep|masquerade",
+        default_value = "keep"
+    )]
+    pub(crate) local_source: LocalSource,
     /// The bits of the packet mark that translated packets carry through the node's routing and
     /// firewall; by default kube-proxy's, so that rules which accept its packets accept these; 0 for none
     #[arg(

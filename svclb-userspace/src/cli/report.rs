@@ -77,6 +77,8 @@ pub(super) struct Frontend {
     pub(super) kind: &'static str,
     /// Only sockets of the node's own network namespace use it: a NodePort at loopback.
     pub(super) host_only: bool,
+    /// No client uses it: the node has the address on a device, and serves it by itself.
+    pub(super) bypassed: bool,
     /// Only clients of the source ranges may use it.
     pub(super) has_source_ranges: bool,
     pub(super) generation: u32,
@@ -296,6 +298,7 @@ impl Frontend {
                 _ => "External",
             },
             host_only: key.scope == Scope::HOST,
+            bypassed: key.scope == Scope::BYPASSED,
             has_source_ranges: has(FrontendFlags::SOURCE_RANGES),
             generation: value.generation.get(),
             internal: ids(value.internal),

@@ -36,7 +36,7 @@ pub(crate) fn candidates(service: &Service, node_config: &NodeConfig) -> Vec<Fro
         for port in served_ports(service) {
             all.extend(of_port(service, port, family, node_config));
         }
-        all.extend(other_ports(service, family));
+        all.extend(other_ports(service, family, node_config));
     }
     all
 }
@@ -78,6 +78,11 @@ pub(super) fn of_port(
             .collect()
     };
     let mut all = at(FrontendKind::ClusterIp, &service.cluster_ips);
+    for frontend in &mut all {
+        if is_own(frontend.key.addr, node_config) {
+            frontend.key.scope = Scope::BYPASSED;
+        }
+    }
     if service.kind == ServiceType::LoadBalancer {
         all.extend(at(FrontendKind::LoadBalancer, &service.ingress_ips));
     }
@@ -104,11 +109,22 @@ pub(super) fn of_port(
 
 /// A cluster IP is the Service's alone: what it has no port for is refused, as kube-proxy's
 /// nftables mode does.
-pub(super) fn other_ports(service: &Service, family: Family) -> impl Iterator<Item = Frontend> {
-    of_family(&service.cluster_ips, family).map(|addr| Frontend {
-        kind: FrontendKind::ClusterIp,
-        key: FrontendKey::other_ports(addr, Scope::ANY),
-    })
+pub(super) fn other_ports(
+    service: &Service,
+    family: Family,
+    node_config: &NodeConfig,
+) -> impl Iterator<Item = Frontend> {
+    of_family(&service.cluster_ips, family)
+        .filter(|addr| !is_own(*addr, node_config))
+        .map(|addr| Frontend {
+            kind: FrontendKind::ClusterIp,
+            key: FrontendKey::other_ports(addr, Scope::ANY),
+        })
+}
+
+/// Whether the node has an address on a device.
+pub(super) fn is_own(addr: Addr16, node_config: &NodeConfig) -> bool {
+    node_config.own_ips.contains(&addr.to_ip())
 }
 
 /// The loopback address that stands for all of them.

@@ -25,6 +25,7 @@ fn service() -> Service {
         internal_policy: TrafficPolicy::Cluster,
         external_policy: TrafficPolicy::Cluster,
         health_check_node_port: 0,
+        local_source: None,
     }
 }
 
@@ -572,6 +573,7 @@ fn node_config() -> NodeConfig {
     NodeConfig {
         node_port_ips: vec![ip("192.0.2.7"), ip("2001:db8::7")],
         external_ips: true,
+        ..NodeConfig::default()
     }
 }
 
@@ -617,6 +619,63 @@ fn a_node_port_at_a_loopback_address_is_for_the_host_alone() {
         let is_loopback = frontend.key.addr.is_loopback();
         assert_eq!(is_loopback, frontend.key.scope == Scope::HOST);
     }
+}
+
+#[test]
+fn a_cluster_ip_that_the_node_has_on_a_device_is_its_own_and_other_addresses_are_served() {
+    let service = balanced();
+    let all = [service.cluster_ips.clone(), service.ingress_ips.clone()].concat();
+    let node_config = NodeConfig {
+        own_ips: all.into_iter().collect(),
+        ..node_config()
+    };
+    let slices = [slice(8080, &[("10.244.0.2", "here", READY)])];
+    let plans = plan(&service, slices.iter(), &here(None), &node_config);
+    for frontend in &plans[0].frontends {
+        let value = plans[0].value(frontend, ServiceId::new(1), Generation::new(1));
+        let is_cluster_ip = frontend.kind == FrontendKind::ClusterIp;
+        assert_eq!(is_cluster_ip, frontend.key.scope == Scope::BYPASSED);
+        assert!(
+            !frontend.key.is_other_ports(),
+            "it refuses the node's ports"
+        );
+        // What a load balancer's address and the kernel's own have in common.
+        let is_own = frontend.kind != FrontendKind::ExternalIp;
+        let flagged = value.flags.contains(FrontendFlags::NODE_ADDRESS);
+        assert_eq!(flagged, is_own, "{frontend:?}");
+    }
+}
+
+#[test]
+fn clients_outside_are_masqueraded_where_the_service_or_else_the_node_says_so_and_never_with_local()
+{
+    use LocalSource::{Keep, Masquerade};
+    let slices = [slice(8080, &[("10.244.0.2", "here", READY)])];
+    let masqueraded = |of_node, of_service, policy| {
+        let service = Service {
+            local_source: of_service,
+            external_policy: policy,
+            ..balanced()
+        };
+        let node_config = NodeConfig {
+            local_source: of_node,
+            ..node_config()
+        };
+        let plans = plan(&service, slices.iter(), &here(None), &node_config);
+        let frontends = plans[0].frontends.iter().filter(|frontend| {
+            let value = plans[0].value(frontend, ServiceId::new(1), Generation::new(1));
+            value.flags.contains(FrontendFlags::MASQUERADE)
+        });
+        let kinds: BTreeSet<_> = frontends.map(|frontend| frontend.kind).collect();
+        assert!(!kinds.contains(&FrontendKind::ClusterIp));
+        !kinds.is_empty()
+    };
+    let cluster = TrafficPolicy::Cluster;
+    assert!(!masqueraded(Keep, None, cluster));
+    assert!(masqueraded(Masquerade, None, cluster));
+    assert!(masqueraded(Keep, Some(Masquerade), cluster));
+    assert!(!masqueraded(Masquerade, Some(Keep), cluster));
+    assert!(!masqueraded(Masquerade, None, TrafficPolicy::Local));
 }
 
 fn sources_of(ranges: &[&str], internal_ips: Vec<IpAddr>) -> (Vec<String>, Vec<FrontendKind>) {

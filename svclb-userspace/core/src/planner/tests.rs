@@ -25,6 +25,7 @@ fn service(name: &str, created: i64) -> Service {
         internal_policy: TrafficPolicy::Cluster,
         external_policy: TrafficPolicy::Cluster,
         health_check_node_port: 0,
+        local_source: None,
     }
 }
 
@@ -209,6 +210,7 @@ fn an_address_goes_to_the_cluster_ip_then_the_balancer_then_the_external_ip_then
     planner.set_node_config(NodeConfig {
         node_port_ips: vec![ip],
         external_ips: true,
+        ..NodeConfig::default()
     });
     planner.observe(Event::Synced);
     let key = FrontendKey {
@@ -240,6 +242,7 @@ fn node_ports_follow_the_nodes_addresses() {
         planner.set_node_config(NodeConfig {
             node_port_ips: ips.to_vec(),
             external_ips: true,
+            ..NodeConfig::default()
         });
         let round = planner.next_round(100)?;
         let frontends = round.plans[0].frontends.iter();

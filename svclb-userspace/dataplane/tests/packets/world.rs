@@ -123,6 +123,7 @@ fn service(policy: TrafficPolicy) -> Service {
         internal_policy: TrafficPolicy::Cluster,
         external_policy: policy,
         health_check_node_port: 0,
+        local_source: None,
     }
 }
 
@@ -284,6 +285,7 @@ impl World {
         planner.set_node_config(NodeConfig {
             node_port_ips: vec![Family::V4.node(), Family::V6.node()],
             external_ips: true,
+            ..NodeConfig::default()
         });
         planner.observe(Event::Apply(Object::Service(service)));
         for family in [Family::V4, Family::V6] {

@@ -1,14 +1,20 @@
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1 as core;
 use svclb_common::Label;
-use svclb_core::model::{ObjectName, Service, ServicePort, ServiceType, TrafficPolicy};
+use svclb_core::model::{
+    LocalSource, ObjectName, Service, ServicePort, ServiceType, TrafficPolicy,
+};
 
 use super::{Names, Problem, address, port, protocol};
 
 /// `sessionAffinityConfig.clientIP.timeoutSeconds` by default.
 const DEFAULT_AFFINITY: u32 = 10_800;
+
+/// The annotation by which a Service says what its backends see of their clients.
+const LOCAL_SOURCE: &str = "svclb.io/local-source";
 
 /// A Service. Headless and ExternalName ones are converted, too: the plan leaves them out.
 ///
@@ -61,6 +67,7 @@ pub fn service(from: core::Service, names: &Names, problems: &mut Vec<Problem>) 
         ));
     }
     let affinity_seconds = affinity(&spec, problems);
+    let local_source = local_source(from.metadata.annotations.as_ref(), problems);
     let health_check_node_port = health_check_node_port(&spec, problems);
     Some(Service {
         name: ObjectName::new(names.get(namespace), names.get(&name)),
@@ -98,7 +105,22 @@ pub fn service(from: core::Service, names: &Names, problems: &mut Vec<Problem>) 
             problems,
         ),
         health_check_node_port,
+        local_source,
     })
+}
+
+/// The annotation `svclb.io/local-source`.
+fn local_source(
+    annotations: Option<&BTreeMap<String, String>>,
+    problems: &mut Vec<Problem>,
+) -> Option<LocalSource> {
+    let text = annotations?.get(LOCAL_SOURCE)?;
+    text.parse()
+        .map_err(|error| {
+            let field = format!("metadata.annotations[{LOCAL_SOURCE}]");
+            problems.push(Problem::new(field, format!("{error}; ignored")));
+        })
+        .ok()
 }
 
 /// The ranges that can be read. Blanks around them are trimmed, as kube-proxy does, and host bits

@@ -67,9 +67,11 @@ fn services(services: &[Service]) -> Table {
                 or_dash(&service.port_name),
                 service.protocol.to_owned(),
                 addresses.join("\n"),
-                frontends
-                    .first()
-                    .map_or_else(String::new, |frontend| list_backends(service, frontend)),
+                match frontends.first() {
+                    Some(frontend) if frontend.bypassed => "the node itself".to_owned(),
+                    Some(frontend) => list_backends(service, frontend),
+                    None => String::new(),
+                },
                 match service.affinity_seconds {
                     0 => "-".to_owned(),
                     seconds => format!("{seconds}s"),
@@ -90,7 +92,10 @@ fn services(services: &[Service]) -> Table {
 fn alike(frontends: &[Frontend]) -> Vec<Vec<&Frontend>> {
     let mut groups = Vec::<Vec<&Frontend>>::new();
     for frontend in frontends {
-        let choice = |f: &Frontend| (f.has_source_ranges, f.internal.clone(), f.external.clone());
+        let choice = |f: &Frontend| {
+            let limits = (f.bypassed, f.has_source_ranges);
+            (limits, f.internal.clone(), f.external.clone())
+        };
         let group = groups.iter_mut().find(|group| {
             let first = group.first();
             first.is_some_and(|first| choice(first) == choice(frontend))

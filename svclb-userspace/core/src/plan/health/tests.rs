@@ -24,6 +24,7 @@ fn service() -> Service {
         internal_policy: TrafficPolicy::Cluster,
         external_policy: TrafficPolicy::Local,
         health_check_node_port: 32_000,
+        local_source: None,
     }
 }
 
@@ -93,6 +94,7 @@ fn only_a_load_balancer_with_local_traffic_and_a_port_for_it_is_checked() {
         },
         Service {
             health_check_node_port: 0,
+            local_source: None,
             ..service()
         },
     ] {
