@@ -24,7 +24,7 @@ use crate::pin_lock::PinLock;
 use crate::pins::{Pins, make_dir};
 use crate::programs::{PROGRAMS, packet_programs};
 use crate::reserved_ports::{Ports, ReservedPorts};
-use crate::source_ports::PortRange;
+use crate::source_ports::{PortRange, ephemeral_node_ports, ephemeral_ports};
 use crate::test_run::{self, TestRun};
 use crate::udp_sockets::{UdpSockets, UdpSocketsError};
 use crate::{load, migration, preflight, sys};
@@ -112,7 +112,13 @@ impl Dataplane {
     /// # Errors
     /// The system's error; then nothing is reserved that was not before.
     pub fn reserve_source_ports(&self) -> io::Result<()> {
-        self.reserved_ports.reserve(self.source_ports)
+        self.reserved_ports.reserve(&self.kept_ports())
+    }
+
+    /// The source ports, and the NodePorts among those that the kernel gives sockets.
+    fn kept_ports(&self) -> Vec<PortRange> {
+        let node_ports = ephemeral_ports().ok().and_then(ephemeral_node_ports);
+        node_ports.into_iter().chain([self.source_ports]).collect()
     }
 
     /// Gives back the ports that earlier agents reserved for another range, and no port that others
@@ -128,7 +134,7 @@ impl Dataplane {
         let used = used.iter().filter(|bit| bit.hook == Hook::INGRESS);
         let used = used.map(|bit| bit.port.get()).collect();
         self.reserved_ports
-            .give_back_all_but(self.source_ports, &used)
+            .give_back_all_but(&self.kept_ports(), &used)
     }
 
     /// Attaches every program, or replaces the one that an earlier agent attached.

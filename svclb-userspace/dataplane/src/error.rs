@@ -199,6 +199,13 @@ pub enum MountError {
         "cgroup v2 is not mounted; mount it with `mount -t cgroup2 none /sys/fs/cgroup`, or name a cgroup with --cgroup"
     )]
     NoCgroup2,
+    /// What is mounted is a part of the hierarchy.
+    #[error(
+        "{0} is the cgroup of a container and not the machine's root, so only the container's own sockets \
+         would be translated; give the container the host's cgroups (Docker: --cgroupns=host; Kubernetes: \
+         a hostPath volume of /sys/fs/cgroup), or name a cgroup with --cgroup"
+    )]
+    PrivateCgroup(PathBuf),
     /// No bpffs.
     #[error("no bpffs is mounted; mount one with `mount -t bpf bpf /sys/fs/bpf`")]
     NoBpffs,

@@ -13,6 +13,22 @@ pub fn find_cgroup2() -> Result<PathBuf, MountError> {
     first(&mounts()?, "cgroup2").ok_or(MountError::NoCgroup2)
 }
 
+/// The root of the cgroup v2 hierarchy, to which all sockets of the machine belong.
+///
+/// A container may see its own cgroup as the root (cgroup_namespaces(7), as Docker makes them unless
+/// asked otherwise). That one has files which a real root has not (`cgroup.events`, Linux 4.5:
+/// Documentation/admin-guide/cgroup-v2.rst).
+///
+/// # Errors
+/// [`MountError`].
+pub fn root_cgroup() -> Result<PathBuf, MountError> {
+    let path = find_cgroup2()?;
+    if path.join("cgroup.events").exists() {
+        return Err(MountError::PrivateCgroup(path));
+    }
+    Ok(path)
+}
+
 /// A mounted bpffs.
 ///
 /// # Errors

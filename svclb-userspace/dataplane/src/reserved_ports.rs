@@ -57,23 +57,25 @@ impl ReservedPorts {
         &self.0
     }
 
-    /// Reserves a range besides what is recorded. Sockets are given no port of it, unless they ask
+    /// Reserves ranges besides what is recorded. Sockets are given no port of them, unless they ask
     /// for one by its number.
     ///
     /// # Errors
     /// The system's error; then nothing is reserved that was not before.
-    pub(crate) fn reserve(&self, range: PortRange) -> io::Result<()> {
-        self.change(|before| before.iter().copied().chain(range.ports()).collect())
+    pub(crate) fn reserve(&self, ranges: &[PortRange]) -> io::Result<()> {
+        let ports = ranges.iter().flat_map(|range| range.ports());
+        self.change(|before| before.iter().copied().chain(ports).collect())
     }
 
-    /// Gives back what is recorded, other than a range and ports that are used.
+    /// Gives back what is recorded, other than ranges and ports that are used.
     ///
     /// # Errors
     /// The system's error; then nothing is given back.
-    pub(crate) fn give_back_all_but(&self, range: PortRange, used: &Ports) -> io::Result<()> {
+    pub(crate) fn give_back_all_but(&self, ranges: &[PortRange], used: &Ports) -> io::Result<()> {
         self.change(|before| {
             let used = before.intersection(used).copied();
-            used.chain(range.ports()).collect()
+            let ports = ranges.iter().flat_map(|range| range.ports());
+            used.chain(ports).collect()
         })
     }
 

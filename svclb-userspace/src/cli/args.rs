@@ -116,14 +116,10 @@ pub(crate) struct Run {
     )]
     pub(crate) xdp: XdpMode,
     /// The source ports of traffic to backends on other nodes; they are taken out of the ports that
-    /// the kernel gives sockets (ip_local_reserved_ports)
-    #[arg(
-        long,
-        env = "SVCLB_SOURCE_PORTS",
-        value_name = "FIRST-LAST",
-        default_value = "50000-60999"
-    )]
-    pub(crate) source_ports: PortRange,
+    /// the kernel gives sockets (ip_local_reserved_ports), of which they may be half at most
+    /// [default: 50000-60999, or others where these are more than half]
+    #[arg(long, env = "SVCLB_SOURCE_PORTS", value_name = "FIRST-LAST")]
+    pub(crate) source_ports: Option<PortRange>,
     /// What a backend on this node sees of a client outside, with externalTrafficPolicy Cluster: the
     /// client's address (keep), or the node's, as with kube-proxy (masquerade); the annotation
     /// svclb.io/local-source of a Service comes before this

@@ -8,7 +8,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use svclb_common::maps::Sizes;
 use svclb_core::conntrack::Timeouts;
-use svclb_dataplane::{Dataplane, Forwarding, Options, XdpMode, find_cgroup2};
+use svclb_dataplane::{
+    Dataplane, Forwarding, Options, PortRange, XdpMode, choose_source_ports, ephemeral_ports,
+    root_cgroup,
+};
 use tracing::{info, warn};
 use tracing_subscriber::EnvFilter;
 
@@ -16,6 +19,20 @@ use super::args::{LogFormat, Run, Switch};
 use super::{descriptors, pin_dir};
 use crate::agent::{self, DeviceChoice, Source, UdpSocketReaper};
 use crate::capabilities;
+
+/// The source ports, by what was given and what the kernel gives sockets.
+fn source_ports(given: Option<PortRange>) -> anyhow::Result<PortRange> {
+    let ephemeral =
+        ephemeral_ports().context("the ports that the kernel gives sockets are unknown")?;
+    let chosen = choose_source_ports(given, ephemeral).map_err(anyhow::Error::msg)?;
+    if given.is_none() && chosen != PortRange::default() {
+        info!(
+            "the source ports of traffic to other nodes are {chosen}: the usual ones are more than half of \
+             those that the kernel gives sockets ({ephemeral})"
+        );
+    }
+    Ok(chosen)
+}
 
 pub(crate) fn run(args: Run) -> anyhow::Result<()> {
     let started = Instant::now();
@@ -40,10 +57,10 @@ pub(crate) fn run(args: Run) -> anyhow::Result<()> {
         pin_dir: pin_dir(args.pins.pin_dir)?,
         cgroup: match args.cgroup {
             Some(cgroup) => cgroup,
-            None => find_cgroup2()?,
+            None => root_cgroup()?,
         },
         sizes: Sizes::from(&args.sizes),
-        source_ports: args.source_ports,
+        source_ports: source_ports(args.source_ports)?,
         external_cluster_ips: args.external_cluster_ips == Switch::On,
         mark: args.mark,
         conntrack: Timeouts::from(&args.timeouts),

@@ -9,9 +9,12 @@ use std::thread::{self, sleep};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+use svclb_dataplane::find_cgroup2;
 use svclb_tests::bpftool::PinnedMap;
 use svclb_tests::manifests::Service;
-use svclb_tests::{Agent, AgentOptions, ApiServer, PeerSocket, SOON, Transport, lacks, wait_until};
+use svclb_tests::{
+    Agent, AgentOptions, ApiServer, PeerSocket, SOON, Transport, lacks, svclb_binary, wait_until,
+};
 
 use super::scene::{Scene, TARGET, assert_even, v4, web, web_service};
 
@@ -409,4 +412,31 @@ fn a_full_map_keeps_out_one_service_and_is_reported_until_there_is_room() {
     });
     assert!(served, "{:?}", scene.agent.log());
     assert!(health_names(&scene.agent, &[]), "{:?}", scene.agent.log());
+}
+
+#[test]
+fn the_cgroup_of_a_container_is_not_taken_for_that_of_the_machine() {
+    let scene = Scene::web();
+    let node = &scene.node;
+    // As Docker starts a container: a cgroup namespace, with cgroups mounted in it.
+    let script = "echo $$ > $1/host/cgroup.procs && exec unshare --cgroup --mount sh -c '\
+                  umount -l $0 && mount -t cgroup2 none $0 && exec \"$@\"' \"$2\" \"$3\" run \
+                  --node-name node --manifests \"$4\" --pin-dir \"$5\"";
+    let mut output = None;
+    node.run(|| {
+        let mut command = Command::new("sh");
+        command.args(["-c", script, "sh"]);
+        command.args([node.cgroup(), &find_cgroup2()?, &svclb_binary()?]);
+        command.args([
+            scene.manifests.dir(),
+            &node.pin_dir().with_extension("other"),
+        ]);
+        output = Some(command.env("NO_COLOR", "1").output()?);
+        Ok(())
+    })
+    .unwrap();
+    let stderr = String::from_utf8(output.unwrap().stderr).unwrap();
+    let sentence = stderr.lines().last().unwrap_or_default();
+    assert!(sentence.contains("--cgroupns=host"), "{stderr}");
+    assert_even(&scene.client, Transport::Tcp, web(v4(10)));
 }
