@@ -23,6 +23,23 @@ impl PinnedMap {
         Self(path.into())
     }
 
+    /// Makes a hash of a key and a value of so many bytes, and pins it at a path in the place of what is
+    /// pinned there.
+    ///
+    /// # Errors
+    /// What `bpftool` says, or that a pin cannot be removed.
+    pub fn replace(path: &Path, key: usize, value: usize) -> Result<Self> {
+        std::fs::remove_file(path).context("the pin cannot be removed")?;
+        let mut command = Command::new("bpftool");
+        command.args(["map", "create"]).arg(path);
+        command.args(["type", "hash", "name", "replaced", "entries", "1024"]);
+        command.args(["key", &key.to_string(), "value", &value.to_string()]);
+        // BPF_F_NO_PREALLOC.
+        command.args(["flags", "1"]);
+        tool::run(&mut command, PACKAGE)?;
+        Ok(Self::at(path))
+    }
+
     /// All of its elements.
     ///
     /// # Errors

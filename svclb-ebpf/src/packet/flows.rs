@@ -4,12 +4,16 @@
 //! where its client opens it anew. The agent removes entries that are over. Where it did not, and the
 //! map is full, a new flow takes the place of one that is over; one that goes on is never replaced.
 
-use svclb_common::{Counter, FlowFlags, FlowKey, FlowState, FlowValue, Hook, LinkAddr};
+use svclb_common::{
+    Counter, FlowFlags, FlowKey, FlowState, FlowValue, FrontendKey, Hook, LinkAddr, Reading, Scope,
+    SlotIndex,
+};
 use svclb_packet::parse::Packet;
 
 use crate::counters::count;
 use crate::kernel::now_ns;
 use crate::maps::{self, FLOW_CURSOR, FLOW_RING, FLOW_RING_MASK, FLOWS, flow_timeout_ns};
+use crate::slots::slot_at;
 
 /// How precisely is known when a flow was last seen: writing it for each packet would move the
 /// entry from CPU to CPU.
@@ -140,15 +144,48 @@ fn is_accepted(key: &FlowKey, flow: &FlowValue, packet: &Packet) -> bool {
     u32::from_be(packet.sequence).wrapping_sub(u32::from_be(acknowledged)) < WINDOW
 }
 
-/// Whether the backend that a flow was given serves no Service any more: its id is nobody's, or another
-/// backend's. An id is in quarantine before that (`svclb_core::image`), for a minute.
+/// Whether the backend that a flow was given is none of its frontend's any more: for a SYN that opens the
+/// flow again, which is rare.
 #[inline(always)]
 fn is_backend_gone(key: &FlowKey, flow: &FlowValue) -> bool {
-    let is_given = key.hook == Hook::INGRESS && flow.backend.get() != 0;
-    is_given
-        && !maps::backend(flow.backend).is_some_and(|backend| {
-            backend.addr == flow.tuple.dst && backend.port == flow.tuple.dst_port
-        })
+    /// Of more backends than these one is gone when its id is: that has a quarantine of a minute
+    /// (`svclb_core::image`).
+    const LOOKED_AT: u32 = 32;
+    if key.hook != Hook::INGRESS || flow.backend.get() == 0 {
+        return false;
+    }
+    let is_given = maps::backend(flow.backend).is_some_and(|backend| {
+        backend.addr == flow.tuple.dst && backend.port == flow.tuple.dst_port
+    });
+    if !is_given {
+        return true;
+    }
+    let frontend = maps::frontend(&FrontendKey {
+        addr: key.tuple.dst,
+        port: key.tuple.dst_port,
+        proto: key.proto,
+        scope: Scope::ANY,
+    });
+    let Reading::Confirmed(frontend) = frontend else {
+        return false;
+    };
+    let range = if flow.flags.contains(FlowFlags::INSIDE) {
+        frontend.internal
+    } else {
+        frontend.external
+    };
+    if range.count > LOOKED_AT {
+        return false;
+    }
+    for offset in 0..LOOKED_AT {
+        let position = SlotIndex::position(range.first.wrapping_add(offset));
+        if offset < range.count
+            && slot_at(&frontend, position).is_some_and(|slot| slot.backend == flow.backend)
+        {
+            return false;
+        }
+    }
+    true
 }
 
 /// Whether a TCP flow came to its end, so that its addresses may be used again: a reset, or a FIN of
@@ -211,6 +248,42 @@ fn replace(key: &FlowKey, value: &FlowValue) -> Result<Entered, Refused> {
     }
     renew(key, value)?;
     Ok(Entered::Replaced)
+}
+
+/// Removes a UDP flow, by the key of its replies, that was no more than a question and maybe its answer,
+/// some time ago: for another flow that needs its port. Returns whether the key is free.
+#[inline(always)]
+pub(super) fn forget_question(key: &FlowKey, now_ns: u64) -> bool {
+    /// Two datagrams of one program follow each other sooner.
+    const ANSWERED_NS: u64 = 500_000_000;
+    /// For as long a client waits for an answer (resolv.conf(5)).
+    const UNANSWERED_NS: u64 = 5_000_000_000;
+    let Some(reply) = peek(key) else {
+        return true;
+    };
+    let forward_key = &reply.other(key.proto);
+    let forward = peek(forward_key).filter(|forward| forward.other(key.proto) == *key);
+    let (forward_flags, forward_seen) = match forward {
+        Some(forward) => (forward.flags, forward.last_seen_ns),
+        None => (FlowFlags::NONE, 0),
+    };
+    let seen = if forward_seen > reply.last_seen_ns {
+        forward_seen
+    } else {
+        reply.last_seen_ns
+    };
+    let wait = if reply.flags.contains(FlowFlags::SEEN) {
+        ANSWERED_NS
+    } else {
+        UNANSWERED_NS
+    };
+    let goes_on = reply.flags.union(forward_flags).contains(FlowFlags::STREAM);
+    if goes_on || now_ns.saturating_sub(seen) <= wait {
+        return false;
+    }
+    let _gone = FLOWS.remove(forward_key);
+    let _gone = FLOWS.remove(key);
+    true
 }
 
 /// Enters the client's direction of a new flow, where there is none.

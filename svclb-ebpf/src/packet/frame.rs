@@ -68,6 +68,8 @@ pub(crate) trait HookFrame: Frame {
     /// Whether the kernel holds a sum of the whole packet (`CHECKSUM_COMPLETE`) that has to stay
     /// right. tc alone: XDP comes before it is taken over.
     fn has_sum(&self) -> bool;
+    /// The packet's mark; zero in XDP.
+    fn mark(&self) -> u32;
     /// Sets bits of the packet's mark, which the kernel's routing and firewall see. tc alone.
     fn set_mark(&self, mark: u32);
     /// Sends the frame to its next hop, and returns the action that does it. `None` where the link

@@ -17,7 +17,7 @@ use super::scratch::Scratch;
 use super::verdict::{DropReason, Verdict};
 use crate::counters::count;
 use crate::kernel::now_ns;
-use crate::maps;
+use crate::maps::{self, MARK};
 
 /// A packet without a flow at egress.
 #[inline(always)]
@@ -41,7 +41,11 @@ pub(super) fn open<F: HookFrame>(frame: &F, scratch: &mut Scratch) -> Verdict {
         };
         (Some(own), reply.service, reply.backend)
     } else {
-        if !maps::has_port(Hook::INGRESS, src_port) {
+        // One that a program sent here is no flow of the node itself, also where the agent has just
+        // forgotten its flow.
+        let mark = MARK.load();
+        let was_translated = mark != 0 && frame.mark() & mark == mark;
+        if was_translated || !maps::has_port(Hook::INGRESS, src_port) {
             return Verdict::Pass;
         }
         scratch.reverse_key.hook = Hook::INGRESS;

@@ -86,6 +86,17 @@ pub(super) fn enter<F: HookFrame>(
             break;
         }
     }
+    // Where all are taken, a question of UDP that was answered makes room.
+    if matches!(reverse, Err(Refused::Taken)) && ports.of_this_node && scratch.packet.is_udp() {
+        for _ in 0..CANDIDATES {
+            scratch.reverse_key.tuple.dst_port = random_port(ports);
+            if flows::forget_question(&scratch.reverse_key, scratch.forward.last_seen_ns) {
+                scratch.forward.tuple.src_port = scratch.reverse_key.tuple.dst_port;
+                reverse = enter_reverse(scratch, pair.flags);
+                break;
+            }
+        }
+    }
     match enter_forward(scratch, reverse, pair) {
         Ok(opened) => {
             if scratch.packet.part == Part::First {
@@ -109,15 +120,19 @@ fn choose_port(scratch: &mut Scratch, reverse_hook: Hook, ports: Ports) {
         reverse_hook,
     );
     for _ in 0..CANDIDATES {
-        // At random: stepping from one to the next would make taken ports stand in rows.
-        let offset = (u64::from(random()) * u64::from(ports.count)) >> 32;
-        let port = ports.first.wrapping_add(offset as u32);
-        scratch.reverse_key.tuple.dst_port = PortBe::new(port as u16);
+        scratch.reverse_key.tuple.dst_port = random_port(ports);
         if flows::peek(&scratch.reverse_key).is_none() {
             break;
         }
     }
     scratch.forward.tuple.src_port = scratch.reverse_key.tuple.dst_port;
+}
+
+/// A port of a range, at random: stepping from one to the next would make taken ports stand in rows.
+#[inline(always)]
+fn random_port(ports: Ports) -> PortBe {
+    let offset = (u64::from(random()) * u64::from(ports.count)) >> 32;
+    PortBe::new(ports.first.wrapping_add(offset as u32) as u16)
 }
 
 /// Which flag an entry has whose other direction is translated at a hook.

@@ -67,7 +67,11 @@ pub(super) fn carry_out<F: HookFrame>(frame: &F, next_hop: &NextHop, verdict: Ve
             count(Counter::Translated);
             return F::PASS;
         }
-        Verdict::Redirect => Counter::Translated as u32,
+        Verdict::Redirect => {
+            // The program at the egress of the other device sees that it was translated.
+            frame.set_mark(MARK.load());
+            Counter::Translated as u32
+        }
         Verdict::Reject(reason) | Verdict::Drop(reason) => reason as u32,
     };
     // One place where a frame is sent: each costs the verifier.

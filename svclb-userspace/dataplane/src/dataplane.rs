@@ -19,7 +19,8 @@ use crate::maps::devices::Devices;
 use crate::maps::flows::Flows;
 use crate::maps::kernel_maps::KernelMaps;
 use crate::maps::{meta, ports};
-use crate::options::Options;
+use crate::migration::flows::Earlier;
+use crate::options::{Forwarding, Options};
 use crate::pin_lock::PinLock;
 use crate::pins::{Pins, make_dir};
 use crate::programs::{PROGRAMS, packet_programs};
@@ -45,6 +46,9 @@ pub struct Dataplane {
     earlier_source_ports: Ports,
     reserved_ports: ReservedPorts,
     external_cluster_ips: bool,
+    forwarding: Forwarding,
+    /// The flows of an earlier agent's programs, until these are replaced.
+    earlier_flows: Option<Earlier>,
     warnings: Vec<String>,
 }
 
@@ -61,6 +65,7 @@ impl Dataplane {
         let pin_lock = PinLock::new(pins.dir())?;
         let earlier = meta::read(&pins)?;
         let earlier_source_ports = earlier.as_ref().and_then(meta::source_ports);
+        let earlier_version = earlier.as_ref().map(|meta| meta.abi_version);
         let mut warnings = Vec::new();
         let pins = migration::begin(pins, &mut warnings)?;
         pins.make_dirs()?;
@@ -89,6 +94,8 @@ impl Dataplane {
         crate::kernel_log::forward(&mut ebpf);
         let hold = |name| Ok((name, sys::Map::open(&pins.map(name))?));
         let held = names::all().map(hold).collect::<io::Result<_>>();
+        let earlier_flows =
+            migration::earlier_flows(&pins, earlier_version).map_err(OpenError::maps)?;
         Ok(Self {
             ebpf,
             pin_lock,
@@ -101,6 +108,8 @@ impl Dataplane {
             earlier_source_ports: earlier_ports,
             reserved_ports,
             external_cluster_ips: options.external_cluster_ips,
+            forwarding: options.forwarding,
+            earlier_flows,
             warnings,
         })
     }
@@ -189,12 +198,28 @@ impl Dataplane {
         Ok(pinned + self.links.pin_again().map_err(OpenError::maps)?)
     }
 
+    /// Has flows of an earlier agent's programs go on: those in a map of another layout, and those that the
+    /// programs forwarded where now the kernel does. Before these are attached, so that no packet of
+    /// such a flow is one of none; and after, for flows that were opened meanwhile. Returns how many
+    /// flows there were.
+    ///
+    /// # Errors
+    /// The system's error.
+    pub fn carry_flows_over(&self) -> io::Result<usize> {
+        let Some(earlier) = &self.earlier_flows else {
+            return Ok(0);
+        };
+        let flows = sys::Map::open(&self.pins.map(names::FLOWS))?;
+        earlier.carry_over(&flows, self.forwarding)
+    }
+
     /// Puts maps that were made beside those of another layout in their place. By then they must be
     /// filled, and all programs that use them attached.
     ///
     /// # Errors
     /// [`OpenError::PinDir`].
     pub fn migrate(&mut self) -> Result<(), OpenError> {
+        self.earlier_flows = None;
         if self.pins.is_beside() {
             self.pins = migration::end(&self.pins).map_err(|source| OpenError::PinDir {
                 path: self.pins.dir().to_owned(),

@@ -4,6 +4,8 @@
 //! Until then the old programs go on with the old maps, so that no connect fails in between. A
 //! crash before the end leaves the old maps in their place, and the next start begins again.
 
+pub(crate) mod flows;
+
 use std::fs;
 use std::io;
 use std::os::fd::AsFd;
@@ -12,6 +14,7 @@ use std::path::{Path, PathBuf};
 use svclb_common::maps::{self as names, SINCE};
 use svclb_common::{ABI_VERSION, MAGIC};
 
+use self::flows::Earlier;
 use crate::error::OpenError;
 use crate::maps::meta;
 use crate::pins::{Pins, make_dir};
@@ -66,6 +69,18 @@ pub(crate) fn begin(pins: Pins, warnings: &mut Vec<String>) -> Result<Pins, Open
     }
     warnings.push(warning(pins.dir(), found, &shared));
     Ok(beside)
+}
+
+/// The flows that are to go on, of which `found` is the layout version: in a map of another layout, or in
+/// the one that is used. `None` where they cannot be known.
+pub(crate) fn earlier_flows(pins: &Pins, found: Option<u32>) -> io::Result<Option<Earlier>> {
+    if !pins.is_beside() {
+        return Ok(Some(Earlier::Same));
+    }
+    let is_known = found.is_some_and(|found| flows::EARLIER.contains(&found));
+    is_known
+        .then(|| Earlier::of_layout(&Pins::new(pins.dir())))
+        .transpose()
 }
 
 /// Gives maps with a former name today's, so that they are adopted. A pin of today's name beside
@@ -147,7 +162,11 @@ fn warning(dir: &Path, found: u32, shared: &[&str]) -> String {
         (names::AFFINITY, "session affinity"),
         (names::FLOWS, "flows from outside"),
     ];
-    let lost = memory.iter().filter(|(name, _)| !shared.contains(name));
+    let is_lost = |name: &str| {
+        let is_carried_over = name == names::FLOWS && flows::EARLIER.contains(&found);
+        !shared.contains(&name) && !is_carried_over
+    };
+    let lost = memory.iter().filter(|(name, _)| is_lost(name));
     let lost: Vec<_> = lost.map(|(_, what)| *what).collect();
     let newer = if found > ABI_VERSION {
         ", of a newer svclb"

@@ -377,11 +377,14 @@ impl Agent {
         wanted: &BTreeSet<ServiceRecord>,
     ) -> anyhow::Result<Vec<Attachment>> {
         self.reconciler.remove_others(wanted);
+        self.carry_flows_over();
         let attached = self.dataplane.attach()?;
         if self.reconciler.fill().sources > 0 {
             self.include_pod_devices();
         }
         self.node_context.sync_devices(&mut self.dataplane, true);
+        // Those that were opened meanwhile.
+        self.carry_flows_over();
         self.reconciler.programs_replaced();
         self.dataplane.migrate()?;
         if let Err(error) = self.dataplane.give_back_source_ports() {
@@ -395,6 +398,15 @@ impl Agent {
             .changes
             .request(ChangedServices::all());
         Ok(attached)
+    }
+
+    /// Has the flows of an earlier agent's programs go on with these.
+    fn carry_flows_over(&self) {
+        match self.dataplane.carry_flows_over() {
+            Ok(0) => {}
+            Ok(flows) => info!(flows, "flows of the programs before go on"),
+            Err(error) => warn!("flows of the programs before may be cut: {error}"),
+        }
     }
 
     fn log_ready(&self, attached: &[Attachment]) {

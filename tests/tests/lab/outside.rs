@@ -2,10 +2,11 @@
 
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use svclb_tests::bpftool::detach_link;
+use svclb_tests::bpftool::{PinnedMap, detach_link};
 use svclb_tests::manifests::{Endpoint, Manifests, Service};
 use svclb_tests::{
     Agent, AgentOptions, DIRECT_TC, DIRECT_XDP, KERNEL, Kind, Lab, Node, Outside, Pod, PodNetwork,
@@ -506,4 +507,60 @@ fn packet_programs_that_were_detached_are_attached_again_and_counted() {
     assert!(scene.client.ask(Transport::Tcp, to).is_ok());
     let taken = links.len().max(2) as f64;
     assert!((repaired - taken).abs() < 0.5, "{repaired} of {taken}");
+}
+
+#[test]
+fn flows_that_were_forwarded_go_on_when_the_kernel_forwards_and_back_also_from_an_earlier_layout() {
+    for is_earlier in [false, true] {
+        let mut scene = Scene::new(PodNetwork::Routed, DIRECT_TC, &service());
+        scene.put(&service(), &["b"]);
+        let mut sockets = Vec::new();
+        // The backend is on the other node.
+        for to in scene.node_port(0) {
+            for transport in [Transport::Tcp, Transport::Udp] {
+                let socket = scene.client.socket(transport, to.is_ipv6()).unwrap();
+                socket.connect(to).unwrap();
+                sockets.push(socket);
+            }
+        }
+        let all_go_on = || {
+            for socket in &sockets {
+                socket.send("still there?").unwrap();
+                assert_eq!(socket.receive().unwrap().backend, "b");
+            }
+        };
+        all_go_on();
+        for way in [KERNEL, DIRECT_TC, KERNEL] {
+            scene.agents[0].kill().unwrap();
+            if is_earlier {
+                let maps = scene.nodes[0].pin_dir().join("maps");
+                with_the_layout_of_version_3(&maps);
+            }
+            scene.agents[0].set_args(way);
+            scene.agents[0].run().unwrap();
+            all_go_on();
+            if is_earlier {
+                let log = scene.agents[0].log().join("\n");
+                assert!(log.contains("layout version 3"), "{log}");
+                // There are no others: these programs make no flows of the earlier kind.
+                break;
+            }
+        }
+    }
+}
+
+/// Has the pinned maps look like those of an agent with layout version 3: its flows had neither a device
+/// nor an acknowledgement nor a link address.
+fn with_the_layout_of_version_3(maps: &Path) {
+    let flows = PinnedMap::at(maps.join("FLOWS")).elements().unwrap();
+    assert!(flows.len() >= 8, "{flows:?}");
+    let earlier = PinnedMap::replace(&maps.join("FLOWS"), 40, 56).unwrap();
+    for (key, value) in flows {
+        let value = [&value[..48], &value[56..64]].concat();
+        earlier.update(&key, &value).unwrap();
+    }
+    let meta = PinnedMap::at(maps.join("META"));
+    let (key, mut value) = meta.elements().unwrap().remove(0);
+    value[4] = "0x03".to_owned();
+    meta.update(&key, &value).unwrap();
 }

@@ -195,8 +195,13 @@ impl<const NETWORK: u32> HookFrame for TcFrame<NETWORK> {
     }
 
     #[inline(always)]
+    fn mark(&self) -> u32 {
+        context_word!(self.0.skb.skb, mark)
+    }
+
+    #[inline(always)]
     fn set_mark(&self, mark: u32) {
-        let known = context_word!(self.0.skb.skb, mark);
+        let known = self.mark();
         // SAFETY: the context is valid for the run of the program, and the field is a `u32` that
         // programs may write. One instruction, for the reason above.
         unsafe {

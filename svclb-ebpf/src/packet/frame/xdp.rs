@@ -120,6 +120,11 @@ impl HookFrame for XdpFrame {
     }
 
     #[inline(always)]
+    fn mark(&self) -> u32 {
+        0
+    }
+
+    #[inline(always)]
     fn set_mark(&self, _mark: u32) {}
 
     #[inline(always)]

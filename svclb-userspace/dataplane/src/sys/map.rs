@@ -183,8 +183,24 @@ impl Map {
 
     /// Writes an element.
     pub(crate) fn update(&self, key: &[u8], value: &[u8]) -> io::Result<()> {
+        /// `BPF_ANY`.
+        const ANY: u64 = 0;
+        self.write(key, value, ANY)
+    }
+
+    /// Writes an element where there is none: else the error is EEXIST.
+    pub(crate) fn insert(&self, key: &[u8], value: &[u8]) -> io::Result<()> {
+        /// `BPF_NOEXIST`.
+        const NO_EXIST: u64 = 1;
+        self.write(key, value, NO_EXIST)
+    }
+
+    fn write(&self, key: &[u8], value: &[u8], flags: u64) -> io::Result<()> {
         self.check(key, Some(value), 1)?;
-        let mut attr = self.element(address(key), address(value));
+        let mut attr = Element {
+            flags,
+            ..self.element(address(key), address(value))
+        };
         // SAFETY: both buffers are long enough and live through the call.
         unsafe { bpf(MAP_UPDATE_ELEM, &mut attr).map(drop) }
     }

@@ -1,0 +1,313 @@
+//! Flows that go on while the agent is replaced: those in a map of an earlier layout, and those that
+//! programs forwarded themselves where now the kernel forwards.
+
+use std::collections::{HashMap, HashSet};
+use std::io;
+
+use svclb_common::{
+    BackendId, FlowFlags, FlowKey, FlowValue, Hook, ServiceId, Tuple, maps as names,
+};
+use zerocopy::{FromBytes, Immutable, KnownLayout};
+
+use crate::maps::read::read_all;
+use crate::options::Forwarding;
+use crate::pins::Pins;
+use crate::sys::{self, Map};
+
+/// The layout versions whose flows are the ones below.
+pub(super) const EARLIER: std::ops::RangeInclusive<u32> = 2..=3;
+
+/// Value of `FLOWS` in the layout versions 2 and 3: 56 bytes.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, FromBytes, Immutable, KnownLayout)]
+pub(crate) struct EarlierValue {
+    tuple: Tuple,
+    flags: FlowFlags,
+    reserved: u16,
+    service: ServiceId,
+    backend: BackendId,
+    last_seen_ns: u64,
+}
+
+const _: () = assert!(size_of::<EarlierValue>() == 56);
+
+impl From<EarlierValue> for FlowValue {
+    fn from(earlier: EarlierValue) -> Self {
+        Self {
+            tuple: earlier.tuple,
+            flags: earlier.flags,
+            service: earlier.service,
+            backend: earlier.backend,
+            last_seen_ns: earlier.last_seen_ns,
+            // Neither the device nor the last acknowledgement is known: zero.
+            ..Self::default()
+        }
+    }
+}
+
+/// The two directions of a pair, each with its key.
+type Pair = [(FlowKey, FlowValue); 2];
+
+/// Where flows are that are to go on.
+#[derive(Debug)]
+pub(crate) enum Earlier {
+    /// In a map of an earlier layout.
+    Layout(Map),
+    /// In the map that goes on being used.
+    Same,
+}
+
+impl Earlier {
+    /// The map of an earlier layout.
+    ///
+    /// # Errors
+    /// The system's error.
+    pub(super) fn of_layout(pins: &Pins) -> io::Result<Self> {
+        Map::open(&pins.map(names::FLOWS)).map(Self::Layout)
+    }
+
+    /// Enters them into the map `FLOWS` as this agent's programs have them. A flow that is there already is
+    /// left as it is. Returns how many flows were entered.
+    ///
+    /// # Errors
+    /// The system's error; what was entered before it stays.
+    pub(crate) fn carry_over(&self, flows: &Map, forwarding: Forwarding) -> io::Result<usize> {
+        let entries: HashMap<FlowKey, FlowValue> = match self {
+            Self::Layout(map) => read_all::<FlowKey, EarlierValue>(map)?
+                .into_iter()
+                .map(|(key, value)| (key, value.into()))
+                .collect(),
+            Self::Same => match forwarding {
+                Forwarding::Kernel => read_all(flows)?.into_iter().collect(),
+                Forwarding::Direct => return Ok(0),
+            },
+        };
+        let mut entered = 0;
+        for pairs in converted(&entries, forwarding) {
+            let is_translated_anew = pairs.len() > 1;
+            if matches!(self, Self::Same) && !is_translated_anew {
+                continue;
+            }
+            if enter(flows, &pairs, matches!(self, Self::Same))? {
+                entered += 1;
+            }
+        }
+        Ok(entered)
+    }
+}
+
+/// Enters the pairs of a flow. Those entries come first whose keys are new: until the others are written
+/// packets go the way of before. Returns whether it is a new one.
+fn enter(flows: &Map, pairs: &[Pair], replaces: bool) -> io::Result<bool> {
+    let mut is_new = false;
+    for (key, value) in pairs.iter().flatten().rev() {
+        let (key, value) = (sys::bytes(key), sys::bytes(value));
+        match flows.insert(key, value) {
+            Ok(()) => is_new = true,
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                if replaces {
+                    flows.update(key, value)?;
+                }
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(is_new)
+}
+
+/// The pairs of each flow, as a mode has them. A flow of which one direction is missing is left out, and
+/// so is one whose packets, between the hooks, would be those of another flow.
+fn converted(entries: &HashMap<FlowKey, FlowValue>, forwarding: Forwarding) -> Vec<Vec<Pair>> {
+    let mut taken: HashSet<FlowKey> = entries.keys().copied().collect();
+    let mut flows = Vec::new();
+    for (key, value) in entries {
+        if !value.flags.contains(FlowFlags::FROM_CLIENT) {
+            continue;
+        }
+        let other_key = value.other(key.proto);
+        let other = entries.get(&other_key);
+        let Some(other) = other.filter(|other| other.other(key.proto) == *key) else {
+            continue;
+        };
+        let is_forwarded = value.flags.contains(FlowFlags::FORWARDED);
+        if !is_forwarded || forwarding == Forwarding::Direct {
+            flows.push(vec![[(*key, *value), (other_key, *other)]]);
+            continue;
+        }
+        let pairs = left_to_the_kernel((*key, *value), (other_key, *other));
+        // The reply as it leaves, and the packet as it leaves.
+        let new = [pairs[0][1].0, pairs[1][0].0];
+        if new.iter().all(|key| taken.insert(*key)) {
+            flows.push(pairs.into());
+        }
+    }
+    flows
+}
+
+/// A flow that was translated at once, as two pairs: one by which it is given its backend, and one by
+/// which it is given the node's address.
+fn left_to_the_kernel(client: (FlowKey, FlowValue), reply: (FlowKey, FlowValue)) -> [Pair; 2] {
+    let ((client_key, client), (reply_key, reply)) = (client, reply);
+    let proto = client_key.proto;
+    // Client and backend: what the kernel sees.
+    let inside = Tuple {
+        src: client_key.tuple.src,
+        src_port: client_key.tuple.src_port,
+        ..client.tuple
+    };
+    let seen = |flags: FlowFlags| {
+        let all = [
+            FlowFlags::SEEN,
+            FlowFlags::FIN,
+            FlowFlags::RST,
+            FlowFlags::STREAM,
+        ];
+        all.into_iter().fold(FlowFlags::NONE, |seen, flag| {
+            seen.union(flag.intersection(flags))
+        })
+    };
+    let (of_client, of_reply) = (seen(client.flags), seen(reply.flags));
+    let first = [
+        (
+            client_key,
+            FlowValue {
+                tuple: inside,
+                flags: of_client
+                    .union(FlowFlags::FROM_CLIENT)
+                    .union(FlowFlags::OTHER_AT_EGRESS),
+                ..client
+            },
+        ),
+        (
+            FlowKey::new(inside.reversed(), proto, Hook::EGRESS),
+            FlowValue {
+                flags: of_reply,
+                ..reply
+            },
+        ),
+    ];
+    let second = [
+        (
+            FlowKey::new(inside, proto, Hook::EGRESS),
+            FlowValue {
+                flags: of_client
+                    .union(FlowFlags::FROM_CLIENT)
+                    .union(FlowFlags::MASQUERADED),
+                ..client
+            },
+        ),
+        (
+            reply_key,
+            FlowValue {
+                tuple: inside.reversed(),
+                flags: of_reply
+                    .union(FlowFlags::MASQUERADED)
+                    .union(FlowFlags::OTHER_AT_EGRESS),
+                ..reply
+            },
+        ),
+    ];
+    [first, second]
+}
+
+#[cfg(test)]
+mod tests {
+    use svclb_common::{Addr16, PortBe, Proto};
+
+    use super::*;
+
+    fn tuple(src: ([u8; 4], u16), dst: ([u8; 4], u16)) -> Tuple {
+        Tuple {
+            src: Addr16::from_ip(src.0.into()),
+            dst: Addr16::from_ip(dst.0.into()),
+            src_port: PortBe::new(src.1),
+            dst_port: PortBe::new(dst.1),
+        }
+    }
+
+    const CLIENT: ([u8; 4], u16) = ([198, 51, 100, 1], 40_000);
+    const FRONTEND: ([u8; 4], u16) = ([192, 0, 2, 1], 30_080);
+    const BACKEND: ([u8; 4], u16) = ([10, 244, 2, 2], 8080);
+    const NODE: ([u8; 4], u16) = ([192, 0, 2, 1], 50_123);
+
+    fn entry(from: Tuple, to: Tuple, hook: Hook, flags: &[FlowFlags]) -> (FlowKey, FlowValue) {
+        let flags = flags.iter().copied();
+        let value = FlowValue {
+            tuple: to,
+            flags: flags.fold(FlowFlags::SEEN, FlowFlags::union),
+            last_seen_ns: 7,
+            ..FlowValue::default()
+        };
+        (FlowKey::new(from, Proto::TCP, hook), value)
+    }
+
+    fn forwarded(frontend: ([u8; 4], u16), node: ([u8; 4], u16)) -> Pair {
+        let (comes, leaves) = (tuple(CLIENT, frontend), tuple(node, BACKEND));
+        let flags = [FlowFlags::FORWARDED, FlowFlags::FROM_CLIENT];
+        [
+            entry(comes, leaves, Hook::INGRESS, &flags),
+            entry(
+                leaves.reversed(),
+                comes.reversed(),
+                Hook::INGRESS,
+                &flags[..1],
+            ),
+        ]
+    }
+
+    /// What a packet becomes at the hooks that it passes.
+    fn passed(entries: &HashMap<FlowKey, FlowValue>, packet: Tuple) -> Tuple {
+        [Hook::INGRESS, Hook::EGRESS]
+            .into_iter()
+            .fold(packet, |packet, hook| {
+                let key = FlowKey::new(packet, Proto::TCP, hook);
+                entries.get(&key).map_or(packet, |value| value.tuple)
+            })
+    }
+
+    #[test]
+    fn a_flow_that_was_forwarded_is_translated_to_the_same_at_two_hooks() {
+        let before = HashMap::from(forwarded(FRONTEND, NODE));
+        let flows = converted(&before, Forwarding::Kernel);
+        let after: HashMap<_, _> = flows.into_iter().flatten().flatten().collect();
+        assert_eq!(after.len(), 4);
+        let (comes, leaves) = (tuple(CLIENT, FRONTEND), tuple(NODE, BACKEND));
+        assert_eq!(passed(&after, comes), leaves);
+        assert_eq!(passed(&after, leaves.reversed()), comes.reversed());
+        for (key, value) in &after {
+            let other = after.get(&value.other(key.proto)).unwrap();
+            assert_eq!(other.other(key.proto), *key, "each direction has its other");
+            assert!(!value.flags.contains(FlowFlags::FORWARDED));
+            assert!(value.flags.contains(FlowFlags::SEEN));
+        }
+        // The other mode has it as it was.
+        let flows = converted(&before, Forwarding::Direct);
+        let after: HashMap<_, _> = flows.into_iter().flatten().flatten().collect();
+        assert_eq!(after, before);
+    }
+
+    #[test]
+    fn of_two_flows_that_the_kernel_could_not_tell_apart_one_goes_on() {
+        let other = ([203, 0, 113, 1], 80);
+        let mut before = HashMap::from(forwarded(FRONTEND, NODE));
+        before.extend(forwarded(other, (NODE.0, 50_124)));
+        assert_eq!(converted(&before, Forwarding::Kernel).len(), 1);
+        assert_eq!(converted(&before, Forwarding::Direct).len(), 2);
+    }
+
+    #[test]
+    fn a_flow_to_a_backend_here_goes_on_as_it_is_and_half_a_flow_is_left() {
+        let (comes, inside) = (tuple(CLIENT, FRONTEND), tuple(CLIENT, BACKEND));
+        let flags = [FlowFlags::FROM_CLIENT, FlowFlags::OTHER_AT_EGRESS];
+        let pair = [
+            entry(comes, inside, Hook::INGRESS, &flags),
+            entry(inside.reversed(), comes.reversed(), Hook::EGRESS, &[]),
+        ];
+        let mut before = HashMap::from(pair);
+        for forwarding in [Forwarding::Kernel, Forwarding::Direct] {
+            assert_eq!(converted(&before, forwarding), [vec![pair]]);
+        }
+        before.remove(&pair[1].0);
+        assert!(converted(&before, Forwarding::Kernel).is_empty());
+    }
+}
