@@ -92,11 +92,6 @@ impl NodeContext {
         }
     }
 
-    /// Selects pods' devices too. Returns whether that is new.
-    pub(super) fn include_pod_devices(&mut self) -> bool {
-        self.device_programs.include_pods()
-    }
-
     /// Attaches the packet programs to the devices that there are; with `verify` also to those
     /// that should have them. Returns how many programs were missing there.
     pub(super) fn sync_devices(&mut self, dataplane: &mut Dataplane, verify: bool) -> usize {

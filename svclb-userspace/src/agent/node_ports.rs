@@ -47,10 +47,21 @@ impl NodePortAddresses {
         let all = addresses(outward);
         match self {
             Self::Primary if !node.internal_ips.is_empty() => node.internal_ips.clone(),
-            // Without a Node object: those of default routes, or else all.
+            // Without a Node object, of each family: those of default routes; or else those of the
+            // loopback device, where a node with unnumbered BGP has its own; or else all.
             Self::Primary => {
                 let default = addresses(devices.values().filter(|device| device.is_default));
-                if default.is_empty() { all } else { default }
+                let loopback = addresses(devices.values().filter(|device| device.is_loopback));
+                let candidates = [default, loopback, all];
+                let of_family = |is_v4| {
+                    let chosen = candidates.iter().map(move |ips: &Vec<IpAddr>| {
+                        let ips = ips.iter().filter(move |ip| ip.is_ipv4() == is_v4);
+                        ips.copied().collect::<Vec<_>>()
+                    });
+                    let mut chosen = chosen.filter(|ips| !ips.is_empty());
+                    chosen.next().unwrap_or_default()
+                };
+                [of_family(true), of_family(false)].concat()
             }
             Self::All => all,
             Self::Within(nets) => {
@@ -121,6 +132,18 @@ mod tests {
             chosen("primary", &unknown),
             ips(&["192.0.2.1", "2001:db8::1"])
         );
+    }
+
+    #[test]
+    fn primary_is_of_the_loopback_device_where_uplinks_have_no_address() {
+        let devices: Devices = [
+            (1, device(&["203.0.113.1"], true, false)),
+            (2, device(&["2001:db8::1"], false, true)),
+            (3, device(&["10.244.1.1", "fd00:244::1"], false, false)),
+        ]
+        .into();
+        let chosen = NodePortAddresses::Primary.choose(&Node::default(), &devices);
+        assert_eq!(chosen, ips(&["203.0.113.1", "2001:db8::1"]));
     }
 
     #[test]

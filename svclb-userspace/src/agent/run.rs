@@ -23,7 +23,7 @@ use tracing::{info, warn};
 use super::audit::AuditSchedule;
 use super::conntrack::{self, Conntrack};
 use super::context::NodeContext;
-use super::devices::{self, DeviceChoice, DevicePrograms};
+use super::devices::{self, DeviceChoice, DevicePrograms, PodDevices};
 use super::health::{self, CheckPorts, Health};
 use super::http::{self, server::Limits};
 use super::metrics::Metrics;
@@ -57,6 +57,7 @@ pub(crate) struct Config {
     pub(crate) node_port_addresses: NodePortAddresses,
     pub(crate) external_ips: bool,
     pub(crate) device_choice: DeviceChoice,
+    pub(crate) pod_devices: PodDevices,
     pub(crate) local_source: LocalSource,
     pub(crate) forwarding: Forwarding,
     pub(crate) xdp: XdpMode,
@@ -114,9 +115,12 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
         "--metrics-addr",
     );
 
+    let devices = devices::watch().await?;
+    config.device_choice.check(&devices.borrow())?;
     let (event_recorder, kube_events) = event_recorder();
     let device_programs = DevicePrograms::new(
         config.device_choice,
+        config.pod_devices,
         config.forwarding,
         config.xdp,
         config.dataplane.devices()?,
@@ -136,7 +140,7 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
         conntrack: Conntrack::new(config.dataplane.flows()?, conntrack),
         udp_socket_reaper: config.udp_socket_reaper,
         node_context: NodeContext::new(
-            devices::watch().await?,
+            devices,
             device_programs,
             config.node_port_addresses,
             config.external_ips,
@@ -345,11 +349,6 @@ impl Agent {
 
     /// Writes a round, and passes on what changed with it.
     fn write(&mut self, round: Round) -> Committed {
-        // Before the write: from then on the socket programs leave pods' connections to a
-        // Service with source ranges to the packet programs.
-        if round.plans.iter().any(|plan| !plan.sources.is_empty()) {
-            self.include_pod_devices();
-        }
         let mut committed = self.reconciler.commit(round);
         self.metrics.round(committed.took, committed.writes);
         self.health.step(Instant::now());
@@ -363,13 +362,6 @@ impl Agent {
         committed
     }
 
-    /// Attaches the packet programs to pods' devices too.
-    fn include_pod_devices(&mut self) {
-        if self.node_context.include_pod_devices() && self.ready {
-            self.node_context.sync_devices(&mut self.dataplane, false);
-        }
-    }
-
     /// Completes the first full sync, once everything that exists is in the maps: removes what is
     /// not wanted, and attaches the programs.
     fn become_ready(
@@ -379,9 +371,6 @@ impl Agent {
         self.reconciler.remove_others(wanted);
         self.carry_flows_over();
         let attached = self.dataplane.attach()?;
-        if self.reconciler.fill().sources > 0 {
-            self.include_pod_devices();
-        }
         self.node_context.sync_devices(&mut self.dataplane, true);
         // Those that were opened meanwhile.
         self.carry_flows_over();

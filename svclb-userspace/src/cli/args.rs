@@ -10,7 +10,7 @@ use svclb_core::conntrack::Timeouts;
 use svclb_core::model::LocalSource;
 use svclb_dataplane::{Forwarding, PortRange, XdpMode};
 
-use crate::agent::{DeviceChoice, NodePortAddresses};
+use crate::agent::{DeviceChoice, NodePortAddresses, PodDevices};
 
 /// A Kubernetes service proxy that replaces kube-proxy with eBPF.
 #[derive(Debug, Parser)]
@@ -84,10 +84,9 @@ pub(crate) struct Run {
         default_value = "127.0.0.1:10247"
     )]
     pub(crate) probe_addr: SocketAddr,
-    /// The devices by which traffic from outside comes in, and that of pods whose sockets another
-    /// kernel has; auto takes those with a default route or an address of their own, and those of
-    /// pods while a Service has source ranges; none translates no packet, connections of this
-    /// node and its pods alone
+    /// The devices by which traffic from outside comes in, tunnels among them; auto takes those with
+    /// a default route or an address of their own; none translates no packet, connections of this node
+    /// and its pods alone
     #[arg(
         long,
         env = "SVCLB_DEVICES",
@@ -95,6 +94,15 @@ pub(crate) struct Run {
         default_value = "auto"
     )]
     pub(crate) devices: DeviceChoice,
+    /// The devices of pods, for what passes the hooks of sockets by: sockets of another kernel, raw
+    /// sockets, and addresses with source ranges; auto takes bridges and the host's ends of pods' devices
+    #[arg(
+        long,
+        env = "SVCLB_POD_DEVICES",
+        value_name = "auto|off|a,b",
+        default_value = "auto"
+    )]
+    pub(crate) pod_devices: PodDevices,
     /// Who sends packets on that were translated: the kernel, with its routing, firewall and tunnels; or
     /// the programs themselves (direct, in XDP and tc), which is faster and passes by the node's
     /// firewall, policy routing and IPsec

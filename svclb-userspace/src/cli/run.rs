@@ -123,6 +123,7 @@ pub(crate) fn run(args: Run) -> anyhow::Result<()> {
         node_port_addresses: args.nodeport_addresses,
         external_ips: args.external_ips == Switch::On,
         device_choice: args.devices,
+        pod_devices: args.pod_devices,
         local_source: args.local_source,
         forwarding: args.forwarding,
         xdp: args.xdp,

@@ -9,7 +9,7 @@ mod table;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-pub(crate) use choice::DeviceChoice;
+pub(crate) use choice::{DeviceChoice, PodDevices};
 pub(super) use listing::watch;
 pub(super) use programs::DevicePrograms;
 

@@ -12,11 +12,12 @@ use svclb_dataplane::{
 use tracing::{info, warn};
 
 use super::table::DeviceTable;
-use super::{Device, DeviceChoice, Devices};
+use super::{Device, DeviceChoice, Devices, PodDevices};
 
 /// Keeps the packet programs attached to the devices that [`DeviceChoice`] selects.
 pub(crate) struct DevicePrograms {
     choice: DeviceChoice,
+    pods: PodDevices,
     forwarding: Forwarding,
     xdp: XdpMode,
     table: DeviceTable,
@@ -25,8 +26,6 @@ pub(crate) struct DevicePrograms {
     /// How the programs of an earlier agent are attached, until they are replaced: a flow that
     /// is opened meanwhile depends on it.
     adopted: BTreeMap<u32, DeviceFlags>,
-    /// Whether pods' devices are selected without being named.
-    includes_pods: bool,
     /// Whether [`sync`](Self::sync) has never run: an earlier agent may have attached elsewhere.
     is_new: bool,
 }
@@ -34,30 +33,21 @@ pub(crate) struct DevicePrograms {
 impl DevicePrograms {
     pub(crate) const fn new(
         choice: DeviceChoice,
+        pods: PodDevices,
         forwarding: Forwarding,
         xdp: XdpMode,
         map: DeviceMap,
     ) -> Self {
         Self {
             choice,
+            pods,
             forwarding,
             xdp,
             table: DeviceTable::new(map),
             attached: BTreeMap::new(),
             adopted: BTreeMap::new(),
-            includes_pods: false,
             is_new: true,
         }
-    }
-
-    /// Selects pods' devices too, from the next [`sync`](Self::sync) on. Returns whether that is
-    /// new.
-    ///
-    /// A Service with source ranges needs it: the address of a pod's socket is unknown before
-    /// there is a packet, so the socket programs leave such connections to the packet programs.
-    /// It is never undone, since flows through these devices may go on.
-    pub(crate) fn include_pods(&mut self) -> bool {
-        !std::mem::replace(&mut self.includes_pods, true)
     }
 
     /// Attaches the programs to devices that are new, detaches them from devices that are no
@@ -74,7 +64,7 @@ impl DevicePrograms {
     ) -> usize {
         let selected: BTreeMap<_, _> = devices
             .iter()
-            .filter(|(_, device)| self.choice.selects(device, self.includes_pods))
+            .filter(|(_, device)| self.choice.selects(device, &self.pods))
             .collect();
         for (index, device) in devices {
             let may_have_filters = self.is_new || self.attached.contains_key(index);
@@ -114,7 +104,8 @@ impl DevicePrograms {
                     native_xdp_error,
                     ..
                 }) => {
-                    info!(device = %device.name, %by, "packets of this device are translated");
+                    let kind = self.kind(device);
+                    info!(device = %device.name, kind, %by, "packets of this device are translated");
                     if let Some(error) = native_xdp_error {
                         info!(device = %device.name, %error, "native XDP cannot be attached");
                     }
@@ -161,11 +152,22 @@ impl DevicePrograms {
         }
     }
 
+    /// What a device is taken for.
+    fn kind(&self, device: &Device) -> &'static str {
+        if self.choice.leads_to_pods(device, &self.pods) {
+            "pods"
+        } else if device.is_ethernet {
+            "uplink"
+        } else {
+            "tunnel"
+        }
+    }
+
     /// Which programs a device gets. From pods the kernel always forwards: a packet of a pod passes
     /// routes and policies that are the network plugin's.
     fn programs(&self, device: &Device) -> Programs {
         Programs {
-            forwarding: if self.choice.leads_to_pods(device) {
+            forwarding: if self.choice.leads_to_pods(device, &self.pods) {
                 Forwarding::Kernel
             } else {
                 self.forwarding
@@ -210,13 +212,16 @@ impl DevicePrograms {
             link: device.mac,
             reserved: [0; 2],
             mtu: device.mtu,
-            flags: flag(DeviceFlags::PODS, self.choice.leads_to_pods(device))
-                .union(flag(
-                    DeviceFlags::XDP_TARGET,
-                    has_native_xdp && device.is_veth,
-                ))
-                .union(flag(DeviceFlags::ATTACHED, is_attached))
-                .union(flag(DeviceFlags::NO_ETHERNET, !device.is_ethernet)),
+            flags: flag(
+                DeviceFlags::PODS,
+                self.choice.leads_to_pods(device, &self.pods),
+            )
+            .union(flag(
+                DeviceFlags::XDP_TARGET,
+                has_native_xdp && device.is_veth,
+            ))
+            .union(flag(DeviceFlags::ATTACHED, is_attached))
+            .union(flag(DeviceFlags::NO_ETHERNET, !device.is_ethernet)),
         }
     }
 }
