@@ -12,15 +12,16 @@ use anyhow::{Context as _, Result, bail};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
+use crate::carrier::Carrier;
 use crate::machine::{Machine, RUN, prepare_machine, require_root};
 use crate::memory::MemoryLimit;
 use crate::netns::{Netns, in_folder};
 use crate::network::{PodNetwork, pod_v4};
 use crate::outside::Outside;
 use crate::peer::Peer;
-use crate::uplink::{self, UplinkOptions, uplink_v4, uplink_v6};
+use crate::uplink::{self, UplinkDevice, UplinkOptions, uplink_v4, uplink_v6};
 use crate::wire::{End, bridge_v4, pod_v6};
-use crate::{Transport, cgroup, ip, masquerade, sweep};
+use crate::{Transport, cgroup, ip, masquerade, sweep, tool};
 
 /// The Service range of every lab, IPv4. No pod has such an address and no route leads
 /// there: what the agent does not rewrite comes back as unreachable, which no test can
@@ -163,7 +164,7 @@ impl Lab {
                 ])
             })?,
         }
-        network.prepare(own)?;
+        network.prepare(own, uplink.map(|(outside, _)| outside.router()))?;
         for (before, far) in (1..).zip(nodes.iter()) {
             let far = End {
                 index: before,
@@ -178,6 +179,10 @@ impl Lab {
         let host_cgroup = cgroup.join("host");
         cgroup::create(&host_cgroup)?;
         let host = Peer::spawn(name, netns.path(), &host_cgroup)?;
+        let carrier = match network.has_carrier() {
+            true => Some(Carrier::start(netns.path(), &host_cgroup)?),
+            false => None,
+        };
         Ok(Node {
             inner: Arc::new(NodeInner {
                 name: name.to_owned(),
@@ -187,10 +192,11 @@ impl Lab {
                 pin_dir: self.machine.bpffs.join(&self.prefix).join(name),
                 dir: self.dir(),
                 network,
-                uplinked: uplink.is_some(),
+                uplink: uplink.map(|(_, options)| options),
                 next_pod: AtomicU8::new(10),
                 netns,
                 host,
+                _carrier: carrier,
             }),
         })
     }
@@ -287,10 +293,11 @@ struct NodeInner {
     pin_dir: PathBuf,
     dir: PathBuf,
     network: PodNetwork,
-    uplinked: bool,
+    uplink: Option<UplinkOptions>,
     next_pod: AtomicU8,
     netns: Netns,
     host: Peer,
+    _carrier: Option<Carrier>,
 }
 
 impl Node {
@@ -340,7 +347,12 @@ impl Node {
 
     /// The number of its uplink, if it has one.
     pub(crate) fn uplink(&self) -> Option<u8> {
-        self.inner.uplinked.then_some(self.inner.index)
+        self.inner.uplink.map(|_| self.inner.index)
+    }
+
+    /// What its uplink is, if it has one.
+    pub(crate) fn uplink_device(&self) -> Option<UplinkDevice> {
+        self.inner.uplink.map(|options| options.device)
     }
 
     /// Where this node's agent pins: a directory of the lab's own in a bpffs, not made yet.
@@ -361,6 +373,14 @@ impl Node {
         Ok(path)
     }
 
+    /// The node as an end of links.
+    pub(crate) fn end(&self) -> End<'_> {
+        End {
+            index: self.inner.index,
+            netns: &self.inner.netns,
+        }
+    }
+
     /// Runs something on a thread in the network namespace of the node's host.
     ///
     /// # Errors
@@ -375,6 +395,34 @@ impl Node {
     /// What `ip` says.
     pub fn ip(&self, command: &str) -> Result<()> {
         self.run(|| ip::batch(&[command.to_owned()]))
+    }
+
+    /// Runs `ip rule` in the node's namespace, for the family of the addresses in it.
+    ///
+    /// # Errors
+    /// What `ip` says.
+    pub fn rule(&self, command: &str) -> Result<()> {
+        let lines = [format!("rule {command}")];
+        self.run(|| match command.contains("::") {
+            true => ip::batch_v6(&lines),
+            false => ip::batch(&lines),
+        })
+    }
+
+    /// Loads a rule set (nft(8)) of the node.
+    ///
+    /// # Errors
+    /// What `nft` says.
+    pub fn nft(&self, rules: &str) -> Result<()> {
+        self.run(|| tool::nft(rules))
+    }
+
+    /// Writes a sysctl (dots as slashes) of the node's namespace.
+    ///
+    /// # Errors
+    /// If there is none, or it refuses the value.
+    pub fn sysctl(&self, name: &str, value: &str) -> Result<()> {
+        self.run(|| ip::sysctl(name, value))
     }
 
     /// Gives a port of the node to a pod, as CNI plugins do for `hostPort`.
@@ -399,11 +447,7 @@ impl Node {
         let index = self.inner.index;
         let netns = Netns::create(&format!("{}-{}-{name}", self.inner.prefix, self.inner.name))?;
         netns.start()?;
-        let node = End {
-            index,
-            netns: &self.inner.netns,
-        };
-        self.inner.network.attach(node, host, &netns)?;
+        self.inner.network.attach(self.end(), host, &netns)?;
         let cgroup = self.inner.cgroup.join(name);
         cgroup::create(&cgroup)?;
         let peer = Peer::spawn(name, netns.path(), &cgroup)?;
@@ -500,6 +544,30 @@ impl Pod {
     /// The path that names its network namespace.
     pub fn netns(&self) -> &Path {
         self.netns.path()
+    }
+
+    /// Runs something on a thread in its network namespace.
+    ///
+    /// # Errors
+    /// If the namespace cannot be entered, and what `work` returns.
+    pub fn run<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+        self.netns.run(work)
+    }
+
+    /// Loads a rule set (nft(8)) in its namespace.
+    ///
+    /// # Errors
+    /// What `nft` says.
+    pub fn nft(&self, rules: &str) -> Result<()> {
+        self.run(|| tool::nft(rules))
+    }
+
+    /// Runs an `ip` command in its namespace, such as `addr add …`.
+    ///
+    /// # Errors
+    /// What `ip` says.
+    pub fn ip(&self, command: &str) -> Result<()> {
+        self.run(|| ip::batch(&[command.to_owned()]))
     }
 }
 

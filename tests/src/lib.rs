@@ -49,10 +49,12 @@
 mod agent;
 mod apiserver;
 pub mod bpftool;
+mod carrier;
 mod cgroup;
 pub mod churn;
 pub mod conformance;
 mod ip;
+mod kube_proxy;
 mod lab;
 mod machine;
 pub mod manifests;
@@ -64,9 +66,11 @@ mod outside;
 pub mod peer;
 mod report;
 mod repository;
+mod second;
 mod segment;
 mod sweep;
 mod tool;
+mod tun;
 mod uplink;
 mod wire;
 
@@ -74,6 +78,8 @@ pub use agent::{
     Agent, AgentOptions, DIRECT_TC, DIRECT_XDP, KERNEL, Way, next_binary, svclb_binary,
 };
 pub use apiserver::ApiServer;
+pub use carrier::carry;
+pub use kube_proxy::kube_proxy_rules;
 pub use lab::{Lab, Node, Pod, SERVICE_V4, SERVICE_V6, SOON, wait_until};
 pub use machine::{Machine, prepare_machine};
 pub use memory::MemoryLimit;
@@ -86,4 +92,5 @@ pub use peer::{
 pub use report::{lacks, record_time};
 pub use repository::repository;
 pub use tool::feed;
-pub use uplink::UplinkOptions;
+pub use tun::{TunKind, open_tun};
+pub use uplink::{UplinkDevice, UplinkOptions};

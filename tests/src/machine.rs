@@ -31,7 +31,7 @@ pub struct Machine {
 pub fn prepare_machine(private: &Path) -> Result<Machine> {
     require_root()?;
     require_ip()?;
-    for module in ["veth", "bridge", "ipv6", "vxlan"] {
+    for module in ["veth", "bridge", "ipv6", "vxlan", "tun", "macvlan"] {
         // Best effort: built in, or loaded already, or `ip link add` will say what is missing.
         drop(
             Command::new("modprobe")

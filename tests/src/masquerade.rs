@@ -2,7 +2,6 @@
 //! the node's, and ports of the node are theirs (`hostPort`).
 
 use std::net::SocketAddr;
-use std::process::Command;
 
 use anyhow::Result;
 
@@ -26,7 +25,7 @@ pub(crate) fn masquerade(node: u8) -> Result<()> {
         }}
         "
     );
-    tool::feed(Command::new("nft").args(["-f", "-"]), "nftables", &script)
+    tool::nft(&script)
 }
 
 /// Makes the node, in whose namespace the calling thread is, give a port of its own to a pod, for
@@ -43,5 +42,5 @@ pub(crate) fn map_host_port(transport: Transport, at: SocketAddr, to: SocketAddr
         }}
         "
     );
-    tool::feed(Command::new("nft").args(["-f", "-"]), "nftables", &script)
+    tool::nft(&script)
 }

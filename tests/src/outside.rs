@@ -19,12 +19,13 @@ use anyhow::{Context as _, Result};
 
 use crate::lab::{Node, Pod};
 use crate::netns::Netns;
-use crate::network::PodNetwork;
+use crate::network::{PodNetwork, switch};
 use crate::peer::Peer;
+use crate::second::{self, second_v4, second_v6};
 use crate::segment::Segment;
-use crate::uplink::{self, like_a_wire, uplink_v4, uplink_v6};
+use crate::uplink::{self, UplinkDevice, like_a_wire, uplink_v4, uplink_v6};
 use crate::wire::decimal;
-use crate::{cgroup, ip};
+use crate::{cgroup, ip, tool};
 
 /// The range of load balancers' addresses, IPv4. By itself no device has one: it arrives at
 /// the node to which [`Outside::route`] points it.
@@ -37,6 +38,7 @@ const CLIENTS: Segment = Segment {
     bridge: "clients",
     v4: Ipv4Addr::new(198, 51, 100, 254),
     v6: Ipv6Addr::new(0xfd00, 0x198, 0x51, 0x100, 0, 0, 0, 0x254),
+    prefixes: [24, 64],
     mtu: 1500,
 };
 
@@ -78,6 +80,9 @@ impl Outside {
             }
             let mut lines = uplink::SEGMENT.make();
             lines.extend(CLIENTS.make());
+            if network == PodNetwork::Lan {
+                lines.extend(switch());
+            }
             lines.push("route add unreachable default".to_owned());
             lines.push("route add unreachable ::/0".to_owned());
             ip::batch(&lines)
@@ -132,11 +137,37 @@ impl Outside {
         let index = node
             .uplink()
             .with_context(|| format!("{} has no uplink", node.name()))?;
-        let via: IpAddr = match to {
-            IpAddr::V4(_) => uplink_v4(index).into(),
-            IpAddr::V6(_) => uplink_v6(index).into(),
+        let via = match to {
+            _ if node.uplink_device() == Some(UplinkDevice::Unnumbered) => {
+                format!("inet6 fe80::{index} dev nodes")
+            }
+            IpAddr::V4(_) => uplink_v4(index).to_string(),
+            IpAddr::V6(_) => uplink_v6(index).to_string(),
         };
         self.run(|| ip::batch(&[format!("route replace {to} via {via}")]))
+    }
+
+    /// Gives a node a second uplink, `eth1`, on a segment of its own to the same router:
+    /// 100.64.2.n and fd00:100:64:2::n, which are returned. The default route stays with
+    /// the first; what the node sends from the second one's addresses leaves by the second,
+    /// by rules of the node (ip-rule(8)).
+    ///
+    /// # Errors
+    /// If the node has no uplink, or a program refuses.
+    pub fn second_uplink(&self, node: &Node) -> Result<[IpAddr; 2]> {
+        let index = node
+            .uplink()
+            .with_context(|| format!("{} has no uplink", node.name()))?;
+        second::connect(self.router(), node.end())?;
+        Ok([second_v4(index).into(), second_v6(index).into()])
+    }
+
+    /// Loads a rule set (nft(8)) at the router.
+    ///
+    /// # Errors
+    /// What `nft` says.
+    pub fn nft(&self, rules: &str) -> Result<()> {
+        self.run(|| tool::nft(rules))
     }
 
     /// Runs something on a thread in the router's network namespace.

@@ -28,6 +28,11 @@ pub fn feed(command: &mut Command, package: &str, script: &str) -> Result<()> {
     check(&shown, &output).with_context(|| format!("in:\n{script}"))
 }
 
+/// Loads a rule set in the namespace of the calling thread.
+pub(crate) fn nft(rules: &str) -> Result<()> {
+    feed(Command::new("nft").args(["-f", "-"]), "nftables", rules)
+}
+
 /// Runs a program that needs no input.
 pub(crate) fn run(command: &mut Command, package: &str) -> Result<()> {
     output(command, package).map(drop)

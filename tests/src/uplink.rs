@@ -16,6 +16,7 @@ pub(crate) const SEGMENT: Segment = Segment {
     bridge: "nodes",
     v4: Ipv4Addr::new(192, 0, 2, 254),
     v6: Ipv6Addr::new(0xfd00, 0x192, 0, 2, 0, 0, 0, 0x254),
+    prefixes: [24, 64],
     mtu: 1500,
 };
 
@@ -30,6 +31,8 @@ pub struct UplinkOptions {
     /// Whether the node puts its own address in the place of its pods' for all but other
     /// pods, as most clusters do. Then the router knows no way to its pods.
     pub masquerade: bool,
+    /// What its `eth0` is.
+    pub device: UplinkDevice,
 }
 
 impl Default for UplinkOptions {
@@ -37,13 +40,67 @@ impl Default for UplinkOptions {
         Self {
             rp_filter: 1,
             masquerade: false,
+            device: UplinkDevice::default(),
+        }
+    }
+}
+
+/// What a node's `eth0` is: the end of the wire, or a device above it, which is `phys0` then.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum UplinkDevice {
+    /// The end of the wire.
+    #[default]
+    Plain,
+    /// A bridge that has it as a port, as for virtual machines.
+    Bridge,
+    /// A macvlan device on it.
+    Macvlan,
+    /// A device for its VLAN 5. Not every kernel has these.
+    Vlan,
+    /// A bond of this one link. Not every kernel has these.
+    Bond,
+    /// The end of the wire, without an address but the link-local one: the node's own are on
+    /// `lo`, and nodes and router reach them by each other's link-local addresses (RFC 8950), as
+    /// with unnumbered BGP. Only for tunnels between pods.
+    Unnumbered,
+}
+
+impl UplinkDevice {
+    /// The device that the wire ends at.
+    fn wire(self) -> &'static str {
+        match self {
+            Self::Plain | Self::Unnumbered => "eth0",
+            _ => "phys0",
+        }
+    }
+
+    /// The lines for `ip` that make `eth0` above the end of the wire.
+    fn above(self) -> &'static [&'static str] {
+        match self {
+            Self::Plain | Self::Unnumbered => &[],
+            Self::Bridge => &[
+                "link add eth0 type bridge mcast_snooping 0",
+                "link set phys0 master eth0 up",
+            ],
+            Self::Macvlan => &[
+                "link set phys0 up",
+                "link add eth0 link phys0 type macvlan mode bridge",
+            ],
+            Self::Vlan => &[
+                "link set phys0 up",
+                "link add eth0 link phys0 type vlan id 5",
+            ],
+            Self::Bond => &[
+                "link add eth0 type bond mode active-backup miimon 100",
+                "link set phys0 master eth0",
+            ],
         }
     }
 }
 
 /// Gives a node its uplink `eth0`, and the default route by it.
 pub(crate) fn connect(router: &Netns, node: End<'_>, options: UplinkOptions) -> Result<()> {
-    let index = node.index;
+    let (index, device) = (node.index, options.device);
     let (v4, v6) = (uplink_v4(index), uplink_v6(index));
     node.netns.run(|| {
         // The stricter one of a device's and of `all` counts; a device takes what is
@@ -53,16 +110,36 @@ pub(crate) fn connect(router: &Netns, node: End<'_>, options: UplinkOptions) -> 
         ip::sysctl("net/ipv4/conf/default/rp_filter", &wanted)
     })?;
     let port = format!("u{index}");
-    SEGMENT.attach(router, &port, node.netns)?;
+    SEGMENT.attach_as(device.wire(), router, &port, node.netns)?;
     node.netns.run(|| {
-        like_a_wire("eth0")?;
-        ip::batch(&SEGMENT.join(v4, v6))
+        like_a_wire(device.wire())?;
+        let mut lines: Vec<_> = device.above().iter().map(ToString::to_string).collect();
+        if device == UplinkDevice::Unnumbered {
+            lines.extend(unnumbered(index));
+        } else {
+            lines.extend(SEGMENT.join(v4, v6));
+        }
+        ip::batch(&lines)
     })?;
     router.run(|| {
         like_a_wire(&port)?;
         // What an XDP program sends out of the node's end, or redirects into it, is
         // dropped unless this end polls. It does so for this since Linux 5.13.
-        set_feature(&port, "gro", "on")
+        set_feature(&port, "gro", "on")?;
+        ip::batch(&match device {
+            UplinkDevice::Vlan => vec![
+                format!("link set {port} nomaster"),
+                format!("link add {port}.5 link {port} type vlan id 5"),
+                format!("link set {port}.5 master nodes up"),
+            ],
+            UplinkDevice::Unnumbered => vec![
+                // An address that is there already is no error.
+                "addr replace fe80::254/64 dev nodes nodad".to_owned(),
+                format!("route add {v4}/32 via inet6 fe80::{index} dev nodes"),
+                format!("route add {v6}/128 via fe80::{index} dev nodes"),
+            ],
+            _ => Vec::new(),
+        })
     })?;
     if options.masquerade {
         return node.netns.run(|| masquerade(index));
@@ -73,6 +150,19 @@ pub(crate) fn connect(router: &Netns, node: End<'_>, options: UplinkOptions) -> 
             format!("route add fd00:10:244:{index}::/64 via {v6}"),
         ])
     })
+}
+
+/// The lines for `ip` that make use of an `eth0` without an address of the segment.
+fn unnumbered(node: u8) -> Vec<String> {
+    let (v4, v6) = (uplink_v4(node), uplink_v6(node));
+    vec![
+        format!("addr add {v4}/32 dev lo"),
+        format!("addr add {v6}/128 dev lo nodad"),
+        format!("addr add fe80::{node}/64 dev eth0 nodad"),
+        "link set eth0 up".to_owned(),
+        format!("route add 0.0.0.0/0 via inet6 fe80::254 dev eth0 src {v4}"),
+        format!("route add ::/0 via fe80::254 dev eth0 src {v6}"),
+    ]
 }
 
 /// Makes an end of a veth pair send whole checksums and no segment longer than a packet,

@@ -9,8 +9,8 @@ use std::process::{Command, ExitCode};
 
 use anyhow::{Context as _, Result};
 use clap::{Parser, Subcommand, ValueEnum};
-use svclb_tests::Kind;
 use svclb_tests::peer::{Transport, ask, enter_pod, repeat, work};
+use svclb_tests::{Kind, carry};
 
 /// Opens sockets in a pod of a lab.
 #[derive(Parser)]
@@ -32,6 +32,8 @@ enum Verb {
         /// What servers call themselves.
         name: String,
     },
+    /// Carries packets between the device `tun0` of a node and those of others.
+    Carry,
     /// Runs any program in the pod: curl, dig, a shell.
     Exec {
         /// The program and its arguments.
@@ -84,6 +86,7 @@ fn run(args: Args) -> Result<()> {
     enter_pod(&args.netns, &args.cgroup)?;
     match args.verb {
         Verb::Work { name } => work(&name),
+        Verb::Carry => carry(),
         Verb::Exec { command } => {
             let program = command.first().context("no program")?;
             let error = Command::new(program).args(&command[1..]).exec();

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 #[derive(Clone, Debug)]
 pub struct Endpoint {
     ip: IpAddr,
-    node: String,
+    node: Option<String>,
     ready: bool,
     serving: bool,
     terminating: bool,
@@ -21,7 +21,7 @@ impl Endpoint {
     pub fn new(ip: impl Into<IpAddr>) -> Self {
         Self {
             ip: ip.into(),
-            node: "node1".to_owned(),
+            node: Some("node1".to_owned()),
             ready: true,
             serving: true,
             terminating: false,
@@ -38,7 +38,14 @@ impl Endpoint {
     /// On another node.
     #[must_use]
     pub fn on(mut self, node: &str) -> Self {
-        node.clone_into(&mut self.node);
+        self.node = Some(node.to_owned());
+        self
+    }
+
+    /// Without the name of its node, as people write them by hand.
+    #[must_use]
+    pub fn on_no_node(mut self) -> Self {
+        self.node = None;
         self
     }
 
@@ -75,8 +82,10 @@ impl Endpoint {
         let mut object = json!({
             "addresses": [self.ip],
             "conditions": { "ready": self.ready },
-            "nodeName": self.node,
         });
+        if let Some(node) = &self.node {
+            object["nodeName"] = json!(node);
+        }
         // Those of a ready endpoint follow from that, and hand-written slices lack them.
         if !self.ready {
             object["conditions"]["serving"] = json!(self.serving);

@@ -13,14 +13,16 @@ use crate::{ip, tool};
 
 /// What is left of an uplink's 1500 bytes: headers of IPv4, UDP, VXLAN and Ethernet take 50.
 pub(super) const MTU: u16 = 1450;
+/// Little more than IPv6 needs (RFC 8200 section 5).
+pub(super) const NARROW_MTU: u16 = 1300;
 
 /// The lines for `ip` that make a node's end of the tunnel. Both families go through it,
 /// over IPv4.
-pub(super) fn device(node: u8) -> Vec<String> {
+pub(super) fn device(node: u8, mtu: u16) -> Vec<String> {
     let (hardware, local) = (hardware(node), uplink_v4(node));
     vec![
         format!(
-            "link add flannel.1 address {hardware} mtu {MTU} \
+            "link add flannel.1 address {hardware} mtu {mtu} \
              type vxlan id 1 local {local} dev eth0 dstport 8472 nolearning"
         ),
         format!("addr add 10.244.{node}.0/32 dev flannel.1"),

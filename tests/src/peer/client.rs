@@ -280,6 +280,15 @@ pub struct PeerSocket<'a> {
 }
 
 impl PeerSocket<'_> {
+    /// `bind(2)` to an address, which other sockets may have as well (`SO_REUSEADDR`).
+    ///
+    /// # Errors
+    /// What it says.
+    pub fn bind(&self, at: SocketAddr) -> Result<(), Failure> {
+        let socket = self.number;
+        self.peer.call(&Request::Bind { socket, at })
+    }
+
     /// `connect(2)`, again if need be.
     ///
     /// # Errors
@@ -330,6 +339,16 @@ impl PeerSocket<'_> {
     pub fn local_name(&self) -> Result<SocketAddr, Failure> {
         let socket = self.number;
         self.peer.call(&Request::LocalName { socket })
+    }
+
+    /// Closes it and forgets it at once, as a machine does that is switched off, but for an RST
+    /// of TCP, which has to be kept from leaving for that.
+    ///
+    /// # Errors
+    /// What `setsockopt` says.
+    pub fn abort(self) -> Result<(), Failure> {
+        let socket = self.number;
+        self.peer.call(&Request::Abort { socket })
     }
 
     fn deliver(&self, to: Option<SocketAddr>, text: &str) -> Result<(), Failure> {

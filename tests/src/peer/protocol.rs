@@ -105,6 +105,8 @@ pub enum Request {
     Withdraw { transport: Transport, port: u16 },
     /// Make a socket. Answers its number.
     Open { kind: Kind, v6: bool },
+    /// Bind a socket to an address, which others may have as well. Answers nothing.
+    Bind { socket: u32, at: SocketAddr },
     /// Connect a socket. Answers [`Connected`].
     Connect { socket: u32, to: SocketAddr },
     /// Send a datagram or a line. Answers nothing.
@@ -121,6 +123,8 @@ pub enum Request {
     LocalName { socket: u32 },
     /// Close a socket. Answers nothing.
     Close { socket: u32 },
+    /// The same at once, with an RST of TCP. Answers nothing.
+    Abort { socket: u32 },
     /// One question on a socket of its own. Answers [`Answer`].
     Ask { kind: Kind, to: SocketAddr },
     /// Many of them, one after the other. Answers [`Tally`].

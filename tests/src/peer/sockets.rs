@@ -80,6 +80,21 @@ pub(super) fn destination(kind: Kind, to: SocketAddr) -> SocketAddr {
     }
 }
 
+/// `bind(2)`. Further sockets may have the same address, if each is connected to another.
+pub(super) fn bind(socket: &Socket, at: SocketAddr) -> Result<(), Failure> {
+    let ((), _) = timed("bind", || {
+        socket.set_reuse_address(true)?;
+        socket.bind(&at.into())
+    })?;
+    Ok(())
+}
+
+/// Makes closing a socket forget it at once (`SO_LINGER`).
+pub(super) fn abort(socket: &Socket) -> Result<(), Failure> {
+    let ((), _) = timed("abort", || socket.set_linger(Some(Duration::ZERO)))?;
+    Ok(())
+}
+
 /// `connect(2)`; answers how long it took.
 pub(super) fn connect(socket: &Socket, kind: Kind, to: SocketAddr) -> Result<u64, Failure> {
     let to = destination(kind, to).into();

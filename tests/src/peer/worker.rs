@@ -83,6 +83,10 @@ impl Worker {
                     .insert(number, (sockets::open(kind, v6)?, kind));
                 reply(number)
             }
+            Request::Bind { socket, at } => {
+                let (socket, _) = self.socket(socket)?;
+                reply(sockets::bind(socket, at)?)
+            }
             Request::Connect { socket, to } => {
                 let (socket, kind) = self.socket(socket)?;
                 let nanos = sockets::connect(socket, *kind, to)?;
@@ -107,6 +111,12 @@ impl Worker {
             }
             Request::Close { socket } => {
                 self.sockets.remove(&socket);
+                reply(())
+            }
+            Request::Abort { socket } => {
+                if let Some((socket, _)) = self.sockets.remove(&socket) {
+                    sockets::abort(&socket)?;
+                }
                 reply(())
             }
             Request::Ask { kind, to } => reply(sockets::ask(kind, to)?),

@@ -10,7 +10,7 @@ use proc_macro2::{TokenStream, TokenTree};
 
 use crate::workspace;
 
-/// The only files with `unsafe`, and why. Tests have none.
+/// The only files with `unsafe`, and why.
 const UNSAFE: &[(&str, &str)] = &[
     ("svclb-userspace/dataplane/src/sys/call.rs", "bpf(2) itself"),
     (
@@ -67,6 +67,7 @@ const UNSAFE: &[(&str, &str)] = &[
         "svclb-ebpf/src/packet/local_socket.rs",
         "helpers of the kernel",
     ),
+    ("tests/src/tun.rs", "an ioctl that nix lacks"),
 ];
 
 pub(super) fn check() -> Result<()> {
