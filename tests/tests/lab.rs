@@ -27,6 +27,7 @@ mod lab {
     mod itself;
     mod lifecycle;
     mod matrix;
+    mod networks;
     mod outside;
     mod outward;
     mod privileges;
