@@ -223,11 +223,12 @@ fn source<F: HookFrame>(
     if let Some(next_hop) = next_hop
         && let Some(device) = maps::device(next_hop.device)
     {
-        // A backend behind a device without programs is on this node, and the objects do not show it:
-        // its replies would not be translated otherwise.
-        let is_attached = device.flags.contains(DeviceFlags::ATTACHED);
-        let has_ethernet = !device.flags.contains(DeviceFlags::NO_ETHERNET);
-        if !has_ethernet || !is_inside && !is_attached {
+        // A backend behind a pods' device, or one without programs, is on this node, and the objects do
+        // not show it: its replies would not be translated otherwise.
+        let flags = device.flags;
+        let is_attached = flags.contains(DeviceFlags::ATTACHED);
+        let is_a_pod = flags.contains(DeviceFlags::PODS) || !is_attached;
+        if flags.contains(DeviceFlags::NO_ETHERNET) || !is_inside && is_a_pod {
             return Ok(None);
         }
         if let Some(own) = device.address(is_v4) {

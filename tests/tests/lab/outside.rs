@@ -514,8 +514,11 @@ fn flows_that_were_forwarded_go_on_when_the_kernel_forwards_and_back_also_from_a
     for is_earlier in [false, true] {
         let mut scene = Scene::new(PodNetwork::Routed, DIRECT_TC, &service());
         scene.put(&service(), &["b"]);
-        let mut sockets = Vec::new();
         // The backend is on the other node.
+        for to in scene.node_port(0) {
+            scene.wait_for_answers(to, &["b"]);
+        }
+        let mut sockets = Vec::new();
         for to in scene.node_port(0) {
             for transport in [Transport::Tcp, Transport::Udp] {
                 let socket = scene.client.socket(transport, to.is_ipv6()).unwrap();
