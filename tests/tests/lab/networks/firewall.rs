@@ -104,7 +104,7 @@ fn a_cni_may_masquerade_what_comes_to_pods_from_outside() {
     for mode in MODES {
         let mut world = World::new(PodNetwork::Vxlan, hidden_pods());
         for node in &world.nodes {
-            // As flannel's last rule: the pod sees its node in the place of whoever asks from outside.
+            // As flannel's last rule: the pod sees its node in the place of a client that asks from outside.
             node.nft(
                 "table inet flannel { chain postrouting {
                    type nat hook postrouting priority 101
