@@ -39,7 +39,7 @@ struct Target {
 const fn port_rules() -> PortRules {
     PortRules {
         source_ports: 50_000..=50_999,
-        external_cluster_ips: false,
+        cluster_ips: false,
     }
 }
 

@@ -141,8 +141,9 @@ pub struct PortRules {
     /// The source ports of flows to backends elsewhere (`--source-ports`): their replies come in
     /// at these.
     pub source_ports: RangeInclusive<u16>,
-    /// Whether packets from outside may reach cluster IPs (`--external-cluster-ips`).
-    pub external_cluster_ips: bool,
+    /// Whether packets may reach cluster IPs: from outside (`--external-cluster-ips`), or from pods
+    /// (`--pod-devices`).
+    pub cluster_ips: bool,
 }
 
 impl PortRules {
@@ -150,7 +151,7 @@ impl PortRules {
     /// neither does the entry that refuses an address's other ports.
     pub fn of_frontend(&self, key: &FrontendKey, value: &FrontendValue) -> Option<PortBit> {
         let is_at_sockets_alone =
-            value.flags.contains(FrontendFlags::CLUSTER_IP) && !self.external_cluster_ips;
+            value.flags.contains(FrontendFlags::CLUSTER_IP) && !self.cluster_ips;
         let is_bypassed = key.scope == Scope::BYPASSED;
         (!is_at_sockets_alone && !is_bypassed && !key.is_other_ports())
             .then(|| PortBit::ingress(key.port))
@@ -186,10 +187,10 @@ mod tests {
 
     use super::*;
 
-    fn rules(external_cluster_ips: bool) -> PortRules {
+    fn rules(cluster_ips: bool) -> PortRules {
         PortRules {
             source_ports: 50_000..=50_001,
-            external_cluster_ips,
+            cluster_ips,
         }
     }
 

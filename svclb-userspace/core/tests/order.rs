@@ -26,7 +26,7 @@ type State = BTreeMap<u8, (BTreeSet<u8>, BTreeSet<u8>, bool, BTreeSet<u8>)>;
 fn rules() -> PortRules {
     PortRules {
         source_ports: 50_000..=50_001,
-        external_cluster_ips: false,
+        cluster_ips: false,
     }
 }
 

@@ -45,7 +45,8 @@ pub struct Dataplane {
     /// Those that programs of earlier agents may choose from, and those that any of them reserved.
     earlier_source_ports: Ports,
     reserved_ports: ReservedPorts,
-    external_cluster_ips: bool,
+    /// Whether packets may reach cluster IPs.
+    cluster_ips: bool,
     forwarding: Forwarding,
     /// The flows of an earlier agent's programs, until these are replaced.
     earlier_flows: Option<Earlier>,
@@ -107,7 +108,7 @@ impl Dataplane {
             source_ports: options.source_ports,
             earlier_source_ports: earlier_ports,
             reserved_ports,
-            external_cluster_ips: options.external_cluster_ips,
+            cluster_ips: options.external_cluster_ips || options.pod_devices,
             forwarding: options.forwarding,
             earlier_flows,
             warnings,
@@ -252,7 +253,7 @@ impl Dataplane {
         let [first, last] = self.source_ports.ends();
         PortRules {
             source_ports: first..=last,
-            external_cluster_ips: self.external_cluster_ips,
+            cluster_ips: self.cluster_ips,
         }
     }
 
@@ -284,6 +285,15 @@ impl Dataplane {
         programs: DevicePrograms,
     ) -> Result<DeviceAttachment, DeviceError> {
         device::attach(&mut self.ebpf, &mut self.links, name, index, programs)
+    }
+
+    /// Detaches the packet programs from a device, which may be gone. (Where they are filters, before
+    /// Linux 6.6, [`detach_filters`](crate::detach_filters) does.)
+    ///
+    /// # Errors
+    /// The first pin that cannot be removed.
+    pub fn detach_device(&mut self, index: u32) -> io::Result<()> {
+        device::detach(&mut self.links, index)
     }
 
     /// Detaches the packet programs from all devices but these.

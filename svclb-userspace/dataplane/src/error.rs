@@ -80,11 +80,12 @@ impl OpenError {
 }
 
 /// The first errno in a chain of errors.
-fn errno(error: &(dyn Error + 'static)) -> Option<i32> {
+pub(crate) fn errno(error: &(dyn Error + 'static)) -> Option<i32> {
     let mut cause = Some(error);
     while let Some(error) = cause {
         if let Some(error) = error.downcast_ref::<io::Error>() {
-            return error.raw_os_error();
+            // One that wraps another has none of its own.
+            return error.raw_os_error().or_else(|| errno(error.get_ref()?));
         }
         cause = error.source();
     }
@@ -170,6 +171,13 @@ pub struct DeviceError {
     pub source: io::Error,
     /// What to do.
     pub advice: &'static str,
+}
+
+impl DeviceError {
+    /// Whether the device is no more.
+    pub fn is_gone(&self) -> bool {
+        matches!(errno(&self.source), Some(libc::ENODEV | libc::ENXIO))
+    }
 }
 
 /// Why not everything was removed.

@@ -53,6 +53,8 @@ pub struct Options {
     pub source_ports: PortRange,
     /// Whether packets from outside may reach cluster IPs.
     pub external_cluster_ips: bool,
+    /// Whether pods' devices may be attached to: their packets reach cluster IPs in any case.
+    pub pod_devices: bool,
     /// The bits of the mark that translated packets carry through the kernel.
     pub mark: u32,
     /// How long flows from outside are remembered: by this, programs replace one that is over where

@@ -61,6 +61,7 @@ impl Place {
             },
             source_ports: PortRange::new(50_000, 50_999).unwrap(),
             external_cluster_ips: true,
+            pod_devices: true,
             mark: 0x4000,
             conntrack: Timeouts::default(),
             packets: false,

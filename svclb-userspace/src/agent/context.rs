@@ -92,6 +92,11 @@ impl NodeContext {
         }
     }
 
+    /// How many devices are attached to, and how many of these are of pods.
+    pub(super) fn count_devices(&self) -> (usize, usize) {
+        self.device_programs.count()
+    }
+
     /// Attaches the packet programs to the devices that there are; with `verify` also to those
     /// that should have them. Returns how many programs were missing there.
     pub(super) fn sync_devices(&mut self, dataplane: &mut Dataplane, verify: bool) -> usize {

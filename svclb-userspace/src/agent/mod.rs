@@ -21,7 +21,7 @@ mod run;
 mod udp_changes;
 mod udp_socket_reaper;
 
-pub(crate) use devices::{DeviceChoice, PodDevices};
+pub(crate) use devices::{DeviceChoice, DeviceChoices, PodDevices};
 pub(crate) use node_ports::NodePortAddresses;
 pub(crate) use run::{Config, Listen, Source, Times, run};
 pub(crate) use udp_socket_reaper::UdpSocketReaper;

@@ -3,11 +3,12 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 use svclb_core::model::Node;
 
-use super::devices::{Device, Devices};
+use super::devices::{Device, Devices, Kind};
 
 /// `--nodeport-addresses`.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -43,23 +44,33 @@ impl FromStr for NodePortAddresses {
 impl NodePortAddresses {
     /// The addresses among those of the node.
     pub(crate) fn choose(&self, node: &Node, devices: &Devices) -> Vec<IpAddr> {
-        let outward = devices.values().filter(|device| !device.is_loopback);
-        let all = addresses(outward);
+        let is_loopback = |device: &&Arc<Device>| device.kind == Kind::Loopback;
+        let all = addresses(devices.values().filter(|device| !is_loopback(device)));
         match self {
             Self::Primary if !node.internal_ips.is_empty() => node.internal_ips.clone(),
-            // Without a Node object, of each family: those of default routes; or else those of the
-            // loopback device, where a node with unnumbered BGP has its own; or else all.
+            // Without a Node object, of each family: those of devices that default routes lead over, or
+            // else of all by which others are reached, of the loopback device (which has them where
+            // uplinks are unnumbered, as with BGP), or of any.
             Self::Primary => {
-                let default = addresses(devices.values().filter(|device| device.is_default));
-                let loopback = addresses(devices.values().filter(|device| device.is_loopback));
-                let candidates = [default, loopback, all];
+                let of = |wanted: &dyn Fn(&Device) -> bool| {
+                    addresses(devices.values().filter(|device| wanted(device)))
+                };
+                let candidates = [
+                    of(&|device| device.is_default),
+                    of(&|device| device.kind.is_outward()),
+                    of(&|device| device.kind == Kind::Loopback),
+                    all,
+                ];
                 let of_family = |is_v4| {
-                    let chosen = candidates.iter().map(move |ips: &Vec<IpAddr>| {
-                        let ips = ips.iter().filter(move |ip| ip.is_ipv4() == is_v4);
+                    let of_family = |ips: &Vec<IpAddr>| {
+                        let ips = ips.iter().filter(|ip| ip.is_ipv4() == is_v4);
                         ips.copied().collect::<Vec<_>>()
-                    });
-                    let mut chosen = chosen.filter(|ips| !ips.is_empty());
-                    chosen.next().unwrap_or_default()
+                    };
+                    let chosen = candidates.iter().map(of_family);
+                    chosen
+                        .into_iter()
+                        .find(|ips| !ips.is_empty())
+                        .unwrap_or_default()
                 };
                 [of_family(true), of_family(false)].concat()
             }
@@ -84,7 +95,7 @@ impl NodePortAddresses {
     }
 }
 
-fn addresses<'a>(devices: impl Iterator<Item = &'a Device>) -> Vec<IpAddr> {
+fn addresses<'a>(devices: impl Iterator<Item = &'a Arc<Device>>) -> Vec<IpAddr> {
     let all: BTreeSet<_> = devices.flat_map(|device| &device.addresses).collect();
     all.into_iter().copied().collect()
 }
@@ -97,20 +108,20 @@ mod tests {
         texts.iter().map(|text| text.parse().unwrap()).collect()
     }
 
-    fn device(addresses: &[&str], is_loopback: bool, is_default: bool) -> Device {
-        Device {
-            is_loopback,
+    fn device(addresses: &[&str], kind: Kind, is_default: bool) -> Arc<Device> {
+        Arc::new(Device {
+            kind,
             is_default,
             addresses: ips(addresses).into_iter().collect(),
             ..Device::default()
-        }
+        })
     }
 
     fn devices() -> Devices {
         [
-            (1, device(&["203.0.113.1"], true, false)),
-            (2, device(&["192.0.2.1", "2001:db8::1"], false, true)),
-            (3, device(&["10.244.1.1", "fd00:244::1"], false, false)),
+            (1, device(&["203.0.113.1"], Kind::Loopback, false)),
+            (2, device(&["192.0.2.1", "2001:db8::1"], Kind::Uplink, true)),
+            (3, device(&["10.244.1.1", "fd00:244::1"], Kind::Pods, false)),
         ]
         .into()
     }
@@ -135,15 +146,16 @@ mod tests {
     }
 
     #[test]
-    fn primary_is_of_the_loopback_device_where_uplinks_have_no_address() {
+    fn where_no_uplink_has_an_address_it_is_that_of_the_loopback_device() {
+        // BGP unnumbered: the bridge of pods has an address too.
         let devices: Devices = [
-            (1, device(&["203.0.113.1"], true, false)),
-            (2, device(&["2001:db8::1"], false, true)),
-            (3, device(&["10.244.1.1", "fd00:244::1"], false, false)),
+            (1, device(&["192.0.2.7"], Kind::Loopback, false)),
+            (2, device(&["2001:db8::1"], Kind::Uplink, true)),
+            (3, device(&["10.244.1.1", "fd00:244::1"], Kind::Pods, false)),
         ]
         .into();
         let chosen = NodePortAddresses::Primary.choose(&Node::default(), &devices);
-        assert_eq!(chosen, ips(&["203.0.113.1", "2001:db8::1"]));
+        assert_eq!(chosen, ips(&["192.0.2.7", "2001:db8::1"]));
     }
 
     #[test]

@@ -23,7 +23,7 @@ use tracing::{info, warn};
 use super::audit::AuditSchedule;
 use super::conntrack::{self, Conntrack};
 use super::context::NodeContext;
-use super::devices::{self, DeviceChoice, DevicePrograms, PodDevices};
+use super::devices::{self, DeviceChoices, DevicePrograms};
 use super::health::{self, CheckPorts, Health};
 use super::http::{self, server::Limits};
 use super::metrics::Metrics;
@@ -56,8 +56,7 @@ pub(crate) struct Config {
     pub(crate) times: Times,
     pub(crate) node_port_addresses: NodePortAddresses,
     pub(crate) external_ips: bool,
-    pub(crate) device_choice: DeviceChoice,
-    pub(crate) pod_devices: PodDevices,
+    pub(crate) device_choices: DeviceChoices,
     pub(crate) local_source: LocalSource,
     pub(crate) forwarding: Forwarding,
     pub(crate) xdp: XdpMode,
@@ -115,16 +114,19 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
         "--metrics-addr",
     );
 
-    let devices = devices::watch().await?;
-    config.device_choice.check(&devices.borrow())?;
     let (event_recorder, kube_events) = event_recorder();
+    let devices = devices::watch().await?;
+    let lacks_pod_devices =
+        config.device_choices.has_devices() && !config.device_choices.has_pod_devices();
+    let forwarding = forwarding(config.device_choices.has_devices(), config.forwarding);
     let device_programs = DevicePrograms::new(
-        config.device_choice,
-        config.pod_devices,
+        config.device_choices,
         config.forwarding,
         config.xdp,
         config.dataplane.devices()?,
     );
+    let checked = device_programs.check(&devices.borrow());
+    checked.map_err(anyhow::Error::msg)?;
     let Times {
         started,
         audit_interval,
@@ -157,6 +159,8 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
         health,
         metrics,
         started,
+        forwarding,
+        lacks_pod_devices,
         ready: false,
     };
     let (sender, mut events) = mpsc::channel(AHEAD);
@@ -198,6 +202,17 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
     }
     info!("stopping: the data path goes on; `svclb cleanup` removes it");
     Ok(())
+}
+
+/// Who sends on what the packet programs translated, and past what.
+const fn forwarding(has_devices: bool, forwarding: Forwarding) -> &'static str {
+    match forwarding {
+        _ if !has_devices => "none: packets are not translated",
+        Forwarding::Kernel => "kernel",
+        Forwarding::Direct => {
+            "direct: translated packets pass by the node's firewall, policy routing and IPsec"
+        }
+    }
 }
 
 async fn watch_source(
@@ -247,6 +262,10 @@ pub(super) struct Agent {
     check_ports: CheckPorts,
     pub(super) metrics: Arc<Metrics>,
     started: Instant,
+    /// Who sends on what the packet programs translated, for the operator.
+    forwarding: &'static str,
+    /// Whether an operator is to be told that a Service needs pods' devices.
+    lacks_pod_devices: bool,
     /// Whether the first full sync is in the maps.
     pub(super) ready: bool,
 }
@@ -349,6 +368,15 @@ impl Agent {
 
     /// Writes a round, and passes on what changed with it.
     fn write(&mut self, round: Round) -> Committed {
+        // The address of a pod's socket is unknown before there is a packet: the socket programs leave
+        // such connections to the packet programs.
+        if self.lacks_pod_devices && round.plans.iter().any(|plan| !plan.sources.is_empty()) {
+            self.lacks_pod_devices = false;
+            warn!(
+                "a Service has source ranges, and pods do not reach its load balancer addresses with \
+                 --pod-devices off; give --pod-devices auto"
+            );
+        }
         let mut committed = self.reconciler.commit(round);
         self.metrics.round(committed.took, committed.writes);
         self.health.step(Instant::now());
@@ -404,12 +432,16 @@ impl Agent {
             .filter(|how| matches!(how, Attachment::Replaced(_)))
             .count();
         let cluster = self.reconciler.planner.cluster();
+        let (devices, pod_devices) = self.node_context.count_devices();
         info!(
             services = cluster.service_count(),
             endpoints = cluster.endpoint_count(),
             frontends = self.reconciler.fill().frontends,
             programs = attached.len(),
             replaced,
+            devices,
+            pod_devices,
+            forwarding = self.forwarding,
             refusal = if self.dataplane.features().set_retval {
                 "errno"
             } else {

@@ -84,9 +84,9 @@ pub(crate) struct Run {
         default_value = "127.0.0.1:10247"
     )]
     pub(crate) probe_addr: SocketAddr,
-    /// The devices by which traffic from outside comes in, tunnels among them; auto takes those with
-    /// a default route or an address of their own; none translates no packet, connections of this node
-    /// and its pods alone
+    /// The devices by which traffic of other machines comes in; auto takes those with an address, or
+    /// over which a route leads: cards, bonds, VLANs, bridges of nodes, tunnels; none translates no
+    /// packet (nor those of pods' devices), connections of this node and its pods alone
     #[arg(
         long,
         env = "SVCLB_DEVICES",
@@ -94,8 +94,9 @@ pub(crate) struct Run {
         default_value = "auto"
     )]
     pub(crate) devices: DeviceChoice,
-    /// The devices of pods, for what passes the hooks of sockets by: sockets of another kernel, raw
-    /// sockets, and addresses with source ranges; auto takes bridges and the host's ends of pods' devices
+    /// The devices that pods of this node are behind, at which packets are translated that no socket
+    /// hook sees: of pods with a kernel of their own, of raw sockets, and to Services with source
+    /// ranges; auto takes bridges of pods, and the host's ends of veth and netkit pairs
     #[arg(
         long,
         env = "SVCLB_POD_DEVICES",

@@ -17,7 +17,7 @@ use tracing_subscriber::EnvFilter;
 
 use super::args::{LogFormat, Run, Switch};
 use super::{descriptors, pin_dir};
-use crate::agent::{self, DeviceChoice, Source, UdpSocketReaper};
+use crate::agent::{self, DeviceChoices, PodDevices, Source, UdpSocketReaper};
 use crate::capabilities;
 
 /// The source ports, by what was given and what the kernel gives sockets.
@@ -50,7 +50,17 @@ pub(crate) fn run(args: Run) -> anyhow::Result<()> {
     let is_direct = args.forwarding == Forwarding::Direct;
     if !is_direct && matches!(args.xdp, XdpMode::Native | XdpMode::Generic) {
         bail!(
-            "XDP sends packets on past the kernel: give --forwarding direct with --xdp, or neither"
+            "--xdp belongs to --forwarding direct, since XDP sends packets on past the kernel; give both, \
+             or neither"
+        );
+    }
+    let device_choices = DeviceChoices {
+        devices: args.devices,
+        pods: args.pod_devices,
+    };
+    if !device_choices.has_devices() && matches!(device_choices.pods, PodDevices::Named(_)) {
+        bail!(
+            "--pod-devices names devices, and --devices none translates no packets; give one of them"
         );
     }
     let options = Options {
@@ -62,9 +72,10 @@ pub(crate) fn run(args: Run) -> anyhow::Result<()> {
         sizes: Sizes::from(&args.sizes),
         source_ports: source_ports(args.source_ports)?,
         external_cluster_ips: args.external_cluster_ips == Switch::On,
+        pod_devices: device_choices.has_pod_devices(),
         mark: args.mark,
         conntrack: Timeouts::from(&args.timeouts),
-        packets: args.devices != DeviceChoice::None,
+        packets: device_choices.has_devices(),
         forwarding: args.forwarding,
     };
     let source = match args.manifests {
@@ -122,8 +133,7 @@ pub(crate) fn run(args: Run) -> anyhow::Result<()> {
         },
         node_port_addresses: args.nodeport_addresses,
         external_ips: args.external_ips == Switch::On,
-        device_choice: args.devices,
-        pod_devices: args.pod_devices,
+        device_choices,
         local_source: args.local_source,
         forwarding: args.forwarding,
         xdp: args.xdp,

@@ -19,7 +19,7 @@ use aya::programs::{ProgramError, SchedClassifier, TcAttachType};
 
 use super::links::Links;
 use super::xdp_mode;
-use crate::error::DeviceError;
+use crate::error::{DeviceError, errno};
 use crate::load::program_fd;
 use crate::options::Forwarding;
 use crate::pins::Pins;
@@ -234,7 +234,10 @@ fn attach_tc(
         result => return result,
     }
     match qdisc_add_clsact(name) {
-        Err(error) if !error.to_string().contains("File exists") && !has_clsact(&error) => {
+        Err(error)
+            if errno(&error) != Some(libc::EEXIST)
+                && !error.to_string().contains("File exists") =>
+        {
             return Err(io::Error::other(error));
         }
         _ => {}
@@ -297,21 +300,19 @@ pub(crate) fn keep(pins: &Pins, links: &mut Links, keep: &[u32]) -> io::Result<(
     Ok(())
 }
 
-fn other(error: impl std::error::Error + Send + Sync + 'static) -> io::Error {
-    io::Error::other(error)
+/// Detaches the packet programs from a device, which may be gone.
+///
+/// # Errors
+/// The first pin that cannot be removed.
+pub(crate) fn detach(links: &mut Links, index: u32) -> io::Result<()> {
+    for program in PINS {
+        links.release(&pin(program, index))?;
+    }
+    Ok(())
 }
 
-/// Whether the qdisc is there already.
-fn has_clsact(error: &(dyn std::error::Error + 'static)) -> bool {
-    let mut cause = Some(error);
-    while let Some(error) = cause {
-        let io = error.downcast_ref::<io::Error>();
-        if io.and_then(io::Error::raw_os_error) == Some(libc::EEXIST) {
-            return true;
-        }
-        cause = error.source();
-    }
-    false
+fn other(error: impl std::error::Error + Send + Sync + 'static) -> io::Error {
+    io::Error::other(error)
 }
 
 /// The name of a link's pin. (By the device's number: names may have dots, which a bpffs

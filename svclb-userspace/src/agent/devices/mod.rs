@@ -1,40 +1,56 @@
-//! This node's network devices: what the kernel lists (`listing`), which of them carry traffic
-//! for Services (`choice`), and the packet programs at these (`programs`).
+//! This node's network devices: what the kernel lists and says of them (`listing`, `state`, `routes`),
+//! what each is (`kind`), which of them carry traffic for Services (`choice`), and the packet programs
+//! at these (`programs`).
 
 mod choice;
+mod kind;
 mod listing;
+#[cfg(test)]
+mod messages;
 mod programs;
+mod routes;
+mod state;
 mod table;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
-pub(crate) use choice::{DeviceChoice, PodDevices};
+pub(crate) use choice::{DeviceChoice, DeviceChoices, PodDevices};
+pub(crate) use kind::Kind;
 pub(super) use listing::watch;
 pub(super) use programs::DevicePrograms;
 
-/// The devices of the agent's network namespace, by their index.
-pub(crate) type Devices = BTreeMap<u32, Device>;
+/// The devices of the agent's network namespace, by their index. One that stays as it was keeps its
+/// place in memory.
+pub(crate) type Devices = BTreeMap<u32, Arc<Device>>;
 
 /// A network device.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Device {
     pub(crate) name: String,
-    pub(crate) is_loopback: bool,
+    pub(crate) kind: Kind,
     /// Its addresses of scope "global" (rtnetlink(7)): those that other nodes can reach.
     pub(crate) addresses: BTreeSet<IpAddr>,
-    /// Whether a default route leads to it.
+    /// Whether a default route leads over it.
     pub(crate) is_default: bool,
-    /// Whether its frames begin with an Ethernet header.
-    pub(crate) is_ethernet: bool,
-    /// Whether they begin with the network header, as a tunnel's do.
-    pub(crate) is_bare_ip: bool,
-    pub(crate) is_bridge: bool,
-    pub(crate) is_veth: bool,
-    /// Whether it is a port of a bridge, or of another device.
-    pub(crate) is_port: bool,
+    /// Whether any route does by which others than on its own link are reached.
+    pub(crate) is_routed: bool,
+    /// The source addresses that routes over it prefer: one of each family at most.
+    pub(crate) preferred_sources: Vec<IpAddr>,
+    /// Whether its frames begin with an Ethernet header; otherwise with the network header.
+    pub(crate) has_ethernet: bool,
+    /// Whether it is an end of a veth or netkit pair.
+    pub(crate) is_pair: bool,
     /// In bytes.
     pub(crate) mtu: u32,
     /// Its MAC address; zeros without one.
     pub(crate) mac: [u8; 6],
+}
+
+impl Device {
+    /// Whether packets to or from others pass it, by what is known of it.
+    fn carries_packets(&self) -> bool {
+        self.is_routed || !self.addresses.is_empty()
+    }
 }

@@ -1,58 +1,99 @@
 //! Attaches the packet programs to devices, and keeps `DEVICES` as these need it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use svclb_common::{Addr16, DeviceFlags, DeviceValue};
 use svclb_dataplane::{
     Attached, Dataplane, DeviceAttachment, DevicePrograms as Programs, Devices as DeviceMap,
     Forwarding, XdpMode, detach_filters,
 };
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::table::DeviceTable;
-use super::{Device, DeviceChoice, Devices, PodDevices};
+use super::{Device, DeviceChoices, Devices, Kind};
 
-/// Keeps the packet programs attached to the devices that [`DeviceChoice`] selects.
+/// Keeps the packet programs attached to the devices that [`DeviceChoices`] selects.
 pub(crate) struct DevicePrograms {
-    choice: DeviceChoice,
-    pods: PodDevices,
+    choices: DeviceChoices,
     forwarding: Forwarding,
     xdp: XdpMode,
     table: DeviceTable,
-    /// By device index: its name when the programs were attached, and how they are.
-    attached: BTreeMap<u32, (String, Attached)>,
+    /// The devices, and the node's addresses, of the last [`sync`](Self::sync).
+    known: Devices,
+    own: Vec<IpAddr>,
+    /// By device index: what is attached to it.
+    attached: BTreeMap<u32, Known>,
+    /// Devices that could not be attached to, and why: it is tried again with every change.
+    failed: BTreeMap<u32, String>,
     /// How the programs of an earlier agent are attached, until they are replaced: a flow that
     /// is opened meanwhile depends on it.
     adopted: BTreeMap<u32, DeviceFlags>,
+    /// Devices that are named and gone.
+    away: BTreeSet<String>,
+    /// Devices by which packets come in that are not translated.
+    neglected: BTreeMap<u32, &'static str>,
     /// Whether [`sync`](Self::sync) has never run: an earlier agent may have attached elsewhere.
     is_new: bool,
 }
 
+/// What is attached to a device.
+struct Known {
+    /// The device's name by then.
+    name: String,
+    programs: Programs,
+    by: Attached,
+}
+
 impl DevicePrograms {
     pub(crate) const fn new(
-        choice: DeviceChoice,
-        pods: PodDevices,
+        choices: DeviceChoices,
         forwarding: Forwarding,
         xdp: XdpMode,
         map: DeviceMap,
     ) -> Self {
         Self {
-            choice,
-            pods,
+            choices,
             forwarding,
             xdp,
             table: DeviceTable::new(map),
+            known: Devices::new(),
+            own: Vec::new(),
             attached: BTreeMap::new(),
+            failed: BTreeMap::new(),
             adopted: BTreeMap::new(),
+            away: BTreeSet::new(),
+            neglected: BTreeMap::new(),
             is_new: true,
         }
     }
 
+    /// Whether the devices that the operator names exist and can be served.
+    ///
+    /// # Errors
+    /// A sentence for the operator.
+    pub(crate) fn check(&self, devices: &Devices) -> Result<(), String> {
+        self.choices.check(devices)
+    }
+
+    /// How many devices are attached to, and how many of these are of pods.
+    pub(crate) fn count(&self) -> (usize, usize) {
+        let is_pods = |index: &&u32| {
+            let device = self.known.get(index);
+            device.is_some_and(|device| self.choices.leads_to_pods(device))
+        };
+        (
+            self.attached.len(),
+            self.attached.keys().filter(is_pods).count(),
+        )
+    }
+
     /// Attaches the programs to devices that are new, detaches them from devices that are no
-    /// longer selected, and updates `DEVICES`. With `verify`, devices that should have the
-    /// programs already are attached to again. Returns how many programs were missing there.
+    /// longer selected, and updates `DEVICES`; looks at devices that changed since the last call, or at
+    /// all with `verify`. Then devices that should have the programs already are attached to again.
+    /// Returns how many programs were missing there.
     ///
     /// `own` are the node's addresses, for devices that have none of a family.
     pub(crate) fn sync(
@@ -62,61 +103,164 @@ impl DevicePrograms {
         own: &[IpAddr],
         verify: bool,
     ) -> usize {
-        let selected: BTreeMap<_, _> = devices
+        let is_new = std::mem::take(&mut self.is_new);
+        let looks_at_all = is_new || verify || self.own != own;
+        let mut changed = changes(&self.known, devices, looks_at_all);
+        changed.extend(self.failed.keys());
+        own.clone_into(&mut self.own);
+        self.known.clone_from(devices);
+        let selected: BTreeMap<u32, &Device> = changed
             .iter()
-            .filter(|(_, device)| self.choice.selects(device, &self.pods))
+            .filter_map(|index| Some((*index, &**devices.get(index)?)))
+            .filter(|(_, device)| self.choices.selects(device))
             .collect();
-        for (index, device) in devices {
-            let may_have_filters = self.is_new || self.attached.contains_key(index);
-            if !selected.contains_key(index) && may_have_filters {
-                detach_filters(&device.name);
-            }
+        if is_new {
+            self.adopt(selected.keys().copied());
         }
-        if std::mem::take(&mut self.is_new) {
-            self.adopt(selected.keys().map(|index| **index));
-        }
-        self.attached.retain(|index, (name, _)| {
-            let stays = selected
-                .get(index)
-                .is_some_and(|device| device.name == *name);
-            if !stays {
-                info!(device = %name, "packets of this device are no longer translated");
+        let left = changed
+            .iter()
+            .filter(|index| !selected.contains_key(*index));
+        self.leave(dataplane, devices, left.copied(), is_new);
+        if looks_at_all {
+            let keep: Vec<_> = selected.keys().copied().collect();
+            if let Err(error) = dataplane.keep_devices(&keep) {
+                warn!("programs cannot be detached from devices that are gone: {error}");
             }
-            stays
-        });
-        let keep: Vec<_> = selected.keys().map(|index| **index).collect();
-        if let Err(error) = dataplane.keep_devices(&keep) {
-            warn!("programs cannot be detached from devices that are gone: {error}");
         }
         // The programs read a device's entry with its first packet: it is written before they
         // are attached.
-        self.write_table(devices, own);
+        self.write_table(devices, &changed);
         let mut restored = 0;
-        for (index, device) in selected {
-            let known = self.attached.get(index).map(|(_, attached)| *attached);
-            if known.is_some() && !verify {
-                continue;
-            }
-            match dataplane.attach_device(&device.name, *index, self.programs(device)) {
-                Ok(attached) if known == Some(attached.by) => restored += attached.new,
-                Ok(DeviceAttachment {
-                    by,
-                    native_xdp_error,
-                    ..
-                }) => {
-                    let kind = self.kind(device);
-                    info!(device = %device.name, kind, %by, "packets of this device are translated");
-                    if let Some(error) = native_xdp_error {
-                        info!(device = %device.name, %error, "native XDP cannot be attached");
-                    }
-                    self.attached.insert(*index, (device.name.clone(), by));
-                }
-                Err(error) => warn!("{error}"),
-            }
+        for (index, device) in &selected {
+            restored += self.attach(dataplane, *index, device, verify);
         }
         self.adopted.clear();
-        self.write_table(devices, own);
+        self.write_table(devices, &changed);
+        self.report(devices, &changed);
         restored
+    }
+
+    /// Detaches the programs from devices, some of which may be gone.
+    fn leave(
+        &mut self,
+        dataplane: &mut Dataplane,
+        devices: &Devices,
+        left: impl Iterator<Item = u32>,
+        is_new: bool,
+    ) {
+        for index in left {
+            self.failed.remove(&index);
+            let before = self.attached.remove(&index);
+            if let Some(device) = devices.get(&index)
+                && (is_new || before.is_some())
+            {
+                detach_filters(&device.name);
+            }
+            let Some(Known { name, .. }) = before else {
+                continue;
+            };
+            if devices.contains_key(&index) {
+                info!(device = %name, "packets of this device are no longer translated");
+            } else {
+                debug!(device = %name, "a device is gone");
+            }
+            if let Err(error) = dataplane.detach_device(index) {
+                warn!("programs cannot be detached from {name}: {error}");
+            }
+        }
+    }
+
+    /// Attaches to a device, with `verify` again. Returns how many programs were missing that should
+    /// have been there.
+    fn attach(
+        &mut self,
+        dataplane: &mut Dataplane,
+        index: u32,
+        device: &Device,
+        verify: bool,
+    ) -> usize {
+        let programs = self.programs(device);
+        let known = self.attached.get(&index);
+        let known = known.filter(|known| known.name == device.name && known.programs == programs);
+        let known = known.map(|known| known.by);
+        if known.is_some() && !verify {
+            return 0;
+        }
+        match dataplane.attach_device(&device.name, index, programs) {
+            Ok(attached) => {
+                self.failed.remove(&index);
+                if known == Some(attached.by) {
+                    return attached.new;
+                }
+                self.log(device, &attached);
+                let known = Known {
+                    name: device.name.clone(),
+                    programs,
+                    by: attached.by,
+                };
+                self.attached.insert(index, known);
+            }
+            // It is gone by now, and the message that says so is under way.
+            Err(error) if error.is_gone() => debug!("{error}"),
+            Err(error) => {
+                let error = error.to_string();
+                if self.failed.get(&index) != Some(&error) {
+                    warn!("{error}");
+                }
+                self.failed.insert(index, error);
+            }
+        }
+        0
+    }
+
+    fn log(&self, device: &Device, attached: &DeviceAttachment) {
+        let DeviceAttachment {
+            by,
+            native_xdp_error,
+            ..
+        } = attached;
+        let kind = device.kind;
+        // Pods come and go; one line for each would be too many.
+        if kind == Kind::Pods && device.is_pair {
+            debug!(device = %device.name, %kind, %by, "packets of this device are translated");
+            return;
+        }
+        info!(device = %device.name, %kind, %by, "packets of this device are translated");
+        if let Some(error) = native_xdp_error {
+            info!(device = %device.name, %error, "native XDP cannot be attached");
+        }
+    }
+
+    /// Says what an operator should know about devices that are not attached to.
+    fn report(&mut self, devices: &Devices, changed: &BTreeSet<u32>) {
+        for index in changed {
+            let device = devices.get(index);
+            let reason = device.and_then(|device| self.choices.neglects(device));
+            let before = match reason {
+                Some(reason) => self.neglected.insert(*index, reason),
+                None => self.neglected.remove(index),
+            };
+            if let (Some(device), Some(reason)) = (device, reason)
+                && before != Some(reason)
+            {
+                warn!(
+                    device = %device.name,
+                    kind = %device.kind,
+                    "packets that come in by this device are not translated: {reason}"
+                );
+            }
+        }
+        let is_there = |name: &str| devices.values().any(|device| device.name == name);
+        for (flag, name) in self.choices.named() {
+            if is_there(name) {
+                self.away.remove(name);
+            } else if self.away.insert(name.to_owned()) {
+                warn!(
+                    device = %name,
+                    "a device that {flag} names is gone; it is taken again when it comes back"
+                );
+            }
+        }
     }
 
     /// Compares `DEVICES` with what was written to it, and repairs it. Returns how many entries
@@ -147,19 +291,8 @@ impl DevicePrograms {
     fn xdp_mode(&self, device: &Device) -> XdpMode {
         match self.xdp {
             _ if !device.is_default => XdpMode::Off,
-            XdpMode::Auto if device.is_veth => XdpMode::Off,
+            XdpMode::Auto if device.is_pair => XdpMode::Off,
             mode => mode,
-        }
-    }
-
-    /// What a device is taken for.
-    fn kind(&self, device: &Device) -> &'static str {
-        if self.choice.leads_to_pods(device, &self.pods) {
-            "pods"
-        } else if device.is_ethernet {
-            "uplink"
-        } else {
-            "tunnel"
         }
     }
 
@@ -167,39 +300,36 @@ impl DevicePrograms {
     /// routes and policies that are the network plugin's.
     fn programs(&self, device: &Device) -> Programs {
         Programs {
-            forwarding: if self.choice.leads_to_pods(device, &self.pods) {
+            forwarding: if self.choices.leads_to_pods(device) {
                 Forwarding::Kernel
             } else {
                 self.forwarding
             },
-            has_ethernet: device.is_ethernet,
+            has_ethernet: device.has_ethernet,
             xdp: self.xdp_mode(device),
         }
     }
 
-    fn write_table(&mut self, devices: &Devices, own: &[IpAddr]) {
-        let wanted = devices
-            .iter()
-            .filter(|(_, device)| !device.is_loopback)
-            .map(|(index, device)| (*index, self.entry(*index, device, own)))
-            .chain([(DeviceValue::NODE, node_entry(own))])
-            .collect();
-        self.table.write(&wanted);
+    /// Writes the entries of devices that changed, and deletes those of devices that are gone.
+    fn write_table(&mut self, devices: &Devices, changed: &BTreeSet<u32>) {
+        for index in changed {
+            let device = devices.get(index);
+            let device = device.filter(|device| device.kind != Kind::Loopback);
+            let entry = device.map(|device| self.entry(*index, device));
+            self.table.want(*index, entry);
+        }
+        self.table
+            .want(DeviceValue::NODE, Some(node_entry(&self.own)));
+        self.table.write();
     }
 
-    fn entry(&self, index: u32, device: &Device, own: &[IpAddr]) -> DeviceValue {
-        let address = |is_v4: bool| {
-            let of_family = |ip: &&IpAddr| ip.is_ipv4() == is_v4;
-            // The node's own before one that moves from node to node.
-            let its = || device.addresses.iter().filter(of_family);
-            let found = its()
-                .find(|ip| own.contains(ip))
-                .or_else(|| its().next())
-                .or_else(|| own.iter().find(of_family));
-            found.map_or_else(Addr16::default, |ip| Addr16::from_ip(*ip))
+    fn entry(&self, index: u32, device: &Device) -> DeviceValue {
+        let address = |is_v4| {
+            let found = source(device, &self.own, is_v4);
+            found.map_or_else(Addr16::default, Addr16::from_ip)
         };
         let flag = |flag, is_set| if is_set { flag } else { DeviceFlags::NONE };
-        let attached = self.attached.get(&index).map(|(_, attached)| *attached);
+        let attached = self.attached.get(&index).map(|known| known.by);
         let adopted = self.adopted.get(&index).copied().unwrap_or_default();
         let has_native_xdp = match attached {
             Some(attached) => attached == Attached::NativeXdp,
@@ -212,18 +342,40 @@ impl DevicePrograms {
             link: device.mac,
             reserved: [0; 2],
             mtu: device.mtu,
-            flags: flag(
-                DeviceFlags::PODS,
-                self.choice.leads_to_pods(device, &self.pods),
-            )
-            .union(flag(
-                DeviceFlags::XDP_TARGET,
-                has_native_xdp && device.is_veth,
-            ))
-            .union(flag(DeviceFlags::ATTACHED, is_attached))
-            .union(flag(DeviceFlags::NO_ETHERNET, !device.is_ethernet)),
+            flags: flag(DeviceFlags::PODS, self.choices.leads_to_pods(device))
+                .union(flag(
+                    DeviceFlags::XDP_TARGET,
+                    has_native_xdp && device.is_pair,
+                ))
+                .union(flag(DeviceFlags::ATTACHED, is_attached))
+                .union(flag(DeviceFlags::NO_ETHERNET, !device.has_ethernet)),
         }
     }
+}
+
+/// The devices that are new, gone or not as they were; or all.
+fn changes(known: &Devices, devices: &Devices, all: bool) -> BTreeSet<u32> {
+    let is_known = |(index, device): &(&u32, &Arc<Device>)| {
+        known
+            .get(index)
+            .is_some_and(|known| Arc::ptr_eq(known, device))
+    };
+    let here = devices.iter().filter(|entry| all || !is_known(entry));
+    let gone = known.keys().filter(|index| !devices.contains_key(index));
+    here.map(|(index, _)| index).chain(gone).copied().collect()
+}
+
+/// The address that packets leaving by a device are given: the device's own (the node's before one that
+/// moves from node to node), or that which its routes prefer, or the node's first.
+fn source(device: &Device, own: &[IpAddr], is_v4: bool) -> Option<IpAddr> {
+    let of_family = |ip: &&IpAddr| ip.is_ipv4() == is_v4;
+    let its = || device.addresses.iter().filter(of_family);
+    its()
+        .find(|ip| own.contains(ip))
+        .or_else(|| its().next())
+        .or_else(|| device.preferred_sources.iter().find(of_family))
+        .or_else(|| own.iter().find(of_family))
+        .copied()
 }
 
 /// The entry of the node itself: its first address of each family.
@@ -234,5 +386,47 @@ fn node_entry(own: &[IpAddr]) -> DeviceValue {
         v4: address(true),
         v6: address(false),
         ..DeviceValue::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn a_device_without_an_address_has_its_routes_or_the_nodes() {
+        let own = [ip("192.0.2.1"), ip("2001:db8::1")];
+        let mut device = Device::default();
+        assert_eq!(source(&device, &own, true), Some(own[0]));
+        assert_eq!(source(&device, &own[1..], true), None);
+        device.preferred_sources = vec![ip("192.0.2.7")];
+        assert_eq!(source(&device, &own, true), Some(ip("192.0.2.7")));
+        assert_eq!(source(&device, &own, false), Some(own[1]));
+        device.addresses = [ip("10.0.0.9"), ip("10.0.0.1")].into();
+        assert_eq!(source(&device, &own, true), Some(ip("10.0.0.1")));
+        device.addresses.insert(own[0]);
+        assert_eq!(source(&device, &own, true), Some(own[0]));
+    }
+
+    #[test]
+    fn only_devices_that_changed_are_looked_at() {
+        let device = |mtu| {
+            let device = Device {
+                mtu,
+                ..Device::default()
+            };
+            Arc::new(device)
+        };
+        let known: Devices = [(1, device(1)), (2, device(2)), (3, device(3))].into();
+        let mut devices = known.clone();
+        devices.remove(&1);
+        devices.insert(2, device(20));
+        devices.insert(4, device(4));
+        assert_eq!(changes(&known, &devices, false), [1, 2, 4].into());
+        assert_eq!(changes(&known, &devices, true), [1, 2, 3, 4].into());
     }
 }

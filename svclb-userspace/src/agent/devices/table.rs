@@ -32,6 +32,8 @@ impl DeviceEntries for DeviceMap {
 pub(super) struct DeviceTable<M = DeviceMap> {
     map: M,
     written: BTreeMap<u32, DeviceValue>,
+    /// What is to be written, or deleted.
+    pending: BTreeMap<u32, Option<DeviceValue>>,
 }
 
 impl<M: DeviceEntries> DeviceTable<M> {
@@ -39,13 +41,16 @@ impl<M: DeviceEntries> DeviceTable<M> {
         Self {
             map,
             written: BTreeMap::new(),
+            pending: BTreeMap::new(),
         }
     }
 
     /// Takes what an earlier agent wrote as written: entries of devices that are gone are deleted
-    /// by the next [`write`](Self::write).
+    /// by the next [`write`](Self::write), unless one is [wanted](Self::want) again.
     pub(super) fn adopt(&mut self) -> io::Result<&BTreeMap<u32, DeviceValue>> {
         self.written = self.map.list()?;
+        self.pending
+            .extend(self.written.keys().map(|index| (*index, None)));
         Ok(&self.written)
     }
 
@@ -75,35 +80,39 @@ impl<M: DeviceEntries> DeviceTable<M> {
         (repaired, result)
     }
 
-    /// Brings the map from what was written before to these entries, as far as it can: what
-    /// fails is tried again by the next call. Entries of devices that are gone make room first.
-    pub(super) fn write(&mut self, wanted: &BTreeMap<u32, DeviceValue>) {
-        let gone: Vec<_> = self
-            .written
-            .keys()
-            .copied()
-            .filter(|index| !wanted.contains_key(index))
-            .collect();
-        for index in gone {
-            // A leftover entry is never looked up, as its device does not exist any more.
-            if self.delete(index).is_ok() {
-                self.written.remove(&index);
-            }
+    /// Says what an entry is to be from the next [`write`](Self::write) on; `None` for a device that is
+    /// gone.
+    pub(super) fn want(&mut self, index: u32, value: Option<DeviceValue>) {
+        if self.written.get(&index) == value.as_ref() {
+            self.pending.remove(&index);
+        } else {
+            self.pending.insert(index, value);
         }
+    }
+
+    /// Writes what is wanted, as far as it can: what fails is tried again by the next call. Entries of
+    /// devices that are gone make room first.
+    pub(super) fn write(&mut self) {
+        let (gone, wanted): (Vec<_>, Vec<_>) = std::mem::take(&mut self.pending)
+            .into_iter()
+            .partition(|(_, value)| value.is_none());
         let mut failed = 0;
         let mut first = None;
-        for (index, value) in wanted {
-            if self.written.get(index) == Some(value) {
-                continue;
-            }
-            match self.map.put(*index, value) {
-                Ok(()) => {
-                    self.written.insert(*index, *value);
-                }
-                Err(error) => {
-                    failed += 1;
-                    first.get_or_insert(error);
-                }
+        for (index, value) in gone.into_iter().chain(wanted) {
+            match value {
+                // A leftover entry is never looked up, as its device does not exist any more.
+                None => match self.delete(index) {
+                    Ok(()) => drop(self.written.remove(&index)),
+                    Err(_) => drop(self.pending.insert(index, None)),
+                },
+                Some(value) => match self.map.put(index, &value) {
+                    Ok(()) => drop(self.written.insert(index, value)),
+                    Err(error) => {
+                        self.pending.insert(index, Some(value));
+                        failed += 1;
+                        first.get_or_insert(error);
+                    }
+                },
             }
         }
         if let Some(error) = first {
@@ -173,31 +182,45 @@ mod tests {
         indices.map(|index| (index, value(index))).into()
     }
 
+    impl DeviceTable<Fake> {
+        /// Writes these entries and no others.
+        fn write_all(&mut self, wanted: &BTreeMap<u32, DeviceValue>) {
+            let gone: Vec<_> = self.written.keys().copied().collect();
+            for index in gone {
+                self.want(index, None);
+            }
+            for (index, value) in wanted {
+                self.want(*index, Some(*value));
+            }
+            self.write();
+        }
+    }
+
     #[test]
     fn an_entry_that_cannot_be_written_keeps_no_other_from_it() {
         let mut table = DeviceTable::new(Fake::default());
-        table.write(&values([1, 2, 3]));
+        table.write_all(&values([1, 2, 3]));
         table.map.broken = Some(4);
-        table.write(&values([3, 4, 5]));
+        table.write_all(&values([3, 4, 5]));
         assert_eq!(*table.map.entries.borrow(), values([3, 5]));
         // The next one writes it.
         table.map.broken = None;
-        table.write(&values([3, 4, 5]));
+        table.write();
         assert_eq!(*table.map.entries.borrow(), values([3, 4, 5]));
     }
 
     #[test]
     fn entries_of_devices_that_are_gone_make_room() {
         let mut table = DeviceTable::new(Fake::default());
-        table.write(&values([4, 5, 6]));
-        table.write(&values([1, 2, 3]));
+        table.write_all(&values([4, 5, 6]));
+        table.write_all(&values([1, 2, 3]));
         assert_eq!(*table.map.entries.borrow(), values([1, 2, 3]));
     }
 
     #[test]
     fn an_entry_that_cannot_be_repaired_keeps_no_other_from_it_and_from_being_counted() {
         let mut table = DeviceTable::new(Fake::default());
-        table.write(&values([1, 2]));
+        table.write_all(&values([1, 2]));
         assert_eq!(table.verify().0, 0);
         // Both are changed, and one is added.
         table
