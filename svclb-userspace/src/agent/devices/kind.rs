@@ -406,7 +406,7 @@ mod tests {
             let ports = [pod.clone(), port(kind.clone())];
             assert_eq!(with(&ports, SUBNET), Kind::Bridge, "{kind:?}");
         }
-        assert_eq!(with(&[pod.clone()], GATEWAY), Kind::Bridge);
+        assert_eq!(with(std::slice::from_ref(&pod), GATEWAY), Kind::Bridge);
         assert_eq!(with(&[pod], DEFAULT), Kind::Bridge);
     }
 
