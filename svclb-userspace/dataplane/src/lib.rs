@@ -15,6 +15,7 @@ mod cleanup;
 mod dataplane;
 mod error;
 mod features;
+mod firewall;
 #[cfg(feature = "kernel-log")]
 mod kernel_log;
 mod load;
@@ -43,6 +44,7 @@ pub use error::{
     AttachError, CleanupError, DeviceError, MountError, OpenError, PinLockError, PinnedError,
 };
 pub use features::{Features, features};
+pub use firewall::forwarding_obstacles;
 pub use maps::devices::Devices;
 pub use maps::flows::{Flow, Flows, Swept};
 pub use maps::kernel_maps::{GracePeriod, KernelMaps};

@@ -38,6 +38,11 @@ impl Netlink {
         Self::open(SockProtocol::NetlinkRoute)
     }
 
+    /// One for nf_tables.
+    pub(crate) fn netfilter() -> io::Result<Self> {
+        Self::open(SockProtocol::NetlinkNetFilter)
+    }
+
     fn open(protocol: SockProtocol) -> io::Result<Self> {
         let socket = socket(
             AddressFamily::Netlink,

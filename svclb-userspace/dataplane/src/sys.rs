@@ -9,6 +9,7 @@ mod link;
 mod map;
 mod netns;
 mod prog;
+mod sockopt;
 
 pub(crate) use bytes::{bytes, value};
 pub(crate) use call::{open_pin, pin};
@@ -17,3 +18,4 @@ pub(crate) use link::{create_device_link, create_link, detach_link, link_cgroup,
 pub(crate) use map::{BatchEnd, BatchRead, Map, WaitingMap, is_unsupported};
 pub(crate) use netns::netns_cookie;
 pub(crate) use prog::{accepts, load_passing};
+pub(crate) use sockopt::getsockopt;

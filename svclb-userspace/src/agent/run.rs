@@ -7,13 +7,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use svclb_common::ServiceRecord;
+use svclb_common::{ServiceFamily, ServiceRecord};
 use svclb_core::conntrack::Timeouts;
-use svclb_core::model::Event;
-use svclb_core::model::LocalSource;
+use svclb_core::model::{Event, Family, LocalSource};
 use svclb_core::planner::Round;
 use svclb_core::serving::ChangedServices;
-use svclb_dataplane::{Attachment, Dataplane, Forwarding, XdpMode};
+use svclb_dataplane::{Attachment, Dataplane, Forwarding, XdpMode, forwarding_obstacles};
 use svclb_source::{FolderOptions, GuardTimeouts, KubeEvent, KubeOptions, Status, event_recorder};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Semaphore, mpsc};
@@ -60,6 +59,8 @@ pub(crate) struct Config {
     pub(crate) local_source: LocalSource,
     pub(crate) forwarding: Forwarding,
     pub(crate) xdp: XdpMode,
+    /// The mark of translated packets; `None` if no packet is translated.
+    pub(crate) mark: Option<u32>,
 }
 
 /// The addresses of the agent's HTTP listeners.
@@ -161,6 +162,7 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
         started,
         forwarding,
         lacks_pod_devices,
+        mark: config.mark,
         ready: false,
     };
     let (sender, mut events) = mpsc::channel(AHEAD);
@@ -266,6 +268,7 @@ pub(super) struct Agent {
     forwarding: &'static str,
     /// Whether an operator is to be told that a Service needs pods' devices.
     lacks_pod_devices: bool,
+    mark: Option<u32>,
     /// Whether the first full sync is in the maps.
     pub(super) ready: bool,
 }
@@ -352,6 +355,7 @@ impl Agent {
         // Only now: a reader of the line `ready` may ask for the health at once.
         if let Some(attached) = attached {
             self.log_ready(&attached);
+            self.look_for_obstacles(&wanted);
         }
         // An audit that is due runs when the one that is under way has ended.
         if !self.is_audit_due()
@@ -424,6 +428,26 @@ impl Agent {
             Ok(flows) => info!(flows, "flows of the programs before go on"),
             Err(error) => warn!("flows of the programs before may be cut: {error}"),
         }
+    }
+
+    /// Says what of the node keeps packets to these Services from being forwarded. It takes as long as
+    /// the firewall has rules, and nothing waits for it.
+    fn look_for_obstacles(&self, services: &BTreeSet<ServiceRecord>) {
+        let Some(mark) = self.mark else {
+            return;
+        };
+        let mut families = [
+            (Family::V4, ServiceFamily::V4),
+            (Family::V6, ServiceFamily::V6),
+        ]
+        .to_vec();
+        families.retain(|(_, family)| services.iter().any(|record| record.family == *family));
+        let families: Vec<_> = families.into_iter().map(|(family, _)| family).collect();
+        let _running = tokio::task::spawn_blocking(move || {
+            for obstacle in forwarding_obstacles(mark, &families) {
+                warn!("{obstacle}");
+            }
+        });
     }
 
     fn log_ready(&self, attached: &[Attachment]) {

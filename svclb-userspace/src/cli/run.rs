@@ -137,6 +137,7 @@ pub(crate) fn run(args: Run) -> anyhow::Result<()> {
         local_source: args.local_source,
         forwarding: args.forwarding,
         xdp: args.xdp,
+        mark: options.packets.then_some(options.mark),
     }));
     // A reader thread may be waiting for a file to change: nothing waits for it.
     runtime.shutdown_timeout(Duration::from_millis(100));

@@ -3,6 +3,7 @@
 
 mod firewall;
 mod frames;
+mod obstacles;
 mod own_flows;
 mod raw;
 mod reach;

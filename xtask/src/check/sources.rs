@@ -33,6 +33,10 @@ const UNSAFE: &[(&str, &str)] = &[
         "svclb-userspace/dataplane/src/sys/prog.rs",
         "commands of bpf(2)",
     ),
+    (
+        "svclb-userspace/dataplane/src/sys/sockopt.rs",
+        "socket options of iptables",
+    ),
     ("svclb-userspace/src/memory.rs", "mimalloc's options"),
     (
         "svclb-ebpf/src/main.rs",

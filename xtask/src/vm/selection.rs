@@ -40,6 +40,14 @@ pub(super) const SELECTED: [Selection; 3] = [
                 "lab::conformance::basics::",
                 "which objects are read; the same ways lead through lab::tcp, udp, outside and matrix",
             ),
+            (
+                "lab::networks::firewall::",
+                "rules of the kernel's between the hooks; lab::networks::{reach,uplinks} lead through them, too",
+            ),
+            (
+                "lab::networks::obstacles::",
+                "which rules and sysctls the agent reads",
+            ),
             // Which backends a frontend has is the planner's. How packets reach them on this kernel
             // is in lab::outside, lab::outward, lab::matrix and lab::conformance::{affinity,udp}.
             (

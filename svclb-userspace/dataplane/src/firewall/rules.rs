@@ -1,0 +1,192 @@
+//! What a firewall's rules do to a translated packet, of which only the mark and the family are known.
+
+use std::collections::BTreeMap;
+use std::io;
+
+use svclb_core::model::Family;
+
+/// A chain that drops translated packets, and the command that would let them pass.
+#[derive(PartialEq, Eq, Debug)]
+pub(super) struct Dropping {
+    pub(super) chain: String,
+    pub(super) remedy: String,
+}
+
+/// What is known of a packet.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Packet {
+    pub(super) mark: u32,
+    pub(super) family: Family,
+}
+
+/// A rule, as far as it concerns one packet.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Rule<C> {
+    /// Whether the packet meets all conditions; `None` if that depends on what is unknown.
+    pub(super) applies: Option<bool>,
+    pub(super) action: Action<C>,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) enum Action<C> {
+    /// The next rule is next: it counts, logs, or does what is unknown.
+    Continue,
+    Accept,
+    Drop,
+    /// Back to the chain before.
+    Return,
+    Jump(C),
+    /// A jump that does not come back.
+    Goto(C),
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Outcome {
+    Accepted,
+    Dropped,
+    /// No rule of the chain decides.
+    Passed,
+}
+
+pub(super) type Chains<C> = BTreeMap<C, Vec<Rule<C>>>;
+
+/// What a chain does to the packet. A chain that leads to itself passes it, as one that is not there.
+pub(super) fn outcome<C: Ord + Clone>(
+    chains: &Chains<C>,
+    chain: &C,
+    known: &mut BTreeMap<C, Outcome>,
+) -> Outcome {
+    if let Some(outcome) = known.get(chain) {
+        return *outcome;
+    }
+    known.insert(chain.clone(), Outcome::Passed);
+    let mut decided = Outcome::Passed;
+    for rule in chains.get(chain).into_iter().flatten() {
+        if rule.applies != Some(true) {
+            continue;
+        }
+        let (next, comes_back) = match &rule.action {
+            Action::Continue => continue,
+            Action::Accept => (Outcome::Accepted, false),
+            Action::Drop => (Outcome::Dropped, false),
+            Action::Return => (Outcome::Passed, false),
+            Action::Jump(next) => (outcome(chains, next, known), true),
+            Action::Goto(next) => (outcome(chains, next, known), false),
+        };
+        if next != Outcome::Passed || !comes_back {
+            decided = next;
+            break;
+        }
+    }
+    known.insert(chain.clone(), decided);
+    decided
+}
+
+/// Whether a base chain drops the packet.
+pub(super) fn drops<C: Ord + Clone>(chains: &Chains<C>, chain: &C, policy_is_drop: bool) -> bool {
+    match outcome(chains, chain, &mut BTreeMap::new()) {
+        Outcome::Accepted => false,
+        Outcome::Dropped => true,
+        Outcome::Passed => policy_is_drop,
+    }
+}
+
+/// `xt_mark_mtinfo1` (include/uapi/linux/netfilter/xt_mark.h): whether a packet has the mark.
+pub(super) fn xt_mark(info: &[u8], packet: Packet) -> Option<bool> {
+    let word = |at: usize| Some(u32::from_ne_bytes(*info.get(at..)?.first_chunk()?));
+    let (mark, mask, invert) = (word(0)?, word(4)?, *info.get(8)? != 0);
+    Some((packet.mark & mask == mark) != invert)
+}
+
+/// Whether all of some conditions are met.
+#[expect(
+    clippy::manual_try_fold,
+    reason = "one that is false decides, whatever is unknown of others"
+)]
+pub(super) fn all(conditions: impl Iterator<Item = Option<bool>>) -> Option<bool> {
+    conditions.fold(Some(true), |all, one| match (all, one) {
+        (Some(false), _) | (_, Some(false)) => Some(false),
+        (Some(true), Some(true)) => Some(true),
+        _ => None,
+    })
+}
+
+pub(super) fn malformed(what: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, what)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rule(applies: Option<bool>, action: Action<u8>) -> Rule<u8> {
+        Rule { applies, action }
+    }
+
+    #[test]
+    fn a_chain_drops_unless_a_rule_that_surely_applies_accepts_before() {
+        let sure = Some(true);
+        let accepting = vec![rule(sure, Action::Accept)];
+        let passing = vec![rule(None, Action::Drop), rule(sure, Action::Return)];
+        for (rules, policy_is_drop, dropped) in [
+            (vec![], true, true),
+            (vec![], false, false),
+            (vec![rule(None, Action::Accept)], true, true),
+            (vec![rule(Some(false), Action::Accept)], true, true),
+            (vec![rule(sure, Action::Accept)], true, false),
+            (vec![rule(sure, Action::Drop)], false, true),
+            (
+                vec![rule(sure, Action::Continue), rule(sure, Action::Jump(1))],
+                true,
+                false,
+            ),
+            (vec![rule(None, Action::Jump(1))], true, true),
+            (
+                vec![rule(sure, Action::Jump(2)), rule(sure, Action::Accept)],
+                true,
+                false,
+            ),
+            (
+                vec![rule(sure, Action::Goto(2)), rule(sure, Action::Accept)],
+                true,
+                true,
+            ),
+            // To itself, and to one that is not there.
+            (
+                vec![rule(sure, Action::Jump(0)), rule(sure, Action::Jump(9))],
+                true,
+                true,
+            ),
+        ] {
+            let chains = Chains::from([
+                (0, rules.clone()),
+                (1, accepting.clone()),
+                (2, passing.clone()),
+            ]);
+            assert_eq!(drops(&chains, &0, policy_is_drop), dropped, "{rules:?}");
+        }
+    }
+
+    #[test]
+    fn the_mark_is_compared_under_its_mask() {
+        let info = |mark: u32, mask: u32, invert: u8| {
+            let mut info = [mark.to_ne_bytes(), mask.to_ne_bytes()].concat();
+            info.extend([invert, 0, 0, 0]);
+            info
+        };
+        let packet = Packet {
+            mark: 0x4000,
+            family: Family::V4,
+        };
+        for (mark, mask, invert, expected) in [
+            (0x4000, 0x4000, 0, true),
+            (0x4000, u32::MAX, 0, true),
+            (0x8000, 0x8000, 0, false),
+            (0x4000, 0x4000, 1, false),
+            (0, 0x8000, 0, true),
+        ] {
+            assert_eq!(xt_mark(&info(mark, mask, invert), packet), Some(expected));
+        }
+        assert_eq!(xt_mark(&[0; 8], packet), None);
+    }
+}
