@@ -48,19 +48,22 @@ impl NodePortAddresses {
         let all = addresses(devices.values().filter(|device| !is_loopback(device)));
         match self {
             Self::Primary if !node.internal_ips.is_empty() => node.internal_ips.clone(),
-            // Without a Node object, of each family: those of devices that default routes lead over, or
-            // else of all by which others are reached, of the loopback device (which has them where
-            // uplinks are unnumbered, as with BGP), or of any.
+            // Without a Node object, of each family: those of devices that default routes lead over; where
+            // these have none (unnumbered uplinks, as with BGP) those of the loopback device; else of all
+            // by which others are reached, or of any.
             Self::Primary => {
                 let of = |wanted: &dyn Fn(&Device) -> bool| {
                     addresses(devices.values().filter(|device| wanted(device)))
                 };
-                let candidates = [
-                    of(&|device| device.is_default),
-                    of(&|device| device.kind.is_outward()),
-                    of(&|device| device.kind == Kind::Loopback),
-                    all,
-                ];
+                let has_default = devices.values().any(|device| device.is_default);
+                let default = of(&|device| device.is_default);
+                let outward = of(&|device| device.kind.is_outward());
+                let loopback = of(&|device| device.kind == Kind::Loopback);
+                let candidates = if has_default {
+                    [default, loopback, outward, all]
+                } else {
+                    [default, outward, loopback, all]
+                };
                 let of_family = |is_v4| {
                     let of_family = |ips: &Vec<IpAddr>| {
                         let ips = ips.iter().filter(|ip| ip.is_ipv4() == is_v4);
@@ -147,10 +150,11 @@ mod tests {
 
     #[test]
     fn where_no_uplink_has_an_address_it_is_that_of_the_loopback_device() {
-        // BGP unnumbered: the bridge of pods has an address too.
+        // BGP unnumbered: the bridge of pods and a tunnel have addresses too.
         let devices: Devices = [
             (1, device(&["192.0.2.7"], Kind::Loopback, false)),
             (2, device(&["2001:db8::1"], Kind::Uplink, true)),
+            (4, device(&["10.244.1.0"], Kind::Tunnel, false)),
             (3, device(&["10.244.1.1", "fd00:244::1"], Kind::Pods, false)),
         ]
         .into();
