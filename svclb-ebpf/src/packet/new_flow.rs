@@ -7,7 +7,7 @@ use svclb_common::{
 use svclb_packet::parse::{Packet, Part};
 
 use super::frame::HookFrame;
-use super::pair::{self, Pair, Ports};
+use super::pair::{self, Own, Pair, Ports};
 use super::scratch::Scratch;
 use super::verdict::{DropReason, Verdict};
 use super::{fib, forward, local_socket, reject, return_path};
@@ -21,8 +21,10 @@ use crate::sources;
 /// The ports that a client is given in place of its own: below those that clients choose of
 /// themselves, and those that other nodes choose for their flows. The client may be one of these
 /// nodes, and a backend's replies differ by the port alone.
-const ALT_PORT_FIRST: u32 = 1024;
-const ALT_PORTS: u32 = 30_000 - ALT_PORT_FIRST;
+const FIRST_PORT: u32 = 1024;
+const END_OF_PORTS: u32 = 30_000;
+/// A pod's node and its backend's node both choose for it, each from a half of its own.
+const FIRST_PORT_OUTSIDE: u32 = FIRST_PORT.midpoint(END_OF_PORTS);
 
 /// A packet without a flow: maybe it opens one.
 #[inline(always)]
@@ -140,19 +142,11 @@ fn establish<F: HookFrame, const DIRECT: bool>(
     };
     return_path::remember(frame, scratch);
     let pair = match own {
-        // The replies are given the Service's address as they leave. A client keeps its port too,
-        // unless it reached the same backend by another address from it, or may be a node that
-        // sends from it (masquerading may use any port of a node): replies to different flows would
-        // be the same.
+        // The replies are given the Service's address as they leave.
         None => Pair {
             reverse_hook: Hook::EGRESS,
             flags: kept(frontend, is_inside),
-            ports: Ports {
-                first: ALT_PORT_FIRST,
-                count: ALT_PORTS,
-                own_first: !in_snat_range(tuple.src_port),
-                of_this_node: false,
-            },
+            ports: client_ports(tuple.src_port, is_inside),
         },
         Some(own) => {
             scratch.forward.tuple.src = own;
@@ -194,13 +188,38 @@ fn kept(frontend: &FrontendValue, is_inside: bool) -> FlowFlags {
     }
 }
 
+/// The source ports of a client that keeps its address. Its own port, chosen by itself, may be that of
+/// a connection that it has to the same backend directly, or opens later: the backend's replies to both
+/// would be the same (ADR 7). It stays where nobody chooses it by itself, which some protocols ask for: below
+/// 1024; and it is the last that is tried, unless nodes send from it.
+#[inline(always)]
+fn client_ports(own: PortBe, is_inside: bool) -> Ports {
+    let (first, end) = if is_inside {
+        (FIRST_PORT, FIRST_PORT_OUTSIDE)
+    } else {
+        (FIRST_PORT_OUTSIDE, END_OF_PORTS)
+    };
+    Ports {
+        first,
+        count: end - first,
+        own: if u32::from(own.get()) < FIRST_PORT {
+            Own::First
+        } else if in_snat_range(own) {
+            Own::Never
+        } else {
+            Own::Last
+        },
+        of_this_node: false,
+    }
+}
+
 /// The source ports that the node gives to flows.
 #[inline(always)]
 pub(super) fn snat_ports() -> Ports {
     Ports {
         first: SOURCE_PORT_FIRST.load(),
         count: SOURCE_PORTS.load(),
-        own_first: false,
+        own: Own::Never,
         of_this_node: true,
     }
 }

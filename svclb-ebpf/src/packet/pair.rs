@@ -18,14 +18,24 @@ const CANDIDATES: u32 = 16;
 /// How often a flow makes room for itself: another CPU may take what it made.
 const ROOMS: u32 = 2;
 
+/// When the packet's own source port is tried.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Own {
+    /// Before others.
+    First,
+    /// Where no other one is free.
+    Last,
+    Never,
+}
+
 /// The source ports of a new flow.
 #[derive(Clone, Copy)]
 pub(super) struct Ports {
     /// The first one, and how many there are.
     pub(super) first: u32,
     pub(super) count: u32,
-    /// Whether the packet's own port is tried before them.
-    pub(super) own_first: bool,
+    /// Whether, and when, the packet's own port is tried.
+    pub(super) own: Own,
     /// Whether the address is one of this node, whose sockets may have the port.
     pub(super) of_this_node: bool,
 }
@@ -35,7 +45,7 @@ impl Ports {
     pub(super) const OWN: Self = Self {
         first: 0,
         count: 0,
-        own_first: true,
+        own: Own::First,
         of_this_node: false,
     };
 }
@@ -68,7 +78,14 @@ pub(super) fn enter<F: HookFrame>(
     // One way out of the loop: the verifier walks what comes after it once, and not for each.
     let mut reverse = Err(Refused::Taken);
     for attempt in 0..ATTEMPTS {
-        if !ports.own_first || attempt > 0 {
+        let is_own = match ports.own {
+            Own::First => attempt == 0,
+            Own::Last => attempt == ATTEMPTS - 1,
+            Own::Never => false,
+        };
+        if is_own {
+            scratch.forward.tuple.src_port = scratch.packet.tuple.src_port;
+        } else {
             choose_port(scratch, pair.reverse_hook, ports);
         }
         if ports.of_this_node {

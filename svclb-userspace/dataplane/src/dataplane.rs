@@ -26,7 +26,7 @@ use crate::pins::{Pins, make_dir};
 use crate::programs::{PROGRAMS, packet_programs};
 use crate::reserved_ports::{Ports, ReservedPorts};
 use crate::source_ports::{PortRange, ephemeral_node_ports, ephemeral_ports};
-use crate::test_run::{self, TestRun};
+use crate::test_run::{self, TestFrame, TestRun};
 use crate::udp_sockets::{UdpSockets, UdpSocketsError};
 use crate::{load, migration, preflight, sys};
 
@@ -311,6 +311,23 @@ impl Dataplane {
     /// # Errors
     /// The system's error.
     pub fn test_run(&self, program: &str, frame: &[u8], repeat: u32) -> io::Result<TestRun> {
+        let frame = TestFrame {
+            bytes: frame,
+            ..TestFrame::default()
+        };
+        self.test_run_at(program, &frame, repeat)
+    }
+
+    /// The same for a frame at a device, with a mark.
+    ///
+    /// # Errors
+    /// The system's error.
+    pub fn test_run_at(
+        &self,
+        program: &str,
+        frame: &TestFrame<'_>,
+        repeat: u32,
+    ) -> io::Result<TestRun> {
         let loaded = self.ebpf.program(program);
         let loaded = loaded.ok_or_else(|| io::Error::other(ProgramError::NotLoaded))?;
         test_run::run(loaded, frame, repeat)

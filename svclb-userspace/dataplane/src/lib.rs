@@ -53,6 +53,6 @@ pub use options::{Forwarding, Options};
 pub use pinned::{Affinity, Pinned};
 pub use programs::{PROGRAMS, SocketProgram};
 pub use source_ports::{PortRange, choose_source_ports, ephemeral_ports};
-pub use test_run::{Passing, TestRun};
+pub use test_run::{Passing, TestFrame, TestRun};
 pub use udp_sockets::{Destroyed, ScanError, UdpSocket, UdpSockets, UdpSocketsError, can_destroy};
 pub use verifier::{VerifierEffort, verifier_effort};
