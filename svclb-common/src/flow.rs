@@ -199,6 +199,12 @@ impl FlowFlags {
         Self(self.0 & other.0)
     }
 
+    /// The bits that are not in `other`.
+    #[inline(always)]
+    pub const fn without(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
+    }
+
     /// Whether its sender ended it.
     #[inline(always)]
     pub const fn is_closing(self) -> bool {

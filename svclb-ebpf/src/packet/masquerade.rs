@@ -48,6 +48,17 @@ pub(super) fn open<F: HookFrame>(frame: &F, scratch: &mut Scratch) -> Verdict {
         if was_translated || !maps::has_port(Hook::INGRESS, src_port) {
             return Verdict::Pass;
         }
+        // Its replies could be taken for a client's first packets, or for those to a flow that this node
+        // masqueraded: those come from a backend.
+        let may_be_mistaken = if in_snat_range(src_port) {
+            maps::has_port(Hook::EGRESS, packet.tuple.dst_port)
+                && own_address(frame, packet.is_v4) == Some(src)
+        } else {
+            is_frontend(packet)
+        };
+        if !may_be_mistaken {
+            return Verdict::Pass;
+        }
         scratch.reverse_key.hook = Hook::INGRESS;
         let own = match flows::peek(&scratch.reverse_key) {
             // The replies would be taken for those to a flow that was masqueraded: this one is given
@@ -55,8 +66,7 @@ pub(super) fn open<F: HookFrame>(frame: &F, scratch: &mut Scratch) -> Verdict {
             Some(known) if is_masqueraded_reply(known) => Some(src),
             // A reply that is sent by another device, or one that was forwarded past the kernel.
             Some(_) => return Verdict::Pass,
-            None if in_snat_range(src_port) || is_frontend(packet) => None,
-            None => return Verdict::Pass,
+            None => None,
         };
         (own, ServiceId::new(0), BackendId::new(0))
     };
@@ -96,6 +106,13 @@ fn source<F: HookFrame>(frame: &F, reply: &FlowValue, is_v4: bool) -> Option<Add
     if keeps && !goes_back && !reply.flags.contains(FlowFlags::MASQUERADE) {
         return None;
     }
+    own_address(frame, is_v4)
+}
+
+/// The address that flows are given as they leave by the device at hand.
+#[inline(always)]
+fn own_address<F: HookFrame>(frame: &F, is_v4: bool) -> Option<Addr16> {
+    let device = maps::device(frame.device());
     let own = device.and_then(|device| device.address(is_v4));
     own.or_else(|| maps::device(DeviceValue::NODE)?.address(is_v4))
 }

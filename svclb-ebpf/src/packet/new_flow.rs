@@ -20,11 +20,10 @@ use crate::sources;
 
 /// The ports that a client is given in place of its own: below those that clients choose of
 /// themselves, and those that other nodes choose for their flows. The client may be one of these
-/// nodes, and a backend's replies differ by the port alone.
+/// nodes, and a backend's replies differ by the port alone. Of the lower half a pod's own node chooses, of
+/// the upper one the node where its packets come in from outside: either may be to the same backend.
 const FIRST_PORT: u32 = 1024;
 const END_OF_PORTS: u32 = 30_000;
-/// A pod's node and its backend's node both choose for it, each from a half of its own.
-const FIRST_PORT_OUTSIDE: u32 = FIRST_PORT.midpoint(END_OF_PORTS);
 
 /// A packet without a flow: maybe it opens one.
 #[inline(always)]
@@ -194,10 +193,18 @@ fn kept(frontend: &FrontendValue, is_inside: bool) -> FlowFlags {
 /// 1024; and it is the last that is tried, unless nodes send from it.
 #[inline(always)]
 fn client_ports(own: PortBe, is_inside: bool) -> Ports {
-    let (first, end) = if is_inside {
-        (FIRST_PORT, FIRST_PORT_OUTSIDE)
+    // A node's source ports may lie below.
+    let source_ports = SOURCE_PORT_FIRST.load();
+    let end = if source_ports > 2 * FIRST_PORT && source_ports < END_OF_PORTS {
+        source_ports
     } else {
-        (FIRST_PORT_OUTSIDE, END_OF_PORTS)
+        END_OF_PORTS
+    };
+    let middle = (FIRST_PORT + end) / 2;
+    let (first, end) = if is_inside {
+        (FIRST_PORT, middle)
+    } else {
+        (middle, end)
     };
     Ports {
         first,

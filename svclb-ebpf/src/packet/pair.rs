@@ -78,6 +78,10 @@ pub(super) fn enter<F: HookFrame>(
     // One way out of the loop: the verifier walks what comes after it once, and not for each.
     let mut reverse = Err(Refused::Taken);
     for attempt in 0..ATTEMPTS {
+        // The packet's own is the only one.
+        if ports.count == 0 && attempt > 0 {
+            break;
+        }
         let is_own = match ports.own {
             Own::First => attempt == 0,
             Own::Last => attempt == ATTEMPTS - 1,
@@ -88,12 +92,8 @@ pub(super) fn enter<F: HookFrame>(
         } else {
             choose_port(scratch, pair.reverse_hook, ports);
         }
-        if ports.of_this_node {
-            let reply = scratch.forward.tuple.reversed();
-            let (proto, is_v4) = (scratch.packet.proto(), scratch.packet.is_v4);
-            if local_socket::exists(frame.ctx(), proto, &reply, is_v4) {
-                continue;
-            }
+        if ports.of_this_node && is_a_sockets(frame, scratch) {
+            continue;
         }
         let proto = scratch.packet.proto();
         scratch.reverse_key =
@@ -109,6 +109,9 @@ pub(super) fn enter<F: HookFrame>(
             scratch.reverse_key.tuple.dst_port = random_port(ports);
             if flows::forget_question(&scratch.reverse_key, scratch.forward.last_seen_ns) {
                 scratch.forward.tuple.src_port = scratch.reverse_key.tuple.dst_port;
+                if is_a_sockets(frame, scratch) {
+                    continue;
+                }
                 reverse = enter_reverse(scratch, pair.flags);
                 break;
             }
@@ -125,6 +128,14 @@ pub(super) fn enter<F: HookFrame>(
         Err(Refused::Full) => Err(DropReason::FlowsFull),
         Err(Refused::Taken) => Err(DropReason::NoPort),
     }
+}
+
+/// Whether a socket of this node would get the replies.
+#[inline(always)]
+fn is_a_sockets<F: HookFrame>(frame: &F, scratch: &Scratch) -> bool {
+    let reply = scratch.forward.tuple.reversed();
+    let (proto, is_v4) = (scratch.packet.proto(), scratch.packet.is_v4);
+    local_socket::exists(frame.ctx(), proto, &reply, is_v4)
 }
 
 /// Gives the new flow a source port of a range, one that no other flow to its backend has if

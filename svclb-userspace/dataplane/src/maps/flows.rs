@@ -150,11 +150,8 @@ impl Flows {
                 Some(value)
             };
             if may_be_over && timeouts.is_over(key.proto, &value, other.as_ref(), now) {
-                let mut gone = usize::from(self.remove_unless_seen(&key, &value)?);
-                swept.removed += gone;
-                if let Some(other) = other {
-                    gone += usize::from(self.remove_unless_seen(&other_key, &other)?);
-                }
+                let gone = self.remove_over((key, value), other.map(|other| (other_key, other)))?;
+                swept.removed += usize::from(gone > 0);
                 swept.entries = swept.entries.saturating_sub(gone);
             } else if is_wanted {
                 swept.udp.extend(Flow::new(key, value));
@@ -201,6 +198,30 @@ impl Flows {
         }
         let exact = value.get(..size_of::<FlowValue>()).unwrap_or_default();
         sys::value(exact).map(Some)
+    }
+
+    /// Removes the entries of a flow that is over, and returns how many: the client's first. If that was
+    /// seen meanwhile, its reply stays as well, or it would be sent on and never be answered.
+    fn remove_over(
+        &self,
+        one: (FlowKey, FlowValue),
+        other: Option<(FlowKey, FlowValue)>,
+    ) -> io::Result<usize> {
+        let Some(other) = other else {
+            return Ok(usize::from(self.remove_unless_seen(&one.0, &one.1)?));
+        };
+        let (client, reply) = if one.1.flags.contains(FlowFlags::FROM_CLIENT) {
+            (one, other)
+        } else {
+            (other, one)
+        };
+        if !self.remove_unless_seen(&client.0, &client.1)? {
+            return Ok(0);
+        }
+        // It may have been opened again, and have the same reply.
+        let is_reopened = self.get(&client.0)?.is_some();
+        let is_gone = !is_reopened && self.remove_unless_seen(&reply.0, &reply.1)?;
+        Ok(1 + usize::from(is_gone))
     }
 
     /// Removes an entry, if nothing was seen of it since it was read.

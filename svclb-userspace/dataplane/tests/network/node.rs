@@ -1,6 +1,6 @@
 //! A node: the real programs and maps, and as much of a kernel as lies between their hooks.
 
-use std::collections::HashMap as StdHashMap;
+use std::collections::{HashMap as StdHashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::process::Command;
@@ -80,6 +80,8 @@ pub(crate) struct Node {
     entries:
         HashMap<MapData, [u8; size_of::<svclb_common::FlowKey>()], [u8; size_of::<FlowValue>()]>,
     masqueraded: Masqueraded,
+    /// What the host's sockets sent: protocol, to, and from.
+    own: HashSet<(Proto, SocketAddr, SocketAddr)>,
     /// Whether no agent runs: the programs go on with what it wrote.
     pub(crate) is_away: bool,
     unheard: Vec<Event>,
@@ -110,7 +112,9 @@ pub(crate) fn make_devices() {
         "link set uplink up".to_owned(),
     ];
     for pod in 0..PODS {
-        lines.push(format!("link add pod{pod} address 02:00:00:00:00:01 type veth peer name peer{pod}"));
+        lines.push(format!(
+            "link add pod{pod} address 02:00:00:00:00:01 type veth peer name peer{pod}"
+        ));
         lines.push(format!("link set pod{pod} up"));
     }
     for (router, any, prefix) in [
@@ -214,6 +218,7 @@ impl Node {
             flows: dataplane.flows().unwrap(),
             entries: HashMap::try_from(Map::HashMap(data)).unwrap(),
             masqueraded: Masqueraded::new(),
+            own: HashSet::new(),
             is_away: false,
             unheard: Vec::new(),
             dataplane,
@@ -316,6 +321,13 @@ impl Node {
             self.entries.remove(&key).unwrap();
         }
         self.masqueraded.clear();
+        self.own.clear();
+    }
+
+    /// Whether a pod is masqueraded to what a socket of the host would send from: the kernel would give that
+    /// another port.
+    pub(crate) fn is_masqueraded(&self, proto: Proto, to: SocketAddr, from: SocketAddr) -> bool {
+        self.masqueraded.contains_key(&(proto, to, from))
     }
 
     /// A packet comes in by a device. `twice`: two CPUs have it at once.
@@ -332,8 +344,6 @@ impl Node {
             (Mode::DirectXdp, Device::Uplink) => &["svclb_xdp", "svclb_ingress_direct"],
         };
         let mut bytes = bytes;
-        bytes[..6].copy_from_slice(&LINK);
-        bytes[6..12].fill(0);
         let mut mark = 0;
         for hook in hooks {
             trace.push((self.number, hook, bytes.clone()));
@@ -379,6 +389,7 @@ impl Node {
 
     /// The host itself sends a packet.
     pub(crate) fn sends(&mut self, packet: &Packet, trace: &mut Trace) -> Next {
+        self.own.insert((packet.proto, packet.to, packet.from));
         if let Some(pod) = self.pod(packet.to.ip()) {
             return self.leaves(Device::Pod(pod), packet.bytes(), 0, trace);
         }
@@ -430,6 +441,9 @@ impl Node {
         loop {
             let own = SocketAddr::new(ip, objects::masquerading_port());
             let key = (packet.proto, packet.to, own);
+            if self.own.contains(&key) {
+                continue;
+            }
             if let std::collections::hash_map::Entry::Vacant(entry) = self.masqueraded.entry(key) {
                 entry.insert((packet.from, 0));
                 return own;
@@ -455,8 +469,12 @@ impl Node {
             Device::Uplink => self.uplink,
             Device::Pod(pod) => self.pods[pod],
         };
+        // The kernel would take it for a packet to somebody else.
+        let mut bytes = bytes.to_vec();
+        bytes[..6].copy_from_slice(&LINK);
+        bytes[6..12].fill(0);
         let frame = TestFrame {
-            bytes,
+            bytes: &bytes,
             device,
             mark,
         };

@@ -2,6 +2,7 @@
 //! how that is done.
 
 use std::collections::{BTreeMap, HashMap};
+use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -54,6 +55,8 @@ struct Connection {
     /// The next sequence numbers of client and server.
     next: [u32; 2],
     idle: Duration,
+    /// Whether its backend did not serve at some time since its last packet.
+    was_unserved: bool,
 }
 
 /// What became of a packet.
@@ -126,7 +129,6 @@ impl Simulation {
     }
 
     fn told(&self, fault: &str) -> Failure {
-        use std::fmt::Write as _;
         let mut text = format!("{:?}: {fault}\n", self.mode);
         for (node, hook, bytes) in &self.trace {
             let packet = Packet::read(bytes);
@@ -193,6 +195,7 @@ impl Simulation {
             self.log.push(format!("agent {node} is back"));
             self.nodes[node].is_away = false;
             self.nodes[node].catch_up(&self.view);
+            self.note_unserved();
         }
     }
 
@@ -202,6 +205,24 @@ impl Simulation {
             .push(format!("endpoints {:?}", self.view.endpoints));
         for node in &mut self.nodes {
             node.set_endpoints(&self.view);
+        }
+        self.note_unserved();
+    }
+
+    /// Notes whose backend does not serve now. Of UDP that ends the flow: its client is given another one.
+    fn note_unserved(&mut self) {
+        let gone: Vec<u32> = self
+            .connections
+            .iter()
+            .filter(|(_, connection)| !self.still_serves(connection))
+            .map(|(id, _)| *id)
+            .collect();
+        for id in gone {
+            let connection = self.connections.get_mut(&id).unwrap();
+            connection.was_unserved = true;
+            if connection.proto == Proto::UDP {
+                self.servers.retain(|_, known| *known != id);
+            }
         }
     }
 
@@ -289,6 +310,11 @@ impl Simulation {
         let connection = self.connections[&id].clone();
         let request = self.from_client(id, |tcp| tcp.ack = true);
         match self.send(connection.client, &request, false)? {
+            _ if self.is_lost(&connection) => {
+                self.log.push(format!("{id} is lost"));
+                self.forget(id);
+                Ok(())
+            }
             Fate::Delivered(party, packet) => self.serve(id, party, &packet, false),
             fate if self.may_be_lost(&connection) => {
                 self.log.push(format!("{id} {fate:?}"));
@@ -299,6 +325,14 @@ impl Simulation {
         }
     }
 
+    /// Whether another node gets the packets of a connection of TCP: it knows nothing of it, or something
+    /// else of its addresses from before.
+    fn is_lost(&self, connection: &Connection) -> bool {
+        let entry = self.entry(connection.client, connection.remote);
+        let is_service = matches!(connection.target, Target::Service(_));
+        is_service && connection.proto == Proto::TCP && entry != connection.entry
+    }
+
     /// Whether packets of a connection may be refused: another node gets them now, or no backend is left.
     fn may_be_lost(&self, connection: &Connection) -> bool {
         let Target::Service(_) = connection.target else {
@@ -306,11 +340,10 @@ impl Simulation {
         };
         let entry = self.entry(connection.client, connection.remote);
         if entry != connection.entry {
-            return connection.proto == Proto::TCP
-                || self.eligible_at(connection, entry).is_empty();
+            return self.is_lost(connection) || self.eligible_at(connection, entry).is_empty();
         }
-        let is_gone = !self.still_serves(connection);
-        connection.proto == Proto::UDP && is_gone && self.eligible_at(connection, entry).is_empty()
+        let is_gone = connection.proto == Proto::UDP && connection.was_unserved;
+        is_gone && self.eligible_at(connection, entry).is_empty()
     }
 
     /// Whether the backend of a Service's connection is one that its node knows.
@@ -356,6 +389,7 @@ impl Simulation {
             self.from_server(id, set)
         };
         match self.send(sender, &segment, false)? {
+            _ if self.is_lost(&connection) => return Ok(false),
             Fate::Delivered(party, packet) if is_by_client => self.take(id, party, &packet)?,
             Fate::Delivered(party, packet) => self.hear(id, party, &packet)?,
             _ if self.may_be_lost(&connection) => return Ok(false),
@@ -376,7 +410,8 @@ impl Simulation {
         } else {
             |tcp| (tcp.fin, tcp.ack) = (true, true)
         };
-        let by = fastrand::u32(1 << 23..1 << 31);
+        // As far as nothing is that is on its way.
+        let by = fastrand::u32(1 << 29..1 << 31);
         if fastrand::bool() {
             let mut segment = self.from_client(id, set);
             segment.tcp.sequence = segment.tcp.sequence.wrapping_add(by);
@@ -474,7 +509,7 @@ impl Simulation {
         if connection.backend != Some(packet.to) {
             let may_choose = connection.backend.is_none()
                 || connection.proto == Proto::UDP
-                    && (entry != connection.entry || !self.still_serves(&connection));
+                    && (entry != connection.entry || connection.was_unserved);
             if !may_choose {
                 return Err(format!("{id} moved to {}: {connection:?}", packet.to));
             }
@@ -488,6 +523,7 @@ impl Simulation {
         connection.backend = Some(packet.to);
         connection.entry = entry;
         connection.idle = Duration::ZERO;
+        connection.was_unserved = false;
         Ok(())
     }
 
@@ -592,20 +628,28 @@ impl Simulation {
             }
             _ => fastrand::u16(40_001..40_006),
         };
+        let proto = if fastrand::bool() {
+            Proto::TCP
+        } else {
+            Proto::UDP
+        };
+        let local = SocketAddr::new(local, port);
+        if let Party::Host(node) = client
+            && self.nodes[node].is_masqueraded(proto, remote, local)
+        {
+            return None;
+        }
         Some(Connection {
-            proto: if fastrand::bool() {
-                Proto::TCP
-            } else {
-                Proto::UDP
-            },
+            proto,
             client,
-            local: (local, port).into(),
+            local,
             remote,
             target,
             entry: self.entry(client, remote),
             backend: None,
             next: [fastrand::u32(..), fastrand::u32(..)],
             idle: Duration::ZERO,
+            was_unserved: false,
         })
     }
 

@@ -83,12 +83,15 @@ const SEQUENCE: u32 = 1000;
 /// How many hops every frame has left, unless a test says otherwise.
 pub(crate) const HOPS: u8 = 64;
 
+/// Where clients send from unless a test says otherwise: a port that they keep.
+pub(crate) const CLIENT_PORT: u16 = 700;
+
 impl Frame {
     /// The first packet of a client.
     pub(crate) const fn new(family: Family, transport: Transport) -> Self {
         Self {
             transport,
-            from: (family.client(), 40_000),
+            from: (family.client(), CLIENT_PORT),
             to: (family.node(), 0),
             opens: true,
             ends: false,
@@ -119,6 +122,12 @@ impl Frame {
             from: (self.from.0, port),
             ..self
         }
+    }
+
+    /// From the port that a frame of the same family came from.
+    pub(crate) fn by_port_of(self, bytes: &[u8]) -> Self {
+        let at = if self.from.0.is_ipv4() { 34 } else { 54 };
+        self.by_port(u16::from_be_bytes([bytes[at], bytes[at + 1]]))
     }
 
     /// The same within a connection.

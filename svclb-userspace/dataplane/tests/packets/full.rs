@@ -18,7 +18,8 @@ pub(crate) fn request(family: Family, transport: Transport) -> Frame {
 /// Opens a flow.
 pub(crate) fn opens(world: &World, hook: &str, frame: Frame, family: Family) -> bool {
     let run = world.run(hook, &frame.bytes());
-    let expected = frame.to(family.backend(), world::TARGET).bytes();
+    let expected = frame.to(family.backend(), world::TARGET);
+    let expected = expected.by_port_of(&run.frame).bytes();
     assert!(run.verdict == DROP(hook) || (run.verdict, &run.frame) == (PASS(hook), &expected));
     run.verdict == PASS(hook)
 }
@@ -26,8 +27,9 @@ pub(crate) fn opens(world: &World, hook: &str, frame: Frame, family: Family) -> 
 /// Packets of an established connection, both ways.
 pub(crate) fn goes_on(world: &World, hook: &str, frame: Frame, family: Family) -> bool {
     let later = frame.established();
-    let sent = later.to(family.backend(), world::TARGET);
-    let there = world.run(hook, &later.bytes()).frame == sent.bytes();
+    let left = world.run(hook, &later.bytes()).frame;
+    let sent = later.to(family.backend(), world::TARGET).by_port_of(&left);
+    let there = left == sent.bytes();
     let back = world.run(EGRESS, &sent.reply().bytes()).frame == later.reply().bytes();
     there && back
 }

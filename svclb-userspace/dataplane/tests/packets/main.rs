@@ -177,14 +177,15 @@ fn a_client_that_reaches_one_backend_by_two_addresses_from_one_port_gets_two_flo
 }
 
 #[test]
-fn a_client_with_a_port_from_which_nodes_send_is_given_another_one() {
+fn a_client_is_given_a_port_that_nobody_takes_of_himself_unless_its_own_is_a_privileged_one() {
     family_and_transport(|family, transport| {
         let world = World::new();
         let first = Frame::new(family, transport).to(family.node(), world::NODE_PORT);
-        for port in [50_000, 50_999] {
+        // Those of nodes' flows among them.
+        for port in [1024, 29_999, 40_000, 50_000, 50_999, u16::MAX] {
             is_given_another_port(&world, family, first.by_port(port));
         }
-        for port in [49_999, 51_000] {
+        for port in [1, 1023] {
             let frame = first.by_port(port);
             let sent = world.run(HOOKS[1], &frame.bytes()).frame;
             assert_eq!(sent, frame.to(family.backend(), world::TARGET).bytes());
@@ -195,15 +196,35 @@ fn a_client_with_a_port_from_which_nodes_send_is_given_another_one() {
 /// Whether the backend gets it from the client's address, by a port that neither clients nor nodes
 /// take themselves, and its reply comes back.
 fn is_given_another_port(world: &World, family: Family, request: Frame) {
+    const GIVEN: std::ops::Range<u16> = 15_512..30_000;
+    let inside = request.to(family.backend(), world::TARGET);
     let sent = world.run(HOOKS[1], &request.bytes()).frame;
-    let port = (1024..30_000).find(|port| {
-        let from = request.by_port(*port);
-        from.to(family.backend(), world::TARGET).bytes() == sent
-    });
-    let seen = request.by_port(port.unwrap());
-    let reply = seen.to(family.backend(), world::TARGET).reply();
-    let back = world.run(EGRESS, &reply.bytes()).frame;
+    let seen = inside.by_port_of(&sent);
+    assert_eq!(sent, seen.bytes());
+    let is_given = GIVEN
+        .map(|port| inside.by_port(port))
+        .any(|frame| frame == seen);
+    assert!(is_given, "{seen:?}");
+    let back = world.run(EGRESS, &seen.reply().bytes()).frame;
     assert_eq!(back, request.reply().bytes());
+}
+
+#[test]
+fn a_client_that_uses_up_the_ports_that_are_given_keeps_its_own() {
+    // As many as there are, and some.
+    let world = World::of_few_flows(16_000);
+    let first = Frame::new(Family::V4, Transport::Tcp).to(Family::V4.node(), world::NODE_PORT);
+    let mut kept = 0;
+    for port in (30_000..=u16::MAX)
+        .filter(|port| !(50_000..51_000).contains(port))
+        .take(15_500)
+    {
+        let frame = first.by_port(port);
+        let run = world.run(HOOKS[2], &frame.bytes());
+        assert_eq!(run.verdict, PASS(HOOKS[2]));
+        kept += u32::from(run.frame == frame.to(Family::V4.backend(), world::TARGET).bytes());
+    }
+    assert!(kept > 1000, "{kept}");
 }
 
 #[test]
