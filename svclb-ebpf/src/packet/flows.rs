@@ -74,7 +74,7 @@ pub(super) fn find(key: &FlowKey, packet: &Packet) -> Option<&'static FlowValue>
         if now.saturating_sub(last) > PRECISION_NS {
             (&raw mut (*known).last_seen_ns).write_volatile(now);
             seen = seen.union(FlowFlags::STREAM);
-            // The receiver did not take its reset, which was somebody else's (RFC 5961 section 3.2).
+            // The receiver did not take its reset, which was a stranger's (RFC 5961 section 3.2).
             if goes_on {
                 seen = seen.without(FlowFlags::RST);
             }
@@ -135,12 +135,10 @@ const fn end(packet: &Packet) -> FlowFlags {
 /// 5961 section 3.2 takes fewer). What the receiver expects is what it last acknowledged, if it did.
 #[inline(always)]
 fn is_accepted(key: &FlowKey, flow: &FlowValue, packet: &Packet) -> bool {
-    /// More than is on its way where a connection is fast and long: 100 ms at 1.3 Gbit/s.
-    const RESET: u32 = 1 << 24;
-    /// A FIN that is not the sender's costs less: the flow is remembered for an hour. It may be in a
-    /// segment that begins with data which was sent before.
-    const END: u32 = 1 << 28;
-    const BEFORE: u32 = 1 << 24;
+    /// More than is on its way where a connection is fast and long: 100 ms at 300 Mbit/s.
+    const AHEAD: u32 = 1 << 22;
+    /// A FIN may be in a segment that begins with data which was sent before.
+    const BEFORE: u32 = 1 << 16;
     let other = peek(&flow.other(key.proto));
     let acknowledged = match other {
         Some(other) if other.flags.contains(FlowFlags::SEEN) => other.acknowledged,
@@ -151,11 +149,7 @@ fn is_accepted(key: &FlowKey, flow: &FlowValue, packet: &Packet) -> bool {
         return true;
     }
     let ahead = u32::from_be(packet.sequence).wrapping_sub(u32::from_be(acknowledged));
-    if packet.tcp.rst() {
-        ahead < RESET
-    } else {
-        ahead.wrapping_add(BEFORE) < BEFORE + END
-    }
+    ahead < AHEAD || packet.tcp.fin() && ahead.wrapping_add(BEFORE) < BEFORE
 }
 
 /// Whether nothing came from a flow's backend for so long that a SYN of its client is sent again: one that
@@ -276,18 +270,15 @@ fn replace(key: &FlowKey, value: &FlowValue) -> Result<Entered, Refused> {
     Ok(Entered::Replaced)
 }
 
-/// Removes a UDP flow, by the key of its replies, that was no more than a question and maybe its answer,
-/// some time ago: for another flow that needs its port. Returns whether the key is free.
+/// Removes a UDP flow, by the key of its replies and their entry, that was no more than a question and maybe
+/// its answer, some time ago: for another flow that needs its port. Returns whether the key is free.
 #[inline(always)]
-pub(super) fn forget_question(key: &FlowKey, now_ns: u64) -> bool {
+pub(super) fn forget_question(key: &FlowKey, reply: &FlowValue, now_ns: u64) -> bool {
     /// Datagrams of a program that goes on follow each other sooner, and when one was seen last is known
     /// to a second.
     const ANSWERED_NS: u64 = 2_000_000_000;
     /// For as long a client waits for an answer (resolv.conf(5)).
     const UNANSWERED_NS: u64 = 5_000_000_000;
-    let Some(reply) = peek(key) else {
-        return true;
-    };
     let is_given =
         reply.flags.contains(FlowFlags::MASQUERADED) || reply.flags.contains(FlowFlags::FORWARDED);
     let is_others = FlowFlags::FROM_CLIENT.union(FlowFlags::OWN);

@@ -20,10 +20,14 @@ use crate::sources;
 
 /// The ports that a client is given in place of its own: below those that clients choose of
 /// themselves, and those that other nodes choose for their flows. The client may be one of these
-/// nodes, and a backend's replies differ by the port alone. Of the lower half a pod's own node chooses, of
-/// the upper one the node where its packets come in from outside: either may be to the same backend.
+/// nodes, and a backend's replies differ by the port alone.
 const FIRST_PORT: u32 = 1024;
 const END_OF_PORTS: u32 = 30_000;
+
+/// The same for a client that sends from a port below 1024, which some protocols take for a proof of
+/// who it is. Clients choose from 512 on (rresvport(3)).
+const FIRST_PRIVILEGED: u32 = 128;
+const END_OF_PRIVILEGED: u32 = 512;
 
 /// A packet without a flow: maybe it opens one.
 #[inline(always)]
@@ -189,29 +193,28 @@ fn kept(frontend: &FrontendValue, is_inside: bool) -> FlowFlags {
 
 /// The source ports of a client that keeps its address. Its own port, chosen by itself, may be that of
 /// a connection that it has to the same backend directly, or opens later: the backend's replies to both
-/// would be the same (ADR 7). It stays where nobody chooses it by itself, which some protocols ask for: below
-/// 1024; and it is the last that is tried, unless nodes send from it.
+/// would be the same (ADR 7). So it is the last that is tried; not at all if nodes send from it. Of the
+/// others a pod's own node chooses from the lower half, and the node where its packets come in from outside
+/// from the upper one: either may be to the same backend.
 #[inline(always)]
 fn client_ports(own: PortBe, is_inside: bool) -> Ports {
     // A node's source ports may lie below.
     let source_ports = SOURCE_PORT_FIRST.load();
-    let end = if source_ports > 2 * FIRST_PORT && source_ports < END_OF_PORTS {
+    let unprivileged = if source_ports > 2 * FIRST_PORT && source_ports < END_OF_PORTS {
         source_ports
     } else {
         END_OF_PORTS
     };
-    let middle = (FIRST_PORT + end) / 2;
-    let (first, end) = if is_inside {
-        (FIRST_PORT, middle)
+    let (first, end) = if u32::from(own.get()) < FIRST_PORT {
+        (FIRST_PRIVILEGED, END_OF_PRIVILEGED)
     } else {
-        (middle, end)
+        (FIRST_PORT, unprivileged)
     };
+    let half = (end - first) / 2;
     Ports {
-        first,
-        count: end - first,
-        own: if u32::from(own.get()) < FIRST_PORT {
-            Own::First
-        } else if in_snat_range(own) {
+        first: if is_inside { first } else { first + half },
+        count: half,
+        own: if in_snat_range(own) {
             Own::Never
         } else {
             Own::Last

@@ -10,7 +10,7 @@ use super::verdict::DropReason;
 use super::{fragments, local_socket};
 use crate::kernel::random;
 
-/// How many source ports are tried, and how many are looked at for each of them. Of a range that
+/// How many source ports are tried before the last one, and how many are looked at for each of them. Of a range that
 /// is taken to nine tenths, all miss once in a thousand flows; to a half, never.
 const ATTEMPTS: u32 = 4;
 const CANDIDATES: u32 = 16;
@@ -77,20 +77,21 @@ pub(super) fn enter<F: HookFrame>(
     }
     // One way out of the loop: the verifier walks what comes after it once, and not for each.
     let mut reverse = Err(Refused::Taken);
-    for attempt in 0..ATTEMPTS {
+    for attempt in 0..=ATTEMPTS {
         // The packet's own is the only one.
         if ports.count == 0 && attempt > 0 {
             break;
         }
         let is_own = match ports.own {
             Own::First => attempt == 0,
-            Own::Last => attempt == ATTEMPTS - 1,
+            Own::Last => attempt == ATTEMPTS,
             Own::Never => false,
         };
         if is_own {
             scratch.forward.tuple.src_port = scratch.packet.tuple.src_port;
         } else {
-            choose_port(scratch, pair.reverse_hook, ports);
+            let makes_room = attempt == ATTEMPTS && ports.of_this_node && scratch.packet.is_udp();
+            choose_port(scratch, pair.reverse_hook, ports, makes_room);
         }
         if ports.of_this_node && is_a_sockets(frame, scratch) {
             continue;
@@ -101,20 +102,6 @@ pub(super) fn enter<F: HookFrame>(
         reverse = enter_reverse(scratch, pair.flags);
         if !matches!(reverse, Err(Refused::Taken)) {
             break;
-        }
-    }
-    // Where all are taken, a question of UDP that was answered makes room.
-    if matches!(reverse, Err(Refused::Taken)) && ports.of_this_node && scratch.packet.is_udp() {
-        for _ in 0..CANDIDATES {
-            scratch.reverse_key.tuple.dst_port = random_port(ports);
-            if flows::forget_question(&scratch.reverse_key, scratch.forward.last_seen_ns) {
-                scratch.forward.tuple.src_port = scratch.reverse_key.tuple.dst_port;
-                if is_a_sockets(frame, scratch) {
-                    continue;
-                }
-                reverse = enter_reverse(scratch, pair.flags);
-                break;
-            }
         }
     }
     match enter_forward(scratch, reverse, pair) {
@@ -139,9 +126,10 @@ fn is_a_sockets<F: HookFrame>(frame: &F, scratch: &Scratch) -> bool {
 }
 
 /// Gives the new flow a source port of a range, one that no other flow to its backend has if
-/// there is any among those that are looked at.
+/// there is any among those that are looked at. Where all were taken, a question of UDP that was answered
+/// makes room (`makes_room`).
 #[inline(always)]
-fn choose_port(scratch: &mut Scratch, reverse_hook: Hook, ports: Ports) {
+fn choose_port(scratch: &mut Scratch, reverse_hook: Hook, ports: Ports, makes_room: bool) {
     scratch.reverse_key = FlowKey::new(
         scratch.forward.tuple.reversed(),
         scratch.packet.proto(),
@@ -149,7 +137,11 @@ fn choose_port(scratch: &mut Scratch, reverse_hook: Hook, ports: Ports) {
     );
     for _ in 0..CANDIDATES {
         scratch.reverse_key.tuple.dst_port = random_port(ports);
-        if flows::peek(&scratch.reverse_key).is_none() {
+        let Some(known) = flows::peek(&scratch.reverse_key) else {
+            break;
+        };
+        let now = scratch.forward.last_seen_ns;
+        if makes_room && flows::forget_question(&scratch.reverse_key, known, now) {
             break;
         }
     }

@@ -21,7 +21,8 @@ pub struct Flow {
     pub frontend: SocketAddr,
     /// Where it was sent.
     pub backend: SocketAddr,
-    /// The node's own address and port that the backend sees, where it does not see the client's.
+    /// The address and port that the backend sees, where it does not see the client's own: one of the node,
+    /// or the client's address and a port that it was given.
     pub seen_as: Option<SocketAddr>,
     /// TCP or UDP.
     pub proto: Proto,
@@ -40,9 +41,7 @@ impl Flow {
             client: at(from.src, from.src_port),
             frontend: at(from.dst, from.dst_port),
             backend: at(to.dst, to.dst_port),
-            seen_as: value
-                .flags
-                .contains(FlowFlags::FORWARDED)
+            seen_as: (from.src != to.src || from.src_port != to.src_port)
                 .then(|| at(to.src, to.src_port)),
             proto: key.proto,
             key,
@@ -105,9 +104,7 @@ impl Flows {
             .into_iter()
             .filter_map(|(key, value)| Flow::new(key, value));
         let flows = flows.map(|flow| Flow {
-            seen_as: flow
-                .seen_as
-                .or_else(|| leaving.get(&flow.egress_key()).copied()),
+            seen_as: leaving.get(&flow.egress_key()).copied().or(flow.seen_as),
             ..flow
         });
         Ok(flows.collect())

@@ -4,7 +4,7 @@
 //!
 //! The oracle knows only what each party sent and may expect: every reply reaches who asked, from whom he
 //! asked; no packet reaches a backend that its flow was not given; no two live flows look the same to
-//! anybody; a flow never moves; nothing is kept for ever.
+//! any party; a flow never moves; nothing is kept for ever.
 //!
 //! `SVCLB_STEPS` sets how many steps each mode takes, and `SVCLB_SEED` where the first series begins. (The
 //! programs' own random numbers are the kernel's: a series does not repeat itself exactly.)
@@ -26,7 +26,7 @@ use simulation::Simulation;
 /// How many steps a series has.
 const SERIES: usize = 400;
 /// How many steps each mode takes unless `SVCLB_STEPS` says otherwise.
-const STEPS: usize = 20_000;
+const STEPS: usize = 8_000;
 
 fn number(variable: &str, otherwise: usize) -> usize {
     let text = std::env::var(variable);

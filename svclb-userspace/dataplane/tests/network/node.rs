@@ -469,7 +469,7 @@ impl Node {
             Device::Uplink => self.uplink,
             Device::Pod(pod) => self.pods[pod],
         };
-        // The kernel would take it for a packet to somebody else.
+        // The kernel would take it for a packet to another machine.
         let mut bytes = bytes.to_vec();
         bytes[..6].copy_from_slice(&LINK);
         bytes[6..12].fill(0);

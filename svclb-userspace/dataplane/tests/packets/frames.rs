@@ -83,8 +83,8 @@ const SEQUENCE: u32 = 1000;
 /// How many hops every frame has left, unless a test says otherwise.
 pub(crate) const HOPS: u8 = 64;
 
-/// Where clients send from unless a test says otherwise: a port that they keep.
-pub(crate) const CLIENT_PORT: u16 = 700;
+/// Where clients send from unless a test says otherwise.
+pub(crate) const CLIENT_PORT: u16 = 40_000;
 
 impl Frame {
     /// The first packet of a client.

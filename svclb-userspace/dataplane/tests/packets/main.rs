@@ -18,6 +18,7 @@ mod masquerade;
 mod races;
 mod world;
 
+use std::ops::Range;
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -47,6 +48,7 @@ fn the_first_packet_of_a_client_goes_to_the_local_backend_from_the_clients_own_a
             let frame = Frame::new(family, transport).to(family.node(), world::NODE_PORT);
             let run = world.run(hook, &frame.bytes());
             let expected = frame.to(family.backend(), world::TARGET);
+            let expected = expected.by_port_of(&run.frame);
             assert_eq!(run.verdict, PASS(hook));
             assert_eq!(
                 run.frame,
@@ -64,8 +66,9 @@ fn the_backends_reply_leaves_under_the_services_address() {
     family_and_transport(|family, transport| {
         let world = World::new();
         let request = Frame::new(family, transport).to(family.node(), world::NODE_PORT);
-        world.run(HOOKS[0], &request.bytes());
-        let reply = request.to(family.backend(), world::TARGET).reply();
+        let sent = world.run(HOOKS[0], &request.bytes()).frame;
+        let inside = request.to(family.backend(), world::TARGET);
+        let reply = inside.by_port_of(&sent).reply();
         let run = world.run(EGRESS, &reply.bytes());
         assert_eq!(run.verdict, PASS(EGRESS));
         assert_eq!(
@@ -86,10 +89,10 @@ fn later_packets_go_where_the_first_went() {
         let first = Frame::new(family, transport).to(family.node(), world::NODE_PORT);
         let later = first.established();
         for hook in HOOKS {
-            world.run(hook, &first.bytes());
+            let sent = world.run(hook, &first.bytes()).frame;
             let run = world.run(hook, &later.bytes());
             let expected = later.to(family.backend(), world::TARGET);
-            assert_eq!(run.frame, expected.bytes());
+            assert_eq!(run.frame, expected.by_port_of(&sent).bytes());
         }
         assert_eq!(world.counted(Counter::FlowsOpened), 1);
     });
@@ -171,39 +174,38 @@ fn a_client_that_reaches_one_backend_by_two_addresses_from_one_port_gets_two_flo
         };
         let other = one.to(cluster_ip.parse().unwrap(), 80);
         let sent = world.run(HOOKS[1], &one.bytes()).frame;
-        assert_eq!(sent, one.to(family.backend(), world::TARGET).bytes());
-        is_given_another_port(&world, family, other);
+        let first = one.to(family.backend(), world::TARGET).by_port_of(&sent);
+        assert_eq!(sent, first.bytes());
+        // From the port that the first one was given.
+        let again = other.by_port_of(&sent);
+        is_given_one_of(&world, family, again, 15_512..30_000);
+        let second = world.run(HOOKS[1], &again.bytes()).frame;
+        assert_ne!(second, sent);
     }
 }
 
 #[test]
-fn a_client_is_given_a_port_that_nobody_takes_of_himself_unless_its_own_is_a_privileged_one() {
+fn a_client_is_given_a_port_that_nobody_takes_of_himself() {
     family_and_transport(|family, transport| {
         let world = World::new();
         let first = Frame::new(family, transport).to(family.node(), world::NODE_PORT);
         // Those of nodes' flows among them.
         for port in [1024, 29_999, 40_000, 50_000, 50_999, u16::MAX] {
-            is_given_another_port(&world, family, first.by_port(port));
+            is_given_one_of(&world, family, first.by_port(port), 15_512..30_000);
         }
         for port in [1, 1023] {
-            let frame = first.by_port(port);
-            let sent = world.run(HOOKS[1], &frame.bytes()).frame;
-            assert_eq!(sent, frame.to(family.backend(), world::TARGET).bytes());
+            is_given_one_of(&world, family, first.by_port(port), 320..512);
         }
     });
 }
 
-/// Whether the backend gets it from the client's address, by a port that neither clients nor nodes
-/// take themselves, and its reply comes back.
-fn is_given_another_port(world: &World, family: Family, request: Frame) {
-    const GIVEN: std::ops::Range<u16> = 15_512..30_000;
+/// Whether the backend gets it from the client's address, by one of these ports, and its reply comes back.
+fn is_given_one_of(world: &World, family: Family, request: Frame, ports: Range<u16>) {
     let inside = request.to(family.backend(), world::TARGET);
     let sent = world.run(HOOKS[1], &request.bytes()).frame;
     let seen = inside.by_port_of(&sent);
     assert_eq!(sent, seen.bytes());
-    let is_given = GIVEN
-        .map(|port| inside.by_port(port))
-        .any(|frame| frame == seen);
+    let is_given = ports.into_iter().any(|port| inside.by_port(port) == seen);
     assert!(is_given, "{seen:?}");
     let back = world.run(EGRESS, &seen.reply().bytes()).frame;
     assert_eq!(back, request.reply().bytes());
@@ -243,17 +245,24 @@ fn only_clients_of_the_source_ranges_reach_a_load_balancers_address() {
         for hook in HOOKS {
             let world = World::limited_to(&ranges);
             let known = Frame::new(family, transport).to(family.balancer(), 80);
-            let expected = known.to(family.backend(), world::TARGET);
-            assert_eq!(world.run(hook, &known.bytes()).frame, expected.bytes());
+            is_served(&world, hook, family, known);
             let unknown = known.of_client(stranger.parse().unwrap());
             assert_eq!(world.run(hook, &unknown.bytes()).verdict, DROP(hook));
             assert_eq!(world.counted(Counter::DropSourceRange), 1);
             // The node's own ports are for everybody, as with kube-proxy.
             let at_node = unknown.to(family.node(), world::NODE_PORT);
-            let expected = at_node.to(family.backend(), world::TARGET);
-            assert_eq!(world.run(hook, &at_node.bytes()).frame, expected.bytes());
+            is_served(&world, hook, family, at_node);
         }
     });
+}
+
+/// Whether the backend gets it, by whichever port. Returns it as the backend does.
+fn is_served(world: &World, hook: &str, family: Family, frame: Frame) -> Frame {
+    let sent = world.run(hook, &frame.bytes()).frame;
+    let expected = frame.to(family.backend(), world::TARGET);
+    let expected = expected.by_port_of(&sent);
+    assert_eq!(sent, expected.bytes(), "{hook} {family:?}");
+    expected
 }
 
 #[test]
@@ -261,9 +270,8 @@ fn ranges_of_one_family_limit_no_client_of_the_other() {
     for (ranges, family) in [("fd00::/8", Family::V4), ("192.0.2.0/24", Family::V6)] {
         let world = World::limited_to(&[ranges]);
         let frame = Frame::new(family, Transport::Tcp).to(family.balancer(), 80);
-        let expected = frame.to(family.backend(), world::TARGET);
         for hook in HOOKS {
-            assert_eq!(world.run(hook, &frame.bytes()).frame, expected.bytes());
+            is_served(&world, hook, family, frame);
         }
     }
 }
@@ -273,10 +281,11 @@ fn a_flow_goes_on_after_its_service_and_two_starts_and_no_other_client_comes_in(
     family_and_transport(|family, transport| {
         let world = World::new();
         let first = Frame::new(family, transport).to(family.node(), world::NODE_PORT);
-        world.run(HOOKS[0], &first.bytes());
+        let sent = world.run(HOOKS[0], &first.bytes()).frame;
         world.forget_services();
         let later = first.established();
         let expected = later.to(family.backend(), world::TARGET);
+        let expected = expected.by_port_of(&sent);
         let other = first.by_port(2);
         for hook in HOOKS {
             assert_eq!(world.run(hook, &later.bytes()).frame, expected.bytes());
@@ -293,11 +302,9 @@ fn a_client_that_ended_a_connection_opens_another_one_from_the_same_port() {
     for family in [Family::V4, Family::V6] {
         let world = World::new();
         let first = Frame::new(family, Transport::Tcp).to(family.node(), world::NODE_PORT);
-        let expected = first.to(family.backend(), world::TARGET);
         for _ in 0..3 {
             for hook in HOOKS {
-                let run = world.run(hook, &first.bytes());
-                assert_eq!(run.frame, expected.bytes(), "{hook} {family:?}");
+                let expected = is_served(&world, hook, family, first);
                 world.run(hook, &first.ending().bytes());
                 world.run(EGRESS, &expected.reply().ending().bytes());
             }
@@ -343,8 +350,7 @@ fn where_no_more_flows_can_be_remembered_new_ones_are_dropped_and_known_ones_go_
             assert_eq!(world.counted(Counter::DropFlowsFull), 3);
             for port in 1..=3 {
                 let known = first.by_port(port).established();
-                let expected = known.to(family.backend(), world::TARGET);
-                assert_eq!(world.run(hook, &known.bytes()).frame, expected.bytes());
+                is_served(&world, hook, family, known);
             }
         }
     });

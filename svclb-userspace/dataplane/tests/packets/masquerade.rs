@@ -27,22 +27,29 @@ fn from_node(frame: Frame, family: Family, bytes: &[u8]) -> Frame {
     from(port.unwrap_or_else(|| panic!("{bytes:02x?} is not from the node")))
 }
 
-/// A client's first packet comes in and leaves. Returns it as the client sent it, and as it left.
-fn opened(world: &World, family: Family, transport: Transport) -> (Frame, Frame) {
+/// A client's first packet comes in and leaves. Returns it as the client sent it, as the kernel has it, and
+/// as it left.
+fn opened(world: &World, family: Family, transport: Transport) -> (Frame, Frame, Frame) {
     let request = Frame::new(family, transport).to(family.node(), NODE_PORT);
-    let inside = request.to(family.backend(), TARGET);
-    assert_eq!(passed(world, INGRESS, &request.bytes()), inside.bytes());
+    let inside = comes_in(world, family, request);
     let left = passed(world, EGRESS, &inside.bytes());
-    (request, from_node(inside, family, &left))
+    (request, inside, from_node(inside, family, &left))
+}
+
+/// What the kernel has of a client's packet.
+fn comes_in(world: &World, family: Family, request: Frame) -> Frame {
+    let sent = passed(world, INGRESS, &request.bytes());
+    let inside = request.to(family.backend(), TARGET).by_port_of(&sent);
+    assert_eq!(sent, inside.bytes());
+    inside
 }
 
 #[test]
 fn a_packet_leaves_from_the_node_and_its_reply_reaches_the_client_from_the_service() {
     family_and_transport(|family, transport| {
         let world = World::with_addresses_on_the_device(DeviceFlags::NONE);
-        let (request, left) = opened(&world, family, transport);
+        let (request, inside, left) = opened(&world, family, transport);
         // The kernel's conntrack sees client and backend, both ways.
-        let inside = request.to(family.backend(), TARGET);
         for _ in 0..2 {
             let back = passed(&world, INGRESS, &left.reply().bytes());
             assert_eq!(back, inside.reply().bytes());
@@ -73,8 +80,7 @@ fn a_masqueraded_source_that_another_rule_already_gave_is_left_alone_and_the_rep
     family_and_transport(|family, transport| {
         let world = World::with_addresses_on_the_device(DeviceFlags::NONE);
         let request = Frame::new(family, transport).to(family.node(), NODE_PORT);
-        let inside = request.to(family.backend(), TARGET);
-        passed(&world, INGRESS, &request.bytes());
+        let inside = comes_in(&world, family, request);
         // As a network plugin's rule does, between the hooks.
         let masqueraded = inside.of_client(family.node()).by_port(33_333);
         let left = passed(&world, EGRESS, &masqueraded.bytes());
@@ -91,10 +97,9 @@ fn a_masqueraded_source_that_another_rule_already_gave_is_left_alone_and_the_rep
 fn an_error_about_a_packet_that_left_reaches_the_client_about_its_own_packet() {
     family_and_transport(|family, transport| {
         let world = World::with_addresses_on_the_device(DeviceFlags::NONE);
-        let (request, left) = opened(&world, family, transport);
+        let (request, inside, left) = opened(&world, family, transport);
         let router = family.router();
         let error = |about: Frame| about.error(router, Problem::TooBig(1280), 1024);
-        let inside = request.to(family.backend(), TARGET);
         let back = passed(&world, INGRESS, &error(left));
         same_but_carried_checksum(&back, &error(inside));
         let seen = passed(&world, EGRESS, &back);
@@ -123,7 +128,7 @@ fn a_stray_reset_or_end_does_not_end_a_connection_and_one_that_is_accepted_does(
     for family in [Family::V4, Family::V6] {
         for stray in [true, false] {
             let world = World::with_addresses_on_the_device(DeviceFlags::NONE);
-            let (request, left) = opened(&world, family, Transport::Tcp);
+            let (request, _, left) = opened(&world, family, Transport::Tcp);
             let back = passed(&world, INGRESS, &left.reply().bytes());
             passed(&world, EGRESS, &back);
             let by = if stray { 1 << 30 } else { 0 };
@@ -171,7 +176,7 @@ fn the_replies_to_a_flow_of_the_node_itself_are_left_alone() {
 fn a_flow_of_the_node_itself_whose_replies_would_be_those_of_another_one_is_given_another_port() {
     family_and_transport(|family, transport| {
         let world = World::with_addresses_on_the_device(DeviceFlags::NONE);
-        let (request, left) = opened(&world, family, transport);
+        let (_, inside, left) = opened(&world, family, transport);
         // Masquerading gave a pod the port that the flow has, and it goes to the same backend.
         let moved = passed(&world, EGRESS, &left.bytes());
         let moved = from_node(left, family, &moved);
@@ -179,7 +184,6 @@ fn a_flow_of_the_node_itself_whose_replies_would_be_those_of_another_one_is_give
         let back = passed(&world, INGRESS, &moved.reply().bytes());
         assert_eq!(back, left.reply().bytes());
         // The client's flow goes on.
-        let inside = request.to(family.backend(), TARGET);
         let back = passed(&world, INGRESS, &left.reply().bytes());
         assert_eq!(back, inside.reply().bytes());
     });
@@ -190,7 +194,7 @@ fn a_pod_keeps_its_address_unless_its_backend_is_behind_the_same_device() {
     family_and_transport(|family, transport| {
         let world = World::with_addresses_on_the_device(DeviceFlags::PODS);
         // The loopback device is both.
-        let (_, left) = opened(&world, family, transport);
+        let (_, _, left) = opened(&world, family, transport);
         let back = passed(&world, INGRESS, &left.reply().bytes());
         assert_ne!(back, left.reply().bytes());
         assert_eq!(world.counted(Counter::FlowsMasqueraded), 1);

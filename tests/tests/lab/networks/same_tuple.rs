@@ -1,6 +1,6 @@
 //! Two flows that look the same to a backend.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use svclb_tests::manifests::Service;
 use svclb_tests::{Kind, Peer, PodNetwork, Transport, UplinkOptions};
@@ -57,6 +57,41 @@ fn a_client_has_one_port_open_to_two_services_with_one_backend() {
             }
             assert!(faults.is_empty(), "{mode:?} {name}: {faults:#?}");
         }
+    }
+}
+
+#[test]
+fn a_client_has_one_port_open_to_a_pod_by_a_service_and_directly() {
+    for mode in MODES {
+        let world = world(mode);
+        world.wait_for_answers(world.balanced()[0], &["a"]);
+        // Outside, on another node, and a pod there: what sockets reach of other nodes are packets.
+        let caller = world.nodes[1].pod("caller").unwrap();
+        let peers: [&Peer; 3] = [&world.client, &world.nodes[1], &caller];
+        let mut port = PORT;
+        let mut faults = Vec::new();
+        for peer in peers {
+            for to in world.node_ports(0) {
+                let pod = SocketAddr::new(world.backends[0].ip_like(to.ip()), TARGET);
+                for (first, then) in [(to, pod), (pod, to)] {
+                    for transport in TRANSPORTS {
+                        port += 1;
+                        let from = SocketAddr::new(unspecified(to), port);
+                        faults.extend(has_both(peer, transport, from, first, then).err());
+                    }
+                }
+            }
+        }
+        assert!(faults.is_empty(), "{mode:?}: {faults:#?}");
+    }
+}
+
+/// Any address of a peer, of the family of another one.
+fn unspecified(like: SocketAddr) -> IpAddr {
+    if like.is_ipv4() {
+        Ipv4Addr::UNSPECIFIED.into()
+    } else {
+        Ipv6Addr::UNSPECIFIED.into()
     }
 }
 
