@@ -19,6 +19,7 @@ pub struct Buffer<'a, const XDP: bool, const NETWORK: u32 = ETHERNET> {
     bytes: &'a [Cell<u8>],
     start: Cell<usize>,
     end: Cell<usize>,
+    sum: Cell<u32>,
 }
 
 impl<'a, const XDP: bool, const NETWORK: u32> Buffer<'a, XDP, NETWORK> {
@@ -29,12 +30,18 @@ impl<'a, const XDP: bool, const NETWORK: u32> Buffer<'a, XDP, NETWORK> {
             bytes,
             start: Cell::new(headroom.min(bytes.len())),
             end: Cell::new(bytes.len()),
+            sum: Cell::new(0),
         }
     }
 
     /// Where in the buffer the frame begins and ends by now.
     pub fn range(&self) -> core::ops::Range<usize> {
         self.start.get()..self.end.get()
+    }
+
+    /// By how much a sum of the whole packet was changed that the kernel held (`CHECKSUM_COMPLETE`).
+    pub fn sum_change(&self) -> u32 {
+        self.sum.get()
     }
 
     fn at(&self, offset: u32, length: usize) -> Option<&[Cell<u8>]> {
@@ -103,13 +110,19 @@ impl<const XDP: bool, const NETWORK: u32> Frame for Buffer<'_, XDP, NETWORK> {
     fn correct_transport(&self, field: TransportChecksum, addresses: u32, rest: u32) -> Option<()> {
         let known = self.load::<u16>(field.at)?;
         let change = checksum::add(addresses, rest);
+        if field.is_v4 {
+            // The header's checksum makes up for the addresses, so this field is what changes the sum.
+            self.correct_sum(!addresses);
+        }
         self.store(
             field.at,
             checksum::apply_transport(known, change, field.is_udp),
         )
     }
 
-    fn correct_sum(&self, _change: u32) {}
+    fn correct_sum(&self, change: u32) {
+        self.sum.set(checksum::add(self.sum.get(), change));
+    }
 
     fn cut(&self, length: u32) -> Option<()> {
         let end = self

@@ -71,6 +71,10 @@ pub fn rewrite<F: Frame>(frame: &F, packet: &Packet, to: &Tuple) -> Option<()> {
         [to.src, to.dst],
     )?;
     if packet.part == Part::Later {
+        if !packet.is_v4 {
+            // The first fragment's checksum makes up for that one's addresses alone.
+            frame.correct_sum(change);
+        }
         return Some(());
     }
     let old = ports_word(from.src_port, from.dst_port);

@@ -225,6 +225,35 @@ proptest! {
     }
 
     #[test]
+    fn the_sum_of_a_whole_packet_stays_right_for_fragments_too(
+        (sample, to) in samples(), part in 0..3_u8
+    ) {
+        let mut bytes = sample.bytes();
+        // The kernel sums what follows the link header, here an even number of bytes.
+        bytes.resize(bytes.len().next_multiple_of(2), 0);
+        match part {
+            0 => {}
+            1 => into_fragment(&mut bytes, 1),
+            _ => into_fragment(&mut bytes, 8 << 3),
+        }
+        let (kind, mut packet) = parsed::<false>(&bytes);
+        prop_assert_eq!(kind == Kind::LaterFragment, part == 2);
+        if part == 2 {
+            // As of the first fragment.
+            let ports = [sample.tuple.src_port, sample.tuple.dst_port];
+            prop_assert!(packet.set_ports(ports.map(PortBe::bits)).is_some());
+        }
+        let (change, left) = with::<false, _>(&bytes, |frame| {
+            decrement_hop_limit(frame, packet.is_v4, packet.hop_limit)?;
+            rewrite(frame, &packet, &to)?;
+            Some(frame.sum_change())
+        });
+        let sum = checksum::apply(!sum_of(&bytes), change.unwrap());
+        // Both ways to write zero are one.
+        prop_assert_eq!(!sum % 0xffff, sum_of(&left) % 0xffff);
+    }
+
+    #[test]
     fn a_udp_datagram_of_ipv4_without_a_checksum_stays_without_one(
         (sample, to) in samples().prop_filter("UDP over IPv4", |(sample, _)| {
             !sample.is_tcp && sample.tuple.src.is_v4()
@@ -361,6 +390,37 @@ proptest! {
         let of = |[a, b, c, d]: [u32; 4]| checksum::of([constant, a, b, c, d], 0);
         prop_assert_eq!(checksum::apply(of(old), checksum::change(old, new)), of(new));
     }
+}
+
+/// Makes a frame one fragment of a packet: with this offset and flag, in host order.
+fn into_fragment(bytes: &mut Vec<u8>, field: u16) {
+    if bytes[LINK] >> 4 == 4 {
+        const FIELD: usize = LINK + 6;
+        // The flag is the lowest bit in IPv6, and the third highest here, before the offset.
+        let field = field >> 3 | (field & 1) << 13;
+        bytes[FIELD..FIELD + 2].copy_from_slice(&field.to_be_bytes());
+        bytes[LINK + 10..LINK + 12].fill(0);
+        let own = !sum_of(&bytes[..LINK + 20]);
+        bytes[LINK + 10..LINK + 12].copy_from_slice(&own.to_ne_bytes());
+        return;
+    }
+    const HEADER: usize = 40;
+    const FRAGMENT: u8 = 44;
+    let length = u16::from_be_bytes([bytes[LINK + 4], bytes[LINK + 5]]) + 8;
+    bytes[LINK + 4..LINK + 6].copy_from_slice(&length.to_be_bytes());
+    let next = core::mem::replace(&mut bytes[LINK + 6], FRAGMENT);
+    let [high, low] = field.to_be_bytes();
+    let header = [next, 0, high, low, 0, 0, 0, 1];
+    bytes.splice(LINK + HEADER..LINK + HEADER, header);
+}
+
+/// The sum of what follows the link header, as words in memory.
+fn sum_of(bytes: &[u8]) -> u16 {
+    let words = bytes[LINK..].chunks_exact(2);
+    let words: Vec<_> = words
+        .map(|word| u16::from_ne_bytes([word[0], word[1]]))
+        .collect();
+    !by_definition(&words)
 }
 
 /// The definition of RFC 1071: the ones' complement of the ones' complement sum of 16-bit words.
