@@ -140,7 +140,12 @@ impl<const XDP: bool, const NETWORK: u32> Frame for Buffer<'_, XDP, NETWORK> {
         if XDP {
             return None;
         }
+        let link = self.at(0, usize::try_from(NETWORK).ok()?)?;
         let start = self.start.get().checked_sub(usize::try_from(more).ok()?)?;
+        let moved = self.bytes.get(start..)?;
+        for (to, from) in moved.iter().zip(link) {
+            to.set(from.get());
+        }
         self.start.set(start);
         Some(())
     }

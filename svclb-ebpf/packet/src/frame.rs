@@ -56,7 +56,7 @@ pub trait Frame {
     fn correct_sum(&self, change: u32);
     /// Cuts the frame to a length. Not offered by XDP.
     fn cut(&self, length: u32) -> Option<()>;
-    /// Makes room at the front of the frame, so that everything stands that much further back; the
-    /// link header has to be written anew. Not offered by XDP.
+    /// Makes room in front of the network header, so that all but the link header stands that much
+    /// further back. Not offered by XDP.
     fn grow(&self, more: u32) -> Option<()>;
 }

@@ -5,9 +5,7 @@ use svclb_common::Proto;
 
 use crate::checksum::{self, sum};
 use crate::frame::Frame;
-use crate::headers::{
-    ETHERNET_TYPE, FRAGMENT_LEN, ICMP, ICMPV6, IPV4_LEN, IPV6_LEN, Ipv4, Ipv6, TCP_LEN, Tcp,
-};
+use crate::headers::{FRAGMENT_LEN, ICMP, ICMPV6, IPV4_LEN, IPV6_LEN, Ipv4, Ipv6, TCP_LEN, Tcp};
 use crate::parse::{Packet, Part, TcpFlags};
 use crate::rewrite::ports_word;
 
@@ -180,12 +178,8 @@ fn icmp_error<F: Frame>(frame: &F, packet: &Packet, message: Message) -> Option<
         return None;
     }
     let link = link_back(frame)?;
-    let kind = frame.ethertype()?;
     frame.cut(F::NETWORK + headers + CARRIED)?;
     frame.grow(plain + HEADER)?;
-    if F::NETWORK != 0 {
-        frame.store(ETHERNET_TYPE, kind)?;
-    }
     let next = if packet.is_v4 { ICMP } else { ICMPV6 };
     let pseudo = network(frame, packet, next, HEADER + headers + CARRIED)?;
     let first = u32::from_ne_bytes([message.kind, message.code, 0, 0]);

@@ -11,6 +11,7 @@ mod same_tuple;
 mod source_ports;
 mod stray;
 mod takeover;
+mod tunnels;
 mod uplinks;
 
 use std::collections::BTreeSet;

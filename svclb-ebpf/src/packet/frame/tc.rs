@@ -3,11 +3,12 @@
 use core::arch::asm;
 use core::mem::{MaybeUninit, offset_of};
 
+use aya_ebpf::bindings::bpf_adj_room_mode::BPF_ADJ_ROOM_MAC;
 use aya_ebpf::bindings::{__sk_buff, TC_ACT_SHOT, TC_ACT_UNSPEC};
 use aya_ebpf::cty::c_void;
 use aya_ebpf::helpers::generated::{
     bpf_csum_update, bpf_l3_csum_replace, bpf_l4_csum_replace, bpf_redirect, bpf_redirect_neigh,
-    bpf_skb_change_head, bpf_skb_change_tail, bpf_skb_load_bytes, bpf_skb_store_bytes,
+    bpf_skb_adjust_room, bpf_skb_change_tail, bpf_skb_load_bytes, bpf_skb_store_bytes,
 };
 use aya_ebpf::programs::TcContext;
 use svclb_packet::frame::{Frame, TransportChecksum};
@@ -167,8 +168,11 @@ impl<const NETWORK: u32> Frame for TcFrame<NETWORK> {
 
     #[inline(always)]
     fn grow(&self, more: u32) -> Option<()> {
+        // Not `bpf_skb_change_head`: for the kernel the network header stays where it was then, and on a
+        // device without a link header all in front of it is cut off.
         // SAFETY: takes numbers.
-        let result = unsafe { bpf_skb_change_head(self.0.skb.skb, more, 0) };
+        let result =
+            unsafe { bpf_skb_adjust_room(self.0.skb.skb, more as i32, BPF_ADJ_ROOM_MAC, 0) };
         (result == 0).then_some(())
     }
 }
