@@ -16,9 +16,9 @@
 //! | `local_socket` | the sockets of this node |
 //! | `scratch` | what is too large for the stack |
 //! | `reject` | resets and ICMP errors sent back |
-//! | `return_path` | replies leave by the device that their client's packets come in by |
 //! | `pair` | entering both directions of a new flow |
 //! | `forward` | a packet of a known flow: translated, and in the direct mode sent on |
+//! | `return_path` | replies leave by the device that their client's packets come in by |
 //! | `icmp` | errors about packets that were translated |
 //! | `new_flow` | the first packet comes in: which frontend, which backend |
 //! | `masquerade` | the first packet leaves: which source |
@@ -109,7 +109,7 @@ fn egress<F: HookFrame>(frame: &F, scratch: &mut Scratch) -> Verdict {
     };
     let verdict = forward::translate::<F, KERNEL>(frame, &scratch.packet, &mut scratch.route, flow);
     if let Verdict::Translated = verdict
-        && let Some(next_hop) = return_path::next_hop(frame, flow)
+        && let Some(next_hop) = return_path::next_hop(frame, &scratch.packet, flow)
     {
         scratch.route.next_hop = next_hop;
         return Verdict::Redirect;

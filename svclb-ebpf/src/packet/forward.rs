@@ -55,8 +55,7 @@ fn forward<F: HookFrame>(frame: &F, packet: &Packet, route: &mut Route, to: &Tup
         next_hop.by_redirect = takes;
     }
     if let Some(device) = device
-        && device.mtu != 0
-        && longest(frame, packet) > device.mtu
+        && !fits(device.mtu, frame, packet)
     {
         return reject::too_big(frame, packet, route, device.mtu);
     }
@@ -69,6 +68,12 @@ fn forward<F: HookFrame>(frame: &F, packet: &Packet, route: &mut Route, to: &Tup
     }
     route.next_hop = next_hop;
     Verdict::Redirect
+}
+
+/// Whether each packet that a frame stands for is no longer than a device's MTU, where zero is any length.
+#[inline(always)]
+pub(super) fn fits<F: HookFrame>(mtu: u32, frame: &F, packet: &Packet) -> bool {
+    mtu == 0 || longest(frame, packet) <= mtu
 }
 
 /// The length of the longest packet that a frame stands for, without the link header.

@@ -17,7 +17,8 @@ pub(crate) struct NextHop {
     /// The interface index.
     pub(crate) device: u32,
     /// Destination and source of the link header, where they are known. tc leaves the rest to the
-    /// kernel.
+    /// kernel, but for frames without a link header: for these it is [`NO_LINK`], or that which they
+    /// get.
     pub(crate) link: Option<LinkAddresses>,
     /// Whether XDP redirects to the device that the frame came in by: a veth leaves what XDP_TX
     /// sends lying until something else comes along (seen on 6.18).
@@ -27,6 +28,9 @@ pub(crate) struct NextHop {
 /// Destination and source of a link header, as words: bytes would be copied by a call of `memmove` (see
 /// [`OverflowKey::reserved`](svclb_common::OverflowKey::reserved)).
 pub(crate) type LinkAddresses = [u32; 3];
+
+/// The link addresses between devices without a link header.
+pub(crate) const NO_LINK: LinkAddresses = [0; 3];
 
 /// Link addresses as they stand in a header.
 #[inline(always)]

@@ -3,9 +3,11 @@
 //! network takes no packets from the Service's address.
 
 use svclb_common::{Counter, DeviceFlags, FlowFlags, FlowKey, FlowValue, LinkAddr};
+use svclb_packet::parse::Packet;
 
 use super::flows;
-use super::frame::{HookFrame, NextHop};
+use super::forward::fits;
+use super::frame::{HookFrame, NO_LINK, NextHop};
 use super::scratch::Scratch;
 use crate::counters::count;
 use crate::maps;
@@ -46,7 +48,11 @@ pub(super) fn router<F: HookFrame>(frame: &F) -> LinkAddr {
 
 /// Where a reply is to leave, if not by the device that it is at.
 #[inline(always)]
-pub(super) fn next_hop<F: HookFrame>(frame: &F, reply: &FlowValue) -> Option<NextHop> {
+pub(super) fn next_hop<F: HookFrame>(
+    frame: &F,
+    packet: &Packet,
+    reply: &FlowValue,
+) -> Option<NextHop> {
     let by = reply.device;
     if by == 0 || by == frame.device() {
         return None;
@@ -56,19 +62,31 @@ pub(super) fn next_hop<F: HookFrame>(frame: &F, reply: &FlowValue) -> Option<Nex
     if leads_to_pods || !to.flags.contains(DeviceFlags::ATTACHED) {
         return None;
     }
-    count(Counter::Returned);
+    // Nothing past this point would fragment it, or tell its sender.
+    if !fits(to.mtu, frame, packet) {
+        return None;
+    }
     let [start, rest] = reply.router;
-    let is_known = F::NETWORK != 0 && start | rest != 0;
     let [a, b, c, d, e, f] = to.link;
     let [g, h] = (rest as u16).to_ne_bytes();
-    Some(NextHop {
-        device: by,
-        // Without, the kernel looks the neighbour up.
-        link: is_known.then_some([
+    let link = if start | rest != 0 {
+        Some([
             start,
             u32::from_ne_bytes([g, h, a, b]),
             u32::from_ne_bytes([c, d, e, f]),
-        ]),
+        ])
+    } else if F::NETWORK != 0 {
+        // The kernel looks the neighbour up.
+        None
+    } else if to.flags.contains(DeviceFlags::NO_ETHERNET) {
+        Some(NO_LINK)
+    } else {
+        return None;
+    };
+    count(Counter::Returned);
+    Some(NextHop {
+        device: by,
+        link,
         by_redirect: true,
     })
 }

@@ -8,10 +8,12 @@ use aya_ebpf::bindings::{__sk_buff, TC_ACT_SHOT, TC_ACT_UNSPEC};
 use aya_ebpf::cty::c_void;
 use aya_ebpf::helpers::generated::{
     bpf_csum_update, bpf_l3_csum_replace, bpf_l4_csum_replace, bpf_redirect, bpf_redirect_neigh,
-    bpf_skb_adjust_room, bpf_skb_change_tail, bpf_skb_load_bytes, bpf_skb_store_bytes,
+    bpf_skb_adjust_room, bpf_skb_change_head, bpf_skb_change_tail, bpf_skb_load_bytes,
+    bpf_skb_store_bytes,
 };
 use aya_ebpf::programs::TcContext;
 use svclb_packet::frame::{Frame, TransportChecksum};
+use svclb_packet::headers::{ETHERNET, ETHERNET_TYPE};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use super::{HookFrame, NextHop, bounded, read};
@@ -230,6 +232,15 @@ impl<const NETWORK: u32> HookFrame for TcFrame<NETWORK> {
         };
         if NETWORK != 0 {
             self.store(0, link)?;
+        } else if link[0] | link[1] | link[2] != 0 {
+            let kind = self.ethertype()?;
+            // SAFETY: takes numbers.
+            let result = unsafe { bpf_skb_change_head(self.0.skb.skb, ETHERNET, 0) };
+            if result != 0 {
+                return None;
+            }
+            self.store(0, link)?;
+            self.store(ETHERNET_TYPE, kind)?;
         }
         // SAFETY: takes numbers.
         Some(unsafe { bpf_redirect(next_hop.device, 0) as i32 })
