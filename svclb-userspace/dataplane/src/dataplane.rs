@@ -19,7 +19,7 @@ use crate::maps::devices::Devices;
 use crate::maps::flows::Flows;
 use crate::maps::kernel_maps::KernelMaps;
 use crate::maps::{meta, ports};
-use crate::migration::flows::Earlier;
+use crate::migration::flows::{CarriedOver, Earlier};
 use crate::options::{Forwarding, Options};
 use crate::pin_lock::PinLock;
 use crate::pins::{Pins, make_dir};
@@ -201,14 +201,14 @@ impl Dataplane {
 
     /// Has flows of an earlier agent's programs go on: those in a map of another layout, and those that the
     /// programs forwarded where now the kernel does. Before these are attached, so that no packet of
-    /// such a flow is one of none; and after, for flows that were opened meanwhile. Returns how many
-    /// flows there were.
+    /// such a flow is one of none; and after, for flows that were opened meanwhile. What cannot
+    /// go on before may go on after.
     ///
     /// # Errors
     /// The system's error.
-    pub fn carry_flows_over(&self) -> io::Result<usize> {
+    pub fn carry_flows_over(&self) -> io::Result<CarriedOver> {
         let Some(earlier) = &self.earlier_flows else {
-            return Ok(0);
+            return Ok(CarriedOver::default());
         };
         let flows = sys::Map::open(&self.pins.map(names::FLOWS))?;
         earlier.carry_over(&flows, self.forwarding)

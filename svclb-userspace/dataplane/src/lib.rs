@@ -48,6 +48,7 @@ pub use firewall::forwarding_obstacles;
 pub use maps::devices::Devices;
 pub use maps::flows::{Flow, Flows, Swept};
 pub use maps::kernel_maps::{GracePeriod, KernelMaps};
+pub use migration::flows::CarriedOver;
 pub use mounts::{find_bpffs, find_cgroup2, root_cgroup};
 pub use options::{Forwarding, Options};
 pub use pinned::{Affinity, Pinned};

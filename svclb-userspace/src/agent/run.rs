@@ -12,7 +12,9 @@ use svclb_core::conntrack::Timeouts;
 use svclb_core::model::{Event, Family, LocalSource};
 use svclb_core::planner::Round;
 use svclb_core::serving::ChangedServices;
-use svclb_dataplane::{Attachment, Dataplane, Forwarding, XdpMode, forwarding_obstacles};
+use svclb_dataplane::{
+    Attachment, CarriedOver, Dataplane, Forwarding, XdpMode, forwarding_obstacles,
+};
 use svclb_source::{FolderOptions, GuardTimeouts, KubeEvent, KubeOptions, Status, event_recorder};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Semaphore, mpsc};
@@ -405,7 +407,23 @@ impl Agent {
         let attached = self.dataplane.attach()?;
         self.node_context.sync_devices(&mut self.dataplane, true);
         // Those that were opened meanwhile.
-        self.carry_flows_over();
+        let CarriedOver {
+            without_room,
+            taken,
+            ..
+        } = self.carry_flows_over();
+        if without_room > 0 {
+            warn!(
+                "{without_room} flows of the programs before are cut, since the map FLOWS has no room for \
+                 them; give a larger --max-flows"
+            );
+        }
+        if taken > 0 {
+            info!(
+                flows = taken,
+                "flows of the programs before are cut: their ports are others' by now"
+            );
+        }
         self.reconciler.programs_replaced();
         self.dataplane.migrate()?;
         if let Err(error) = self.dataplane.give_back_source_ports() {
@@ -422,11 +440,18 @@ impl Agent {
     }
 
     /// Has the flows of an earlier agent's programs go on with these.
-    fn carry_flows_over(&self) {
+    fn carry_flows_over(&self) -> CarriedOver {
         match self.dataplane.carry_flows_over() {
-            Ok(0) => {}
-            Ok(flows) => info!(flows, "flows of the programs before go on"),
-            Err(error) => warn!("flows of the programs before may be cut: {error}"),
+            Ok(done) => {
+                if done.entered > 0 {
+                    info!(flows = done.entered, "flows of the programs before go on");
+                }
+                done
+            }
+            Err(error) => {
+                warn!("flows of the programs before may be cut: {error}");
+                CarriedOver::default()
+            }
         }
     }
 

@@ -45,8 +45,11 @@ impl From<EarlierValue> for FlowValue {
     }
 }
 
+/// An entry of `FLOWS`.
+type Entry = (FlowKey, FlowValue);
+
 /// The two directions of a pair, each with its key.
-type Pair = [(FlowKey, FlowValue); 2];
+type Pair = [Entry; 2];
 
 /// Where flows are that are to go on.
 #[derive(Debug)]
@@ -67,11 +70,15 @@ impl Earlier {
     }
 
     /// Enters them into the map `FLOWS` as this agent's programs have them. A flow that is there already is
-    /// left as it is. Returns how many flows were entered.
+    /// left as it is, and so is one whose place is another's by now.
     ///
     /// # Errors
-    /// The system's error; what was entered before it stays.
-    pub(crate) fn carry_over(&self, flows: &Map, forwarding: Forwarding) -> io::Result<usize> {
+    /// The system's error, other than that the map is full; what was entered before it stays.
+    pub(crate) fn carry_over(
+        &self,
+        flows: &Map,
+        forwarding: Forwarding,
+    ) -> io::Result<CarriedOver> {
         let entries: HashMap<FlowKey, FlowValue> = match self {
             Self::Layout(map) => read_all::<FlowKey, EarlierValue>(map)?
                 .into_iter()
@@ -79,40 +86,166 @@ impl Earlier {
                 .collect(),
             Self::Same => match forwarding {
                 Forwarding::Kernel => read_all(flows)?.into_iter().collect(),
-                Forwarding::Direct => return Ok(0),
+                Forwarding::Direct => return Ok(CarriedOver::default()),
             },
         };
-        let mut entered = 0;
+        let mut done = CarriedOver::default();
         for pairs in converted(&entries, forwarding) {
             let is_translated_anew = pairs.len() > 1;
             if matches!(self, Self::Same) && !is_translated_anew {
                 continue;
             }
-            if enter(flows, &pairs, matches!(self, Self::Same))? {
-                entered += 1;
+            let replaced = match self {
+                Self::Layout(_) => None,
+                Self::Same => Some(&entries),
+            };
+            match enter(flows, &in_order(&pairs), replaced)? {
+                Entered::New => done.entered += 1,
+                Entered::Known => {}
+                Entered::Full => done.without_room += 1,
+                Entered::Taken => done.taken += 1,
             }
         }
-        Ok(entered)
+        Ok(done)
     }
 }
 
-/// Enters the pairs of a flow. Those entries come first whose keys are new: until the others are written
-/// packets go the way of before. Returns whether it is a new one.
-fn enter(flows: &Map, pairs: &[Pair], replaces: bool) -> io::Result<bool> {
+/// How many flows were carried over, and how many were not.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct CarriedOver {
+    /// Those that were entered.
+    pub entered: usize,
+    /// Those that the map has no room for.
+    pub without_room: usize,
+    /// Those of which a port or an address is another flow's by now.
+    pub taken: usize,
+}
+
+/// The elements of `FLOWS`, of which [`Map`] has those that count.
+trait Elements {
+    /// As [`Map::insert`].
+    fn insert(&self, key: &FlowKey, value: &FlowValue) -> io::Result<()>;
+    /// As [`Map::update`].
+    fn update(&self, key: &FlowKey, value: &FlowValue) -> io::Result<()>;
+    /// As [`Map::lookup`].
+    fn lookup(&self, key: &FlowKey) -> io::Result<Option<FlowValue>>;
+    /// As [`Map::delete`].
+    fn delete(&self, key: &FlowKey) -> io::Result<()>;
+}
+
+impl Elements for Map {
+    fn insert(&self, key: &FlowKey, value: &FlowValue) -> io::Result<()> {
+        self.insert(sys::bytes(key), sys::bytes(value))
+    }
+
+    fn update(&self, key: &FlowKey, value: &FlowValue) -> io::Result<()> {
+        self.update(sys::bytes(key), sys::bytes(value))
+    }
+
+    fn lookup(&self, key: &FlowKey) -> io::Result<Option<FlowValue>> {
+        let mut value = [0; size_of::<FlowValue>()];
+        let is_there = self.lookup(sys::bytes(key), &mut value)?;
+        is_there.then(|| sys::value(&value)).transpose()
+    }
+
+    fn delete(&self, key: &FlowKey) -> io::Result<()> {
+        self.delete(sys::bytes(key))
+    }
+}
+
+/// The entries of a flow's pairs, those first whose keys are new: until the others are written packets go
+/// the way of before.
+fn in_order(pairs: &[Pair]) -> Vec<Entry> {
+    match pairs {
+        [first, second] => vec![second[0], first[1], second[1], first[0]],
+        // The reply's first: a packet of the client that finds its entry finds an answer, too.
+        pairs => pairs.iter().flatten().rev().copied().collect(),
+    }
+}
+
+/// What became of a flow.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Entered {
+    New,
+    /// All of it was there.
+    Known,
+    /// There is no room for it.
+    Full,
+    /// One of its keys is another flow's, or the flow has ended.
+    Taken,
+}
+
+/// Enters a flow, or nothing of it. Entries of `replaced` make room for those with their keys.
+fn enter(
+    flows: &impl Elements,
+    entries: &[Entry],
+    replaced: Option<&HashMap<FlowKey, FlowValue>>,
+) -> io::Result<Entered> {
+    let mut entered = Vec::new();
     let mut is_new = false;
-    for (key, value) in pairs.iter().flatten().rev() {
-        let (key, value) = (sys::bytes(key), sys::bytes(value));
-        match flows.insert(key, value) {
-            Ok(()) => is_new = true,
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                if replaces {
-                    flows.update(key, value)?;
-                }
+    for (key, value) in entries {
+        let before = replaced.and_then(|replaced| replaced.get(key));
+        let one = match before {
+            Some(before) => replace(flows, key, value, before),
+            None => insert(flows, key, value),
+        };
+        match one {
+            Ok(Entered::New) => {
+                is_new = true;
+                entered.push((key, before));
             }
-            Err(error) => return Err(error),
+            Ok(Entered::Known) => {}
+            failed => {
+                take_back(flows, &entered);
+                return failed;
+            }
         }
     }
-    Ok(is_new)
+    Ok(if is_new { Entered::New } else { Entered::Known })
+}
+
+fn insert(flows: &impl Elements, key: &FlowKey, value: &FlowValue) -> io::Result<Entered> {
+    match flows.insert(key, value) {
+        Ok(()) => Ok(Entered::New),
+        Err(error) if error.raw_os_error() == Some(libc::E2BIG) => Ok(Entered::Full),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            // Between both, the sweep may remove it.
+            let found = flows.lookup(key)?;
+            let is_the_same = found.is_some_and(|found| found.tuple == value.tuple);
+            Ok(if is_the_same {
+                Entered::Known
+            } else {
+                Entered::Taken
+            })
+        }
+        Err(error) => Err(error),
+    }
+}
+
+fn replace(
+    flows: &impl Elements,
+    key: &FlowKey,
+    value: &FlowValue,
+    before: &FlowValue,
+) -> io::Result<Entered> {
+    match flows.lookup(key)? {
+        Some(found) if found.tuple == value.tuple => Ok(Entered::Known),
+        Some(found) if found.tuple == before.tuple => {
+            flows.update(key, value)?;
+            Ok(Entered::New)
+        }
+        _ => Ok(Entered::Taken),
+    }
+}
+
+/// Takes back what was entered of a flow, the last entry first. What cannot be taken back times out.
+fn take_back(flows: &impl Elements, entered: &[(&FlowKey, Option<&FlowValue>)]) {
+    for (key, before) in entered.iter().rev() {
+        let _gone = match before {
+            Some(before) => flows.update(key, before),
+            None => flows.delete(key),
+        };
+    }
 }
 
 /// The pairs of each flow, as a mode has them. A flow of which one direction is missing is left out, and
@@ -146,7 +279,7 @@ fn converted(entries: &HashMap<FlowKey, FlowValue>, forwarding: Forwarding) -> V
 
 /// A flow that was translated at once, as two pairs: one by which it is given its backend, and one by
 /// which it is given the node's address.
-fn left_to_the_kernel(client: (FlowKey, FlowValue), reply: (FlowKey, FlowValue)) -> [Pair; 2] {
+fn left_to_the_kernel(client: Entry, reply: Entry) -> [Pair; 2] {
     let ((client_key, client), (reply_key, reply)) = (client, reply);
     let proto = client_key.proto;
     // Client and backend: what the kernel sees.
@@ -212,6 +345,8 @@ fn left_to_the_kernel(client: (FlowKey, FlowValue), reply: (FlowKey, FlowValue))
 
 #[cfg(test)]
 mod tests {
+    use std::cell::RefCell;
+
     use svclb_common::{Addr16, PortBe, Proto};
 
     use super::*;
@@ -309,5 +444,144 @@ mod tests {
         }
         before.remove(&pair[1].0);
         assert!(converted(&before, Forwarding::Kernel).is_empty());
+    }
+
+    /// Entries up to a number, as the kernel keeps them.
+    #[derive(Default)]
+    struct Table {
+        entries: RefCell<HashMap<FlowKey, FlowValue>>,
+        room: usize,
+        /// Keys in the order in which they were written.
+        written: RefCell<Vec<FlowKey>>,
+    }
+
+    impl Table {
+        fn new(room: usize, entries: impl IntoIterator<Item = Entry>) -> Self {
+            let entries = RefCell::new(entries.into_iter().collect());
+            Self {
+                entries,
+                room,
+                ..Self::default()
+            }
+        }
+    }
+
+    impl Elements for Table {
+        fn insert(&self, key: &FlowKey, value: &FlowValue) -> io::Result<()> {
+            let mut entries = self.entries.borrow_mut();
+            if entries.contains_key(key) {
+                return Err(io::Error::from_raw_os_error(libc::EEXIST));
+            }
+            if entries.len() == self.room {
+                return Err(io::Error::from_raw_os_error(libc::E2BIG));
+            }
+            entries.insert(*key, *value);
+            self.written.borrow_mut().push(*key);
+            Ok(())
+        }
+
+        fn update(&self, key: &FlowKey, value: &FlowValue) -> io::Result<()> {
+            self.entries.borrow_mut().insert(*key, *value);
+            self.written.borrow_mut().push(*key);
+            Ok(())
+        }
+
+        fn lookup(&self, key: &FlowKey) -> io::Result<Option<FlowValue>> {
+            Ok(self.entries.borrow().get(key).copied())
+        }
+
+        fn delete(&self, key: &FlowKey) -> io::Result<()> {
+            self.entries.borrow_mut().remove(key);
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn until_the_new_keys_are_there_packets_go_the_way_of_before() {
+        let before = HashMap::from(forwarded(FRONTEND, NODE));
+        let (comes, leaves) = (tuple(CLIENT, FRONTEND), tuple(NODE, BACKEND));
+        let [pairs] = &converted(&before, Forwarding::Kernel)[..] else {
+            panic!("one flow");
+        };
+        let table = Table::new(4, before.clone());
+        for (key, value) in in_order(pairs) {
+            table.update(&key, &value).unwrap();
+            let now = table.entries.borrow();
+            assert_eq!(passed(&now, comes), leaves);
+            assert_eq!(passed(&now, leaves.reversed()), comes.reversed());
+        }
+        let table = Table::new(4, before.clone());
+        let entries = in_order(pairs);
+        assert_eq!(
+            enter(&table, &entries, Some(&before)).unwrap(),
+            Entered::New
+        );
+        let keys: Vec<_> = entries.iter().map(|(key, _)| *key).collect();
+        assert_eq!(*table.written.borrow(), keys);
+        assert_eq!(
+            enter(&table, &entries, Some(&before)).unwrap(),
+            Entered::Known
+        );
+    }
+
+    #[test]
+    fn a_flow_whose_key_another_has_by_now_is_not_entered_in_part() {
+        let before = HashMap::from(forwarded(FRONTEND, NODE));
+        let flows = converted(&before, Forwarding::Kernel);
+        let entries = in_order(&flows[0]);
+        let stranger = FlowValue {
+            tuple: tuple(([203, 0, 113, 9], 1), ([203, 0, 113, 8], 2)),
+            ..FlowValue::default()
+        };
+        for (key, _) in &entries {
+            // Into another map, where only that key is there; and into the same one.
+            let other = HashMap::from([(*key, stranger)]);
+            let table = Table::new(9, other.clone());
+            assert_eq!(enter(&table, &entries, None).unwrap(), Entered::Taken);
+            assert_eq!(*table.entries.borrow(), other);
+            let mut same = before.clone();
+            same.insert(*key, stranger);
+            let table = Table::new(9, same.clone());
+            assert_eq!(
+                enter(&table, &entries, Some(&before)).unwrap(),
+                Entered::Taken
+            );
+            assert_eq!(*table.entries.borrow(), same);
+        }
+    }
+
+    #[test]
+    fn a_flow_that_finds_no_room_leaves_what_there_is_to_the_next() {
+        let before = HashMap::from(forwarded(FRONTEND, NODE));
+        let flows = converted(&before, Forwarding::Kernel);
+        let entries = in_order(&flows[0]);
+        let table = Table::new(3, []);
+        assert_eq!(enter(&table, &entries, None).unwrap(), Entered::Full);
+        assert!(table.entries.borrow().is_empty());
+        let flows = converted(&before, Forwarding::Direct);
+        let entries = in_order(&flows[0]);
+        assert_eq!(enter(&table, &entries, None).unwrap(), Entered::New);
+        assert_eq!(*table.entries.borrow(), before);
+        // There is room for two entries, and a flow that is left to the kernel needs two more.
+        let flows = converted(&before, Forwarding::Kernel);
+        let entries = in_order(&flows[0]);
+        assert_eq!(
+            enter(&table, &entries, Some(&before)).unwrap(),
+            Entered::Full
+        );
+        assert_eq!(*table.entries.borrow(), before);
+    }
+
+    #[test]
+    fn a_flow_that_has_ended_meanwhile_is_not_entered() {
+        let before = HashMap::from(forwarded(FRONTEND, NODE));
+        let flows = converted(&before, Forwarding::Kernel);
+        let entries = in_order(&flows[0]);
+        let table = Table::new(9, []);
+        assert_eq!(
+            enter(&table, &entries, Some(&before)).unwrap(),
+            Entered::Taken
+        );
+        assert!(table.entries.borrow().is_empty());
     }
 }
