@@ -9,7 +9,7 @@ use svclb_dataplane::Dataplane;
 use tokio::sync::watch;
 use tracing::debug;
 
-use super::devices::{DevicePrograms, Devices};
+use super::devices::{DevicePrograms, Devices, NodeAddresses};
 use super::node_ports::NodePortAddresses;
 
 /// The device on which kube-proxy's IPVS mode puts every address of a Service, and leaves it when it is
@@ -25,12 +25,11 @@ pub(super) struct NodeContext {
     local_source: LocalSource,
     /// The Node object that the current addresses were chosen with.
     node: Option<Node>,
-    /// The node's own addresses: those of its Node object, and then those of NodePorts.
-    own: Vec<IpAddr>,
+    own: NodeAddresses,
 }
 
 impl NodeContext {
-    pub(super) const fn new(
+    pub(super) fn new(
         devices: watch::Receiver<Devices>,
         device_programs: DevicePrograms,
         node_port_addresses: NodePortAddresses,
@@ -44,7 +43,7 @@ impl NodeContext {
             external_ips,
             local_source,
             node: None,
-            own: Vec::new(),
+            own: NodeAddresses::default(),
         }
     }
 
@@ -58,7 +57,7 @@ impl NodeContext {
             return false;
         }
         let node = node.clone();
-        let (node_port_ips, own_ips) = {
+        let (node_port_ips, own_ips, sources) = {
             let devices = self.devices.borrow_and_update();
             let addresses = devices
                 .values()
@@ -67,11 +66,13 @@ impl NodeContext {
             (
                 self.node_port_addresses.choose(&node, &devices),
                 addresses.copied().collect(),
+                self::sources(&devices),
             )
         };
         debug!(?node_port_ips, "NodePorts are served at these addresses");
-        self.own.clone_from(&node.internal_ips);
-        self.own.extend(&node_port_ips);
+        self.own.internal.clone_from(&node.internal_ips);
+        // Without a Node object a NodePort's address may be one that moves from node to node.
+        self.own.others = [sources, node_port_ips.clone()].concat();
         self.node = Some(node);
         planner.set_node_config(NodeConfig {
             node_port_ips,
@@ -110,4 +111,12 @@ impl NodeContext {
     pub(super) fn verify_device_table(&self) -> (usize, io::Result<()>) {
         self.device_programs.verify_table()
     }
+}
+
+/// The addresses that packets to the world are sent from, the best of each device first.
+fn sources(devices: &Devices) -> Vec<IpAddr> {
+    let default = devices.values().filter(|device| device.is_default);
+    default
+        .flat_map(|device| device.sources.iter().copied())
+        .collect()
 }

@@ -163,7 +163,7 @@ async fn read(handle: &Handle) -> Result<State, rtnetlink::Error> {
     }
     let mut addresses = handle.address().get().execute();
     while let Some(address) = addresses.try_next().await? {
-        state.new_address(&address);
+        state.listed_address(&address);
     }
     let v4 = RouteMessageBuilder::<Ipv4Addr>::new().build();
     let v6 = RouteMessageBuilder::<Ipv6Addr>::new().build();

@@ -1,7 +1,8 @@
-//! This node's network devices: what the kernel lists and says of them (`listing`, `state`, `routes`),
-//! what each is (`kind`), which of them carry traffic for Services (`choice`), and the packet programs
+//! This node's network devices: what the kernel lists and says of them (`listing`, `state`, `routes`,
+//! `addresses`), what each is (`kind`), which of them carry traffic for Services (`choice`), and the packet programs
 //! at these (`programs`).
 
+mod addresses;
 mod choice;
 mod kind;
 mod listing;
@@ -32,6 +33,8 @@ pub(crate) struct Device {
     pub(crate) kind: Kind,
     /// Its addresses of scope "global" (rtnetlink(7)): those that other nodes can reach.
     pub(crate) addresses: BTreeSet<IpAddr>,
+    /// Those of them that it can send from, the best first.
+    pub(crate) sources: Vec<IpAddr>,
     /// Whether a default route leads over it.
     pub(crate) is_default: bool,
     /// Whether any route does by which others than on its own link are reached.
@@ -46,6 +49,23 @@ pub(crate) struct Device {
     pub(crate) mtu: u32,
     /// Its MAC address; zeros without one.
     pub(crate) mac: [u8; 6],
+}
+
+/// The node's own addresses.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(crate) struct NodeAddresses {
+    /// Those that the Node object gives as internal, in its order.
+    pub(crate) internal: Vec<IpAddr>,
+    /// Others, the best to send from first.
+    pub(crate) others: Vec<IpAddr>,
+}
+
+impl NodeAddresses {
+    /// The node's first address of a family.
+    fn first(&self, is_v4: bool) -> Option<IpAddr> {
+        let mut all = self.internal.iter().chain(&self.others);
+        all.find(|ip| ip.is_ipv4() == is_v4).copied()
+    }
 }
 
 impl Device {

@@ -13,7 +13,7 @@ use svclb_dataplane::{
 use tracing::{debug, info, warn};
 
 use super::table::DeviceTable;
-use super::{Device, DeviceChoices, Devices, Kind};
+use super::{Device, DeviceChoices, Devices, Kind, NodeAddresses};
 
 /// Keeps the packet programs attached to the devices that [`DeviceChoices`] selects.
 pub(crate) struct DevicePrograms {
@@ -23,7 +23,7 @@ pub(crate) struct DevicePrograms {
     table: DeviceTable,
     /// The devices, and the node's addresses, of the last [`sync`](Self::sync).
     known: Devices,
-    own: Vec<IpAddr>,
+    own: NodeAddresses,
     /// By device index: what is attached to it.
     attached: BTreeMap<u32, Known>,
     /// Devices that could not be attached to, and why: it is tried again with every change.
@@ -48,7 +48,7 @@ struct Known {
 }
 
 impl DevicePrograms {
-    pub(crate) const fn new(
+    pub(crate) fn new(
         choices: DeviceChoices,
         forwarding: Forwarding,
         xdp: XdpMode,
@@ -60,7 +60,7 @@ impl DevicePrograms {
             xdp,
             table: DeviceTable::new(map),
             known: Devices::new(),
-            own: Vec::new(),
+            own: NodeAddresses::default(),
             attached: BTreeMap::new(),
             failed: BTreeMap::new(),
             adopted: BTreeMap::new(),
@@ -95,19 +95,19 @@ impl DevicePrograms {
     /// all with `verify`. Then devices that should have the programs already are attached to again.
     /// Returns how many programs were missing there.
     ///
-    /// `own` are the node's addresses, for devices that have none of a family.
+    /// `own` are the node's addresses, for devices that have none of a family, and before others that they have.
     pub(crate) fn sync(
         &mut self,
         dataplane: &mut Dataplane,
         devices: &Devices,
-        own: &[IpAddr],
+        own: &NodeAddresses,
         verify: bool,
     ) -> usize {
         let is_new = std::mem::take(&mut self.is_new);
-        let looks_at_all = is_new || verify || self.own != own;
+        let looks_at_all = is_new || verify || self.own != *own;
         let mut changed = changes(&self.known, devices, looks_at_all);
         changed.extend(self.failed.keys());
-        own.clone_into(&mut self.own);
+        self.own.clone_from(own);
         self.known.clone_from(devices);
         let selected: BTreeMap<u32, &Device> = changed
             .iter()
@@ -365,23 +365,26 @@ fn changes(known: &Devices, devices: &Devices, all: bool) -> BTreeSet<u32> {
     here.map(|(index, _)| index).chain(gone).copied().collect()
 }
 
-/// The address that packets leaving by a device are given: the device's own (the node's before one that
-/// moves from node to node), or that which its routes prefer, or the node's first.
-fn source(device: &Device, own: &[IpAddr], is_v4: bool) -> Option<IpAddr> {
+/// The address that packets leaving by a device are given: the node's, if the device has it, or the
+/// device's best, or that which its routes prefer, or the node's first.
+fn source(device: &Device, own: &NodeAddresses, is_v4: bool) -> Option<IpAddr> {
     let of_family = |ip: &&IpAddr| ip.is_ipv4() == is_v4;
-    let its = || device.addresses.iter().filter(of_family);
-    its()
-        .find(|ip| own.contains(ip))
+    let mut internal = own.internal.iter().filter(of_family);
+    let its = || device.sources.iter().filter(of_family);
+    internal
+        .find(|ip| device.sources.contains(ip))
         .or_else(|| its().next())
         .or_else(|| device.preferred_sources.iter().find(of_family))
-        .or_else(|| own.iter().find(of_family))
         .copied()
+        .or_else(|| own.first(is_v4))
 }
 
 /// The entry of the node itself: its first address of each family.
-fn node_entry(own: &[IpAddr]) -> DeviceValue {
-    let first = |is_v4: bool| own.iter().find(|ip| ip.is_ipv4() == is_v4);
-    let address = |is_v4| first(is_v4).map_or_else(Addr16::default, |ip| Addr16::from_ip(*ip));
+fn node_entry(own: &NodeAddresses) -> DeviceValue {
+    let address = |is_v4| {
+        own.first(is_v4)
+            .map_or_else(Addr16::default, Addr16::from_ip)
+    };
     DeviceValue {
         v4: address(true),
         v6: address(false),
@@ -399,17 +402,37 @@ mod tests {
 
     #[test]
     fn a_device_without_an_address_has_its_routes_or_the_nodes() {
-        let own = [ip("192.0.2.1"), ip("2001:db8::1")];
+        let mut own = NodeAddresses {
+            internal: vec![ip("192.0.2.1"), ip("2001:db8::1")],
+            others: Vec::new(),
+        };
         let mut device = Device::default();
-        assert_eq!(source(&device, &own, true), Some(own[0]));
-        assert_eq!(source(&device, &own[1..], true), None);
+        assert_eq!(source(&device, &own, true), Some(ip("192.0.2.1")));
         device.preferred_sources = vec![ip("192.0.2.7")];
         assert_eq!(source(&device, &own, true), Some(ip("192.0.2.7")));
-        assert_eq!(source(&device, &own, false), Some(own[1]));
-        device.addresses = [ip("10.0.0.9"), ip("10.0.0.1")].into();
-        assert_eq!(source(&device, &own, true), Some(ip("10.0.0.1")));
-        device.addresses.insert(own[0]);
-        assert_eq!(source(&device, &own, true), Some(own[0]));
+        assert_eq!(source(&device, &own, false), Some(ip("2001:db8::1")));
+        own.internal.remove(0);
+        device.preferred_sources.clear();
+        assert_eq!(source(&device, &own, true), None);
+        own.others.push(ip("192.0.2.2"));
+        assert_eq!(source(&device, &own, true), Some(ip("192.0.2.2")));
+    }
+
+    #[test]
+    fn a_device_with_addresses_has_the_nodes_or_its_best() {
+        // NodePorts may answer at all of them.
+        let mut own = NodeAddresses {
+            internal: vec![ip("192.0.2.1")],
+            others: vec![ip("10.0.0.1"), ip("10.0.0.9"), ip("192.0.2.1")],
+        };
+        let device = Device {
+            sources: vec![ip("10.0.0.9"), ip("10.0.0.1"), ip("192.0.2.1")],
+            preferred_sources: vec![ip("192.0.2.7")],
+            ..Device::default()
+        };
+        assert_eq!(source(&device, &own, true), Some(ip("192.0.2.1")));
+        own.internal.clear();
+        assert_eq!(source(&device, &own, true), Some(ip("10.0.0.9")));
     }
 
     #[test]

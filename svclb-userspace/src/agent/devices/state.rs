@@ -2,14 +2,14 @@
 //! messages.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
 use std::sync::Arc;
 
-use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage, AddressScope};
+use rtnetlink::packet_route::address::AddressMessage;
 use rtnetlink::packet_route::link::LinkMessage;
 use rtnetlink::packet_route::route::RouteMessage;
 use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 
+use super::addresses::{Address, Addresses};
 use super::kind::{Facts, Link, classify};
 use super::routes::{Routes, Way};
 use super::{Device, Devices};
@@ -18,8 +18,7 @@ use super::{Device, Devices};
 #[derive(Default)]
 pub(super) struct State {
     links: BTreeMap<u32, Link>,
-    /// Those of scope "global", with the length of their range's prefix.
-    addresses: BTreeMap<u32, BTreeMap<IpAddr, u8>>,
+    addresses: BTreeMap<u32, Addresses>,
     routes: Routes,
     /// Devices that went down with routes by a router: where such a route has further paths, it is there
     /// still, and leads over the device again once that is up, without a message.
@@ -83,23 +82,31 @@ impl State {
         self.touched.insert(index);
     }
 
-    pub(super) fn new_address(&mut self, message: &AddressMessage) {
-        if let Some(address) = global(message) {
+    fn new_address(&mut self, message: &AddressMessage) {
+        if let Some(address) = Address::of(message) {
             let index = message.header.index;
-            let known = self.addresses.entry(index).or_default();
-            known.insert(address, message.header.prefix_len);
+            self.addresses.entry(index).or_default().add(address);
+            self.touched.insert(index);
+        }
+    }
+
+    /// Takes in an entry of a listing, in its order.
+    pub(super) fn listed_address(&mut self, message: &AddressMessage) {
+        if let Some(address) = Address::of(message) {
+            let index = message.header.index;
+            self.addresses.entry(index).or_default().list(address);
             self.touched.insert(index);
         }
     }
 
     fn del_address(&mut self, message: &AddressMessage) {
-        if let Some(address) = global(message) {
+        if let Some(Address { ip, .. }) = Address::of(message) {
             let index = message.header.index;
             if let Some(known) = self.addresses.get_mut(&index) {
-                known.remove(&address);
+                known.remove(ip);
             }
             // Routes that prefer it as their source are gone without a message.
-            if self.routes.sources(index).any(|source| source == address) {
+            if self.routes.sources(index).any(|source| source == ip) {
                 self.routes.mark_stale();
             }
             self.touched.insert(index);
@@ -158,11 +165,10 @@ impl State {
         let link = self.links.get(&index)?;
         let addresses = self.addresses.get(&index);
         let has = |way| self.routes.has(index, way);
-        let is_range = |(ip, prefix): (&IpAddr, &u8)| *prefix < if ip.is_ipv4() { 32 } else { 128 };
         let facts = Facts {
             is_default: has(Way::Default),
             has_gateway: has(Way::Gateway),
-            has_subnet: addresses.is_some_and(|known| known.iter().any(is_range)),
+            has_subnet: addresses.is_some_and(|known| known.iter().any(Address::has_subnet)),
         };
         let master = link.master.and_then(|index| self.links.get(&index));
         let ports = self
@@ -174,8 +180,9 @@ impl State {
             kind: classify(link, facts, master, ports),
             addresses: addresses
                 .into_iter()
-                .flat_map(|known| known.keys().copied())
+                .flat_map(|known| known.iter().map(|address| address.ip))
                 .collect(),
+            sources: addresses.map(Addresses::sources).unwrap_or_default(),
             is_default: facts.is_default,
             is_routed: facts.is_default || facts.has_gateway || has(Way::Direct),
             preferred_sources: self.routes.sources(index).collect(),
@@ -187,29 +194,10 @@ impl State {
     }
 }
 
-/// The address of a message of scope "global".
-fn global(message: &AddressMessage) -> Option<IpAddr> {
-    if message.header.scope != AddressScope::Universe {
-        return None;
-    }
-    // On a point-to-point device `Address` is the far end, and `Local` ours; IPv6 has only
-    // `Address` otherwise.
-    let find = |wanted: fn(&AddressAttribute) -> Option<IpAddr>| {
-        message.attributes.iter().find_map(wanted)
-    };
-    let local = find(|attribute| match attribute {
-        AddressAttribute::Local(ip) => Some(*ip),
-        _ => None,
-    });
-    let address = find(|attribute| match attribute {
-        AddressAttribute::Address(ip) => Some(*ip),
-        _ => None,
-    });
-    local.or(address)
-}
-
 #[cfg(test)]
 mod tests {
+    use std::net::IpAddr;
+
     use rtnetlink::packet_route::link::{InfoKind, LinkAttribute, LinkLayerType};
 
     use super::*;

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use svclb_tests::{Outside, PodNetwork, UplinkOptions};
+use svclb_tests::{Outside, PodNetwork, Transport, UplinkOptions};
 
 use super::{MODES, NODE_PORT, World, asks_all, kinds, service};
 
@@ -124,5 +124,29 @@ fn rules_by_connection_mark_may_choose_the_uplink() {
         world.put(&service(), &["a", "b"]);
         world.start(&[mode, &["--nodeport-addresses", "all"]].concat());
         serves(&world, &seconds, mode);
+    }
+}
+
+#[test]
+fn packets_to_other_nodes_are_sent_from_the_uplinks_own_address_and_not_from_a_virtual_one() {
+    for mode in MODES {
+        let mut world = World::new(PodNetwork::Routed, UplinkOptions::default());
+        // As keepalived's, which come later and are smaller numbers.
+        for address in [
+            "192.0.1.7/32",
+            "192.0.1.8/24",
+            "fd00:192:0:1::7/128",
+            "fd00:192:0:1::8/64 nodad",
+        ] {
+            let command = format!("address add {address} dev eth0");
+            world.nodes[0].ip(&command).unwrap();
+        }
+        world.put(&service(), &["b"]);
+        world.start(mode);
+        for to in world.node_ports(0) {
+            world.wait_for_answers(to, &["b"]);
+            let seen = world.client.ask(Transport::Tcp, to).unwrap().client.ip();
+            assert_eq!(seen, world.nodes[0].ip_like(seen), "{mode:?}");
+        }
     }
 }
