@@ -82,6 +82,7 @@ pub(crate) fn lab_tools() -> Result<()> {
     need("ip", "iproute2")?;
     need("ethtool", "ethtool")?;
     need("nft", "nftables")?;
+    need("iptables-legacy", "iptables")?;
     need("nsenter", "util-linux")?;
     need("bpftool", "bpftool")?;
     need("dnsmasq", "dnsmasq-base")?;

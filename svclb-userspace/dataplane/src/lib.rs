@@ -44,7 +44,7 @@ pub use error::{
     AttachError, CleanupError, DeviceError, MountError, OpenError, PinLockError, PinnedError,
 };
 pub use features::{Features, features};
-pub use firewall::forwarding_obstacles;
+pub use firewall::{KUBE_PROXY_MARK, OWN_MARK, choose_mark, forwarding_obstacles};
 pub use maps::devices::Devices;
 pub use maps::flows::{Flow, Flows, Swept};
 pub use maps::kernel_maps::{GracePeriod, KernelMaps};

@@ -140,15 +140,10 @@ pub(crate) struct Run {
     )]
     pub(crate) local_source: LocalSource,
     /// The bits of the packet mark that translated packets carry through the node's routing and
-    /// firewall; by default kube-proxy's, so that rules which accept its packets accept these; 0 for none
-    #[arg(
-        long,
-        env = "SVCLB_MARK",
-        value_name = "BITS",
-        default_value = "0x4000",
-        value_parser = mark
-    )]
-    pub(crate) mark: u32,
+    /// firewall; 0 for none. By default kube-proxy's, 0x4000, so that rules which accept its packets accept
+    /// these, or 0x1000 where rules are found at the start that masquerade packets by 0x4000
+    #[arg(long, env = "SVCLB_MARK", value_name = "BITS", value_parser = mark)]
+    pub(crate) mark: Option<u32>,
     /// Whether packets from outside may reach cluster IPs, as with kube-proxy
     #[arg(
         long,

@@ -9,8 +9,8 @@ use anyhow::{Context, bail};
 use svclb_common::maps::Sizes;
 use svclb_core::conntrack::Timeouts;
 use svclb_dataplane::{
-    Dataplane, Forwarding, Options, PortRange, XdpMode, choose_source_ports, ephemeral_ports,
-    root_cgroup,
+    Dataplane, Forwarding, KUBE_PROXY_MARK, Options, PortRange, XdpMode, choose_mark,
+    choose_source_ports, ephemeral_ports, root_cgroup,
 };
 use tracing::{info, warn};
 use tracing_subscriber::EnvFilter;
@@ -32,6 +32,26 @@ fn source_ports(given: Option<PortRange>) -> anyhow::Result<PortRange> {
         );
     }
     Ok(chosen)
+}
+
+/// The mark of translated packets, by what was given and what the firewall does to them.
+fn mark(given: Option<u32>, device_choices: &DeviceChoices) -> u32 {
+    if let Some(given) = given {
+        return given;
+    }
+    if !device_choices.has_devices() {
+        return KUBE_PROXY_MARK;
+    }
+    let (chosen, masquerading) = choose_mark();
+    if !masquerading.is_empty() {
+        info!(
+            "translated packets carry the mark {chosen:#x}: by the usual one, {KUBE_PROXY_MARK:#x}, {} gives \
+             them the node's address, as left-over rules of kube-proxy do; they can be cleaned up with \
+             `kube-proxy --cleanup`",
+            masquerading.join(", and so ")
+        );
+    }
+    chosen
 }
 
 pub(crate) fn run(args: Run) -> anyhow::Result<()> {
@@ -73,7 +93,7 @@ pub(crate) fn run(args: Run) -> anyhow::Result<()> {
         source_ports: source_ports(args.source_ports)?,
         external_cluster_ips: args.external_cluster_ips == Switch::On,
         pod_devices: device_choices.has_pod_devices(),
-        mark: args.mark,
+        mark: mark(args.mark, &device_choices),
         conntrack: Timeouts::from(&args.timeouts),
         packets: device_choices.has_devices(),
         forwarding: args.forwarding,

@@ -3,6 +3,7 @@
 
 mod firewall;
 mod frames;
+mod kube_proxys_rules;
 mod obstacles;
 mod own_flows;
 mod raw;
@@ -16,6 +17,7 @@ mod uplinks;
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::process::Command;
 
 use svclb_tests::manifests::{Endpoint, Manifests, Service};
 use svclb_tests::{
@@ -177,6 +179,13 @@ impl World {
         });
         assert!(settled, "{to} is not answered by {names:?} but: {last:?}");
     }
+}
+
+/// Runs a command of the shell in a node's network.
+fn runs(node: &Node, command: &str) {
+    let mut shell = Command::new("sh");
+    let status = node.run(|| Ok(shell.args(["-c", command]).status()?));
+    assert!(status.unwrap().success(), "{command}");
 }
 
 /// Every way to use TCP and UDP.

@@ -1,4 +1,4 @@
-//! The FORWARD chain of `iptables-legacy`, by getsockopt(2)
+//! The chains FORWARD, and POSTROUTING of NAT, of `iptables-legacy`, by getsockopt(2)
 //! (include/uapi/linux/netfilter_ipv4/ip_tables.h and netfilter_ipv6/ip6_tables.h).
 
 use std::fs;
@@ -7,7 +7,10 @@ use std::net::{Ipv4Addr, Ipv6Addr, UdpSocket};
 
 use svclb_core::model::Family;
 
-use super::rules::{Action, Chains, Dropping, Packet, Rule, all, drops, malformed, xt_mark};
+use super::rules::{
+    Action, Chains, Dropping, Findings, Outcome, Packet, Place, Rule, all, decision, malformed,
+    masquerades_by, xt_mark,
+};
 use crate::sys;
 
 /// Where a family's structures have what.
@@ -69,48 +72,58 @@ const NAME: usize = 32;
 /// `struct xt_entry_match` and `struct xt_entry_target`: a size of 16 bits, a name of 29, a revision.
 const HEADER: usize = 32;
 
-/// The chains that drop translated packets.
+/// What is in the way of packets with each of these marks.
 ///
 /// # Errors
 /// The system's error.
-pub(super) fn dropping(mark: u32, families: &[Family]) -> io::Result<Vec<Dropping>> {
-    let mut found = Vec::new();
-    for layout in LAYOUTS {
-        if !families.contains(&layout.family) || !has_filter(&layout) {
-            continue;
-        }
-        let table = read(&layout)?;
-        let packet = Packet {
-            mark,
-            family: layout.family,
-        };
-        if table.drops(&layout, packet)? {
-            found.push(report(layout.command, mark));
+pub(super) fn look(marks: &[u32], families: &[Family]) -> io::Result<Vec<Findings>> {
+    let mut found = vec![Findings::default(); marks.len()];
+    for layout in &LAYOUTS {
+        for place in Place::ALL {
+            if !families.contains(&layout.family) || !has_table(layout, place) {
+                continue;
+            }
+            let table = read(layout, place)?;
+            for (mark, found) in marks.iter().zip(&mut found) {
+                table.look(layout, place, *mark, found)?;
+            }
         }
     }
     Ok(found)
 }
 
-pub(super) fn report(command: &str, mark: u32) -> Dropping {
+pub(super) fn dropping(command: &str, mark: u32) -> Dropping {
     Dropping {
         chain: format!("the chain FORWARD of {command}"),
         remedy: format!("{command} -I FORWARD -m mark --mark {mark:#x}/{mark:#x} -j ACCEPT"),
     }
 }
 
-fn has_filter(layout: &Layout) -> bool {
-    let names = fs::read_to_string(layout.names).unwrap_or_default();
-    names.lines().any(|name| name == "filter")
+pub(super) fn masquerading(command: &str) -> String {
+    format!("the chain POSTROUTING of {command}")
 }
 
-/// The entries of a table, and where the FORWARD chain begins and has its policy.
+const fn table_name(place: Place) -> &'static str {
+    match place {
+        Place::Forward => "filter",
+        Place::Postrouting => "nat",
+    }
+}
+
+fn has_table(layout: &Layout, place: Place) -> bool {
+    let names = fs::read_to_string(layout.names).unwrap_or_default();
+    names.lines().any(|name| name == table_name(place))
+}
+
+/// The entries of a table, and where the chain of a hook begins and has its policy.
 struct Table {
     entries: Vec<u8>,
     first: usize,
     policy: usize,
 }
 
-fn read(layout: &Layout) -> io::Result<Table> {
+fn read(layout: &Layout, place: Place) -> io::Result<Table> {
+    let name = table_name(place);
     let any = match layout.family {
         Family::V4 => Ipv4Addr::UNSPECIFIED.into(),
         Family::V6 => Ipv6Addr::UNSPECIFIED.into(),
@@ -119,15 +132,15 @@ fn read(layout: &Layout) -> io::Result<Table> {
     // struct ipt_getinfo: the name, the hooks, for each of five hooks its first entry and its policy,
     // and the number and the size of all entries.
     let mut info = vec![0; NAME + 4 * 13];
-    info.splice(.."filter".len(), *b"filter");
+    info.splice(..name.len(), name.bytes());
     sys::getsockopt(&socket, layout.level, GET_INFO, &mut info)?;
     let at = |index: usize| number(&info, NAME + 4 * index);
-    const FORWARD: usize = 2;
-    let (first, policy, size) = (at(1 + FORWARD)?, at(6 + FORWARD)?, at(12)?);
+    let hook = usize::from(place.hook());
+    let (first, policy, size) = (at(1 + hook)?, at(6 + hook)?, at(12)?);
     // struct ipt_get_entries: the name, the size, four bytes of padding, the entries.
     let start = NAME + 8;
     let mut all = vec![0; start + size];
-    all.splice(.."filter".len(), *b"filter");
+    all.splice(..name.len(), name.bytes());
     let length = u32::try_from(size).map_err(io::Error::other)?;
     all.splice(NAME..NAME + 4, length.to_ne_bytes());
     // EAGAIN: the table changed since.
@@ -140,7 +153,33 @@ fn read(layout: &Layout) -> io::Result<Table> {
 }
 
 impl Table {
-    fn drops(&self, layout: &Layout, packet: Packet) -> io::Result<bool> {
+    fn look(
+        &self,
+        layout: &Layout,
+        place: Place,
+        mark: u32,
+        found: &mut Findings,
+    ) -> io::Result<()> {
+        let decision = |mark| {
+            let family = layout.family;
+            self.decision(layout, Packet { mark, family })
+        };
+        match place {
+            Place::Forward => {
+                if decision(mark)? == Outcome::Dropped {
+                    found.dropping.push(dropping(layout.command, mark));
+                }
+            }
+            Place::Postrouting => {
+                if masquerades_by(mark, decision)? {
+                    found.masquerading.push(masquerading(layout.command));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn decision(&self, layout: &Layout, packet: Packet) -> io::Result<Outcome> {
         let mut chains = Chains::new();
         let mut waiting = vec![self.first];
         while let Some(first) = waiting.pop() {
@@ -149,16 +188,14 @@ impl Table {
             }
             let rules = self.chain(layout, first, packet)?;
             for rule in &rules {
-                if let Action::Jump(next) | Action::Goto(next) = rule.action {
-                    waiting.push(next);
-                }
+                waiting.extend(rule.leads_to());
             }
             chains.insert(first, rules);
         }
         let policy = self.entry(layout, self.policy)?;
         let policy = policy.rule(layout, self.policy, packet)?;
         let policy_is_drop = policy.is_some_and(|rule| rule.action == Action::Drop);
-        Ok(drops(&chains, &self.first, policy_is_drop))
+        Ok(decision(&chains, &self.first, policy_is_drop))
     }
 
     /// The rules of a chain: up to the policy, or to the entry that begins another chain.
@@ -206,6 +243,7 @@ impl Entry<'_> {
         let action = match name {
             b"ERROR" => return Ok(None),
             b"REJECT" => Action::Drop,
+            b"MASQUERADE" | b"SNAT" => Action::Masquerade,
             b"" => {
                 let verdict = number(self.bytes, self.target + HEADER)?;
                 let goes = flags & layout.goto != 0;
@@ -308,8 +346,8 @@ mod tests {
         extension("mark", &[mark, mark, [0; 4], [0; 4]].concat())
     }
 
-    /// A table whose FORWARD chain has these entries before its policy, and whose only other chain
-    /// accepts the mark.
+    /// Whether a packet is dropped by a chain with these entries before its policy, in a table whose only
+    /// other chain accepts the mark.
     fn dropped(layout: &Layout, rules: &[Vec<u8>], policy: i32) -> bool {
         let mut entries = rules.concat();
         let at = entries.len();
@@ -323,7 +361,7 @@ mod tests {
             first: 0,
             policy: at,
         };
-        table.drops(layout, PACKET).unwrap()
+        table.decision(layout, PACKET).unwrap() == Outcome::Dropped
     }
 
     #[test]
@@ -357,6 +395,48 @@ mod tests {
     }
 
     #[test]
+    fn kube_proxys_rules_masquerade_by_the_mark_and_those_of_others_do_not() {
+        for layout in &LAYOUTS {
+            let not_marked = [
+                0x4000_u32.to_ne_bytes(),
+                0x4000_u32.to_ne_bytes(),
+                [1, 0, 0, 0],
+                [0; 4],
+            ];
+            let not_marked = extension("mark", &not_marked.concat());
+            let returns = entry(layout, &[not_marked], verdict(-5));
+            let clears = entry(layout, &[], extension("MARK", &[0; 16]));
+            let masquerades = entry(layout, &[], extension("MASQUERADE", &[0; 24]));
+            let found = |rules: &[&[u8]]| {
+                let mut entries = rules.concat();
+                let policy = entries.len();
+                entries.extend(entry(layout, &[], verdict(-2)));
+                let first = 0;
+                let table = Table {
+                    entries,
+                    first,
+                    policy,
+                };
+                let mut found = Findings::default();
+                let place = Place::Postrouting;
+                table.look(layout, place, 0x4000, &mut found).unwrap();
+                assert!(found.dropping.is_empty());
+                found.masquerading
+            };
+            let place = format!("the chain POSTROUTING of {}", layout.command);
+            assert_eq!(found(&[&returns, &clears, &masquerades]), [place]);
+            assert!(found(&[&masquerades]).is_empty());
+            assert!(found(&[&returns, &clears]).is_empty());
+            let of_addresses = entry(
+                layout,
+                &[extension("set", &[0; 8])],
+                extension("MASQUERADE", &[0; 24]),
+            );
+            assert!(found(&[&of_addresses]).is_empty());
+        }
+    }
+
+    #[test]
     fn a_cut_table_is_an_error_and_never_a_panic() {
         let layout = &LAYOUTS[0];
         let whole = entry(layout, &[mark()], verdict(-2));
@@ -366,7 +446,7 @@ mod tests {
                 first: 0,
                 policy: 0,
             };
-            assert!(table.drops(layout, PACKET).is_err(), "{length}");
+            assert!(table.decision(layout, PACKET).is_err(), "{length}");
         }
     }
 }

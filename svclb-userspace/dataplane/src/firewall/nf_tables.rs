@@ -1,4 +1,4 @@
-//! The chains of nf_tables at the forward hook, by netlink
+//! The chains of nf_tables at the forward hook, and those of NAT at the postrouting hook, by netlink
 //! (include/uapi/linux/netfilter/nf_tables.h), and so those that `iptables-nft` makes.
 
 use std::collections::BTreeMap;
@@ -7,7 +7,11 @@ use std::io;
 use netlink_packet_core::NlasIterator;
 use svclb_core::model::Family;
 
-use super::rules::{Action, Chains, Dropping, Packet, Rule, all, drops, malformed, xt_mark};
+use super::ip_tables;
+use super::rules::{
+    Action, Chains, Dropping, Findings, Outcome, Packet, Place, Rule, all, decision, malformed,
+    masquerades_by, xt_mark,
+};
 use crate::netlink::Netlink;
 
 /// `NFNL_SUBSYS_NFTABLES`, in the upper byte of a message's type.
@@ -23,77 +27,164 @@ const IPV6: u8 = 10;
 /// A base chain.
 #[derive(Debug)]
 struct BaseChain {
+    place: Place,
     protocol: u8,
     table: String,
     name: String,
     policy_is_drop: bool,
 }
 
-/// The chains that drop translated packets.
+/// What is in the way of packets with each of these marks.
 ///
 /// # Errors
 /// The system's error; where the kernel has no nf_tables, too.
-pub(super) fn dropping(mark: u32, families: &[Family]) -> io::Result<Vec<Dropping>> {
+pub(super) fn look(marks: &[u32], families: &[Family]) -> io::Result<Vec<Findings>> {
     /// How often a list is asked for that changes meanwhile.
     const ATTEMPTS: u32 = 5;
     for _ in 1..ATTEMPTS {
-        match read(mark, families) {
+        match read(marks, families) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             other => return other,
         }
     }
-    read(mark, families)
+    read(marks, families)
 }
 
-fn read(mark: u32, families: &[Family]) -> io::Result<Vec<Dropping>> {
+fn read(marks: &[u32], families: &[Family]) -> io::Result<Vec<Findings>> {
     let mut netlink = Netlink::netfilter()?;
     let mut chains = Vec::new();
     // struct nfgenmsg: family (of all), version, resource.
     netlink.dump(NFT_MSG_GETCHAIN, &[0; 4], |message| {
-        chains.extend(forward_chain(message));
+        chains.extend(base_chain(message));
     })?;
-    let mut found = Vec::new();
-    for chain in chains {
-        let mut rules = Vec::new();
-        let mut request = vec![chain.protocol, 0, 0, 0];
-        put_text(&mut request, NFTA_RULE_TABLE, &chain.table)?;
-        netlink.dump(NFT_MSG_GETRULE, &request, |message| {
-            rules.push(message.to_vec());
-        })?;
-        let dropped = families.iter().filter(|family| {
-            let is_seen = match family {
-                Family::V4 => chain.protocol != IPV6,
-                Family::V6 => chain.protocol != IPV4,
-            };
-            let packet = Packet {
-                mark,
-                family: **family,
-            };
-            is_seen && drops_packet(&chain, &rules, packet)
-        });
-        if dropped.count() > 0 {
-            found.push(report(&chain, mark));
+    let mut found = vec![Findings::default(); marks.len()];
+    for chain in &chains {
+        let mut rules = rules_of(&mut netlink, chain);
+        for (mark, found) in marks.iter().zip(&mut found) {
+            look_at(chain, &mut rules, *mark, families, found)?;
         }
     }
     Ok(found)
+}
+
+fn look_at<L: FnMut(&str) -> io::Result<Vec<Vec<u8>>>>(
+    chain: &BaseChain,
+    rules: &mut Rules<L>,
+    mark: u32,
+    families: &[Family],
+    found: &mut Findings,
+) -> io::Result<()> {
+    let (mut drops, mut masquerades) = (false, false);
+    for family in families {
+        let is_seen = match family {
+            Family::V4 => chain.protocol != IPV6,
+            Family::V6 => chain.protocol != IPV4,
+        };
+        if !is_seen {
+            continue;
+        }
+        let mut decision = |mark| {
+            let family = *family;
+            rules.decision(chain, Packet { mark, family })
+        };
+        match chain.place {
+            Place::Forward => drops |= decision(mark)? == Outcome::Dropped,
+            Place::Postrouting => masquerades |= masquerades_by(mark, decision)?,
+        }
+    }
+    if drops {
+        found.dropping.push(dropping(chain, mark));
+    }
+    if masquerades {
+        found.masquerading.push(masquerading(chain));
+    }
+    Ok(())
+}
+
+/// The rules of a table, by chain: those that a packet comes to are listed, since kube-proxy's table of
+/// NAT has thousands.
+struct Rules<L> {
+    list: L,
+    known: BTreeMap<String, Vec<Vec<u8>>>,
+}
+
+/// The rules of the kernel's table that a base chain is in.
+fn rules_of(
+    netlink: &mut Netlink,
+    chain: &BaseChain,
+) -> Rules<impl FnMut(&str) -> io::Result<Vec<Vec<u8>>>> {
+    let list = move |name: &str| {
+        let mut request = vec![chain.protocol, 0, 0, 0];
+        put_text(&mut request, NFTA_RULE_TABLE, &chain.table)?;
+        put_text(&mut request, NFTA_RULE_CHAIN, name)?;
+        let mut rules = Vec::new();
+        netlink.dump(NFT_MSG_GETRULE, &request, |message| {
+            let attributes = Attributes::new(message.get(4..).unwrap_or_default());
+            if attributes.text(NFTA_RULE_CHAIN).as_deref() == Some(name) {
+                let expressions = attributes.get(NFTA_RULE_EXPRESSIONS);
+                rules.push(expressions.unwrap_or_default().to_vec());
+            }
+        })?;
+        Ok(rules)
+    };
+    Rules {
+        list,
+        known: BTreeMap::new(),
+    }
+}
+
+impl<L: FnMut(&str) -> io::Result<Vec<Vec<u8>>>> Rules<L> {
+    /// What becomes of a packet that comes to a base chain.
+    fn decision(&mut self, chain: &BaseChain, packet: Packet) -> io::Result<Outcome> {
+        let mut chains = Chains::new();
+        let mut waiting = vec![chain.name.clone()];
+        while let Some(name) = waiting.pop() {
+            if chains.contains_key(&name) {
+                continue;
+            }
+            let rules = self.chain(&name)?;
+            let rules: Vec<_> = rules.iter().map(|rule| self::rule(rule, packet)).collect();
+            waiting.extend(rules.iter().filter_map(Rule::leads_to));
+            chains.insert(name, rules);
+        }
+        Ok(decision(&chains, &chain.name, chain.policy_is_drop))
+    }
+
+    /// The expressions of each rule of a chain.
+    fn chain(&mut self, name: &str) -> io::Result<&[Vec<u8>]> {
+        if !self.known.contains_key(name) {
+            let rules = (self.list)(name)?;
+            self.known.insert(name.to_owned(), rules);
+        }
+        Ok(self.known.get(name).map_or(&[], Vec::as_slice))
+    }
 }
 
 const NFTA_CHAIN_TABLE: u16 = 1;
 const NFTA_CHAIN_NAME: u16 = 3;
 const NFTA_CHAIN_HOOK: u16 = 4;
 const NFTA_CHAIN_POLICY: u16 = 5;
+const NFTA_CHAIN_TYPE: u16 = 7;
 const NFTA_HOOK_HOOKNUM: u16 = 1;
 
-/// The chain of a message, if it is one at the forward hook.
-fn forward_chain(message: &[u8]) -> Option<BaseChain> {
-    const NF_INET_FORWARD: u32 = 2;
+/// The chain of a message, if it is one that decides about packets that are forwarded.
+fn base_chain(message: &[u8]) -> Option<BaseChain> {
     const NF_DROP: u32 = 0;
     let (header, attributes) = message.split_first_chunk::<4>()?;
     let protocol = header[0];
     let attributes = Attributes::new(attributes);
     let hook = Attributes::new(attributes.get(NFTA_CHAIN_HOOK)?);
-    let is_forward = hook.number(NFTA_HOOK_HOOKNUM)? == NF_INET_FORWARD;
-    (is_forward && [INET, IPV4, IPV6].contains(&protocol)).then_some(BaseChain {
+    let hook = hook.number(NFTA_HOOK_HOOKNUM)?;
+    let is_nat = attributes.text(NFTA_CHAIN_TYPE).as_deref() == Some("nat");
+    let is_at = |place: &Place| u32::from(place.hook()) == hook;
+    let place = Place::ALL.into_iter().find(is_at)?;
+    let decides = [INET, IPV4, IPV6].contains(&protocol)
+        && match place {
+            Place::Forward => true,
+            Place::Postrouting => is_nat,
+        };
+    decides.then_some(BaseChain {
+        place,
         protocol,
         table: attributes.text(NFTA_CHAIN_TABLE)?,
         name: attributes.text(NFTA_CHAIN_NAME)?,
@@ -106,20 +197,8 @@ const NFTA_RULE_CHAIN: u16 = 2;
 const NFTA_RULE_EXPRESSIONS: u16 = 4;
 const NFTA_EXPR_NAME: u16 = 1;
 const NFTA_EXPR_DATA: u16 = 2;
-
-fn drops_packet(chain: &BaseChain, rules: &[Vec<u8>], packet: Packet) -> bool {
-    let mut chains = Chains::new();
-    for message in rules {
-        let attributes = Attributes::new(message.get(4..).unwrap_or_default());
-        let Some(name) = attributes.text(NFTA_RULE_CHAIN) else {
-            continue;
-        };
-        let expressions = attributes.get(NFTA_RULE_EXPRESSIONS).unwrap_or_default();
-        let of_chain: &mut Vec<_> = chains.entry(name).or_default();
-        of_chain.push(rule(expressions, packet));
-    }
-    drops(&chains, &chain.name, chain.policy_is_drop)
-}
+const NFTA_NAT_TYPE: u16 = 1;
+const NFT_NAT_SNAT: u32 = 0;
 
 /// A rule: its expressions, one after the other, load and compare registers.
 fn rule(expressions: &[u8], packet: Packet) -> Rule<String> {
@@ -141,9 +220,16 @@ fn rule(expressions: &[u8], packet: Packet) -> Rule<String> {
                 None => registers.forget(&data),
             },
             "reject" => action = Action::Drop,
-            "target" if data.text(1).as_deref() == Some("REJECT") => action = Action::Drop,
-            // Another target changes the packet and goes on, or decides by what is unknown.
-            "target" => {}
+            "masq" => action = Action::Masquerade,
+            "nat" if data.number(NFTA_NAT_TYPE) == Some(NFT_NAT_SNAT) => {
+                action = Action::Masquerade;
+            }
+            "target" => match data.text(1).as_deref() {
+                Some("REJECT") => action = Action::Drop,
+                Some("MASQUERADE" | "SNAT") => action = Action::Masquerade,
+                // Another changes the packet and goes on, or decides by what is unknown.
+                _ => {}
+            },
             // A look-up, a part of the packet, its state, a limit…
             _ => {
                 registers.forget(&data);
@@ -251,32 +337,50 @@ impl Registers {
     }
 }
 
-fn report(chain: &BaseChain, mark: u32) -> Dropping {
-    let BaseChain {
-        protocol,
-        table,
-        name,
-        ..
-    } = chain;
-    // `iptables-nft` lists its own tables alone.
-    let iptables = match (*protocol, &**table, &**name) {
-        (IPV4, "filter", "FORWARD") => Some("iptables-nft"),
-        (IPV6, "filter", "FORWARD") => Some("ip6tables-nft"),
-        _ => None,
-    };
-    if let Some(iptables) = iptables {
-        return super::ip_tables::report(iptables, mark);
+fn dropping(chain: &BaseChain, mark: u32) -> Dropping {
+    let BaseChain { table, name, .. } = chain;
+    if let Some(iptables) = iptables(chain) {
+        return ip_tables::dropping(iptables, mark);
     }
-    let family = match *protocol {
-        IPV4 => "ip",
-        IPV6 => "ip6",
-        _ => "inet",
-    };
+    let family = family_name(chain);
     Dropping {
         chain: format!("the chain {name} of the nftables table {family} {table}"),
         remedy: format!(
             "nft insert rule {family} {table} {name} 'meta mark & {mark:#x} == {mark:#x} accept'"
         ),
+    }
+}
+
+fn masquerading(chain: &BaseChain) -> String {
+    let BaseChain { table, name, .. } = chain;
+    if let Some(iptables) = iptables(chain) {
+        return ip_tables::masquerading(iptables);
+    }
+    let family = family_name(chain);
+    format!("the chain {name} of the nftables table {family} {table}")
+}
+
+/// The command that lists a chain, if `nft` does not: `iptables-nft` lists its own tables alone.
+fn iptables(chain: &BaseChain) -> Option<&'static str> {
+    let its = match chain.place {
+        Place::Forward => ("filter", "FORWARD"),
+        Place::Postrouting => ("nat", "POSTROUTING"),
+    };
+    if (&*chain.table, &*chain.name) != its {
+        return None;
+    }
+    match chain.protocol {
+        IPV4 => Some("iptables-nft"),
+        IPV6 => Some("ip6tables-nft"),
+        _ => None,
+    }
+}
+
+const fn family_name(chain: &BaseChain) -> &'static str {
+    match chain.protocol {
+        IPV4 => "ip",
+        IPV6 => "ip6",
+        _ => "inet",
     }
 }
 
@@ -397,6 +501,83 @@ mod tests {
         assert_eq!(rule(limited).applies, None);
     }
 
+    /// `meta mark & 0x4000 == 0 return`
+    fn returns_without_mark() -> Vec<u8> {
+        let mut expressions = accepts(0);
+        let verdict = attribute(2, &number(1, (-5_i32).cast_unsigned()));
+        let verdict = expression("immediate", &[number(1, 0), attribute(2, &verdict)]);
+        expressions.pop();
+        expressions.push(verdict);
+        expressions.concat()
+    }
+
+    fn jump(to: &str) -> Vec<u8> {
+        let to = attribute(2, format!("{to}\0").as_bytes());
+        let verdict = [number(1, (-3_i32).cast_unsigned()), to].concat();
+        let verdict = attribute(2, &attribute(2, &verdict));
+        expression("immediate", &[number(1, 0), verdict])
+    }
+
+    #[test]
+    fn what_masquerades_by_the_mark_is_found_through_jumps() {
+        let sets_mark = expression("meta", &[number(2, 3), number(3, 8)]);
+        let target = |name: &str| {
+            let name = attribute(1, format!("{name}\0").as_bytes());
+            expression("target", &[name])
+        };
+        let set = expression("lookup", &[]);
+        let chain = |protocol, table: &str, name: &str| BaseChain {
+            place: Place::Postrouting,
+            protocol,
+            table: table.into(),
+            name: name.into(),
+            policy_is_drop: false,
+        };
+        let kube_proxy = chain(IPV4, "kube-proxy", "nat-postrouting");
+        let found = |chain: &BaseChain, rules: &[Vec<u8>]| {
+            let list = |name: &str| {
+                Ok(match name {
+                    "others" => rules.to_vec(),
+                    _ => vec![jump("others")],
+                })
+            };
+            let mut all = Rules {
+                list,
+                known: BTreeMap::new(),
+            };
+            let mut found = Findings::default();
+            let families = [Family::V4, Family::V6];
+            look_at(chain, &mut all, 0x4000, &families, &mut found).unwrap();
+            assert!(found.dropping.is_empty());
+            found.masquerading
+        };
+        for masquerade in [
+            expression("masq", &[]),
+            expression("nat", &[number(1, 0)]),
+            target("MASQUERADE"),
+            target("SNAT"),
+        ] {
+            let rules = [
+                returns_without_mark(),
+                sets_mark.clone(),
+                masquerade.clone(),
+            ];
+            assert_eq!(
+                found(&kube_proxy, &rules),
+                ["the chain nat-postrouting of the nftables table ip kube-proxy"]
+            );
+            let only_of_some = [set.clone(), masquerade.clone()].concat();
+            assert!(found(&kube_proxy, &[only_of_some]).is_empty());
+            assert!(found(&kube_proxy, &[masquerade]).is_empty());
+        }
+        assert!(found(&kube_proxy, &[expression("nat", &[number(1, 1)])]).is_empty());
+        let rules = [returns_without_mark(), target("MASQUERADE")];
+        assert_eq!(
+            found(&chain(IPV6, "nat", "POSTROUTING"), &rules),
+            ["the chain POSTROUTING of ip6tables-nft"]
+        );
+    }
+
     #[test]
     fn a_malformed_rule_is_none_that_applies_and_never_a_panic() {
         let whole = accepts(0x4000).concat();
@@ -406,13 +587,14 @@ mod tests {
         for fill in [0, 1, 0x7f, 0xff] {
             let filled = [fill; 64];
             assert_ne!(rule(&filled, PACKET).action, Action::Accept);
-            assert!(forward_chain(&filled).is_none());
+            assert!(base_chain(&filled).is_none());
         }
     }
 
     #[test]
     fn the_missing_rule_is_said_in_the_words_of_who_drops() {
         let chain = |protocol, table: &str, name: &str| BaseChain {
+            place: Place::Forward,
             protocol,
             table: table.into(),
             name: name.into(),
@@ -428,7 +610,7 @@ mod tests {
                 "ip6tables-nft -I FORWARD -m mark --mark 0x4000/0x4000 -j ACCEPT",
             ),
         ] {
-            assert_eq!(report(&chain, 0x4000).remedy, remedy);
+            assert_eq!(dropping(&chain, 0x4000).remedy, remedy);
         }
     }
 }

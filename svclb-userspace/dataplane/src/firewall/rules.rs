@@ -5,11 +5,40 @@ use std::io;
 
 use svclb_core::model::Family;
 
+/// What is in the way of translated packets with one mark.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(super) struct Findings {
+    pub(super) dropping: Vec<Dropping>,
+    /// The chains that give packets the node's address because of the mark.
+    pub(super) masquerading: Vec<String>,
+}
+
 /// A chain that drops translated packets, and the command that would let them pass.
-#[derive(PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Dropping {
     pub(super) chain: String,
     pub(super) remedy: String,
+}
+
+/// Where rules decide about packets that the kernel forwards.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Place {
+    /// The chains that may drop them.
+    Forward,
+    /// The chains of NAT in which they may be given another source.
+    Postrouting,
+}
+
+impl Place {
+    pub(super) const ALL: [Self; 2] = [Self::Forward, Self::Postrouting];
+
+    /// `NF_INET_FORWARD` and `NF_INET_POST_ROUTING` (include/uapi/linux/netfilter.h).
+    pub(super) const fn hook(self) -> u8 {
+        match self {
+            Self::Forward => 2,
+            Self::Postrouting => 4,
+        }
+    }
 }
 
 /// What is known of a packet.
@@ -27,12 +56,26 @@ pub(super) struct Rule<C> {
     pub(super) action: Action<C>,
 }
 
+impl<C: Clone> Rule<C> {
+    /// The chain in which the packet goes on, if it surely does.
+    pub(super) fn leads_to(&self) -> Option<C> {
+        match &self.action {
+            Action::Jump(next) | Action::Goto(next) if self.applies == Some(true) => {
+                Some(next.clone())
+            }
+            _ => None,
+        }
+    }
+}
+
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum Action<C> {
     /// The next rule is next: it counts, logs, or does what is unknown.
     Continue,
     Accept,
     Drop,
+    /// Accepted, with another source.
+    Masquerade,
     /// Back to the chain before.
     Return,
     Jump(C),
@@ -44,6 +87,7 @@ pub(super) enum Action<C> {
 pub(super) enum Outcome {
     Accepted,
     Dropped,
+    Masqueraded,
     /// No rule of the chain decides.
     Passed,
 }
@@ -51,7 +95,7 @@ pub(super) enum Outcome {
 pub(super) type Chains<C> = BTreeMap<C, Vec<Rule<C>>>;
 
 /// What a chain does to the packet. A chain that leads to itself passes it, as one that is not there.
-pub(super) fn outcome<C: Ord + Clone>(
+fn outcome<C: Ord + Clone>(
     chains: &Chains<C>,
     chain: &C,
     known: &mut BTreeMap<C, Outcome>,
@@ -69,6 +113,7 @@ pub(super) fn outcome<C: Ord + Clone>(
             Action::Continue => continue,
             Action::Accept => (Outcome::Accepted, false),
             Action::Drop => (Outcome::Dropped, false),
+            Action::Masquerade => (Outcome::Masqueraded, false),
             Action::Return => (Outcome::Passed, false),
             Action::Jump(next) => (outcome(chains, next, known), true),
             Action::Goto(next) => (outcome(chains, next, known), false),
@@ -82,13 +127,28 @@ pub(super) fn outcome<C: Ord + Clone>(
     decided
 }
 
-/// Whether a base chain drops the packet.
-pub(super) fn drops<C: Ord + Clone>(chains: &Chains<C>, chain: &C, policy_is_drop: bool) -> bool {
+/// What a base chain does to the packet.
+pub(super) fn decision<C: Ord + Clone>(
+    chains: &Chains<C>,
+    chain: &C,
+    policy_is_drop: bool,
+) -> Outcome {
     match outcome(chains, chain, &mut BTreeMap::new()) {
-        Outcome::Accepted => false,
-        Outcome::Dropped => true,
-        Outcome::Passed => policy_is_drop,
+        Outcome::Passed if policy_is_drop => Outcome::Dropped,
+        decided => decided,
     }
+}
+
+/// Whether packets get another source because of a mark, by what becomes of a packet with a mark; one
+/// that gets it without a mark as well is not ours to keep.
+///
+/// # Errors
+/// Those of `decision`.
+pub(super) fn masquerades_by(
+    mark: u32,
+    mut decision: impl FnMut(u32) -> io::Result<Outcome>,
+) -> io::Result<bool> {
+    Ok(decision(mark)? == Outcome::Masqueraded && decision(0)? != Outcome::Masqueraded)
 }
 
 /// `xt_mark_mtinfo1` (include/uapi/linux/netfilter/xt_mark.h): whether a packet has the mark.
@@ -163,8 +223,33 @@ mod tests {
                 (1, accepting.clone()),
                 (2, passing.clone()),
             ]);
-            assert_eq!(drops(&chains, &0, policy_is_drop), dropped, "{rules:?}");
+            let is_dropped = decision(&chains, &0, policy_is_drop) == Outcome::Dropped;
+            assert_eq!(is_dropped, dropped, "{rules:?}");
         }
+    }
+
+    #[test]
+    fn a_rule_masquerades_by_the_mark_unless_it_does_so_without() {
+        let is_by_mark = |rules: fn(bool) -> Vec<Rule<u8>>| {
+            let decided = |mark| Ok(decision(&Chains::from([(0, rules(mark != 0))]), &0, false));
+            masquerades_by(0x4000, decided).unwrap()
+        };
+        // kube-proxy's, and that of its former versions.
+        assert!(is_by_mark(|is_marked| vec![
+            rule(Some(!is_marked), Action::Return),
+            rule(Some(true), Action::Continue),
+            rule(Some(true), Action::Masquerade),
+        ]));
+        assert!(is_by_mark(|is_marked| vec![rule(
+            Some(is_marked),
+            Action::Masquerade
+        )]));
+        assert!(!is_by_mark(|_| vec![rule(Some(true), Action::Masquerade)]));
+        assert!(!is_by_mark(|_| vec![rule(None, Action::Masquerade)]));
+        assert!(!is_by_mark(|_| vec![
+            rule(Some(true), Action::Accept),
+            rule(Some(true), Action::Masquerade)
+        ]));
     }
 
     #[test]

@@ -1,10 +1,8 @@
 //! What of a node keeps translated packets from being forwarded: it is said once, with what to do.
 
-use std::process::Command;
+use svclb_tests::{PodNetwork, SOON, Transport, wait_until};
 
-use svclb_tests::{Node, PodNetwork, SOON, Transport, wait_until};
-
-use super::{KERNEL, World, hidden_pods};
+use super::{KERNEL, World, hidden_pods, runs};
 
 /// What a policy of DROP needs besides, so that nodes and pods find each other at all.
 const OTHERS: &str = "
@@ -24,12 +22,6 @@ fn warnings(world: &mut World) -> Vec<String> {
     // What it says comes after `ready`: a node that has nothing to say is waited for, too.
     wait_until(SOON / 4, || !world.agents[0].warnings().is_empty());
     world.agents[0].warnings()
-}
-
-fn runs(node: &Node, command: &str) {
-    let mut shell = Command::new("sh");
-    let status = node.run(|| Ok(shell.args(["-c", command]).status()?));
-    assert!(status.unwrap().success(), "{command}");
 }
 
 /// The command that a warning ends with, between backquotes.
