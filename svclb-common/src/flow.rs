@@ -170,7 +170,9 @@ impl FlowFlags {
     pub const STREAM: Self = Self(64);
     /// Of the pair that gives a flow an address of this node as its source.
     pub const MASQUERADED: Self = Self(128);
-    /// Of the node itself: a socket's or another translation's. It is left to the kernel.
+    /// Of the node itself: a socket's or another translation's, as kube-proxy's. It is left to the kernel.
+    /// Its packets leave as they come. Where the agent entered the pair, the client's direction of a UDP
+    /// flow has the backend that the kernel gave it.
     pub const OWN: Self = Self(256);
     /// Wherever the client's packets leave, they are given an address of this node.
     pub const MASQUERADE: Self = Self(512);

@@ -15,6 +15,7 @@ use crate::attach::device::{self, DeviceAttachment, DevicePrograms};
 use crate::attach::links::Links;
 use crate::error::{AttachError, DeviceError, OpenError};
 use crate::features::{Features, features};
+use crate::kernel_flows::{self, FlowsAt};
 use crate::maps::devices::Devices;
 use crate::maps::flows::Flows;
 use crate::maps::kernel_maps::KernelMaps;
@@ -47,6 +48,8 @@ pub struct Dataplane {
     reserved_ports: ReservedPorts,
     /// Whether packets may reach cluster IPs.
     cluster_ips: bool,
+    /// Whether packets are translated.
+    packets: bool,
     forwarding: Forwarding,
     /// The flows of an earlier agent's programs, until these are replaced.
     earlier_flows: Option<Earlier>,
@@ -109,6 +112,7 @@ impl Dataplane {
             earlier_source_ports: earlier_ports,
             reserved_ports,
             cluster_ips: options.external_cluster_ips || options.pod_devices,
+            packets: options.packets,
             forwarding: options.forwarding,
             earlier_flows,
             warnings,
@@ -212,6 +216,20 @@ impl Dataplane {
         };
         let flows = sys::Map::open(&self.pins.map(names::FLOWS))?;
         earlier.carry_over(&flows, self.forwarding)
+    }
+
+    /// Has flows go on that the kernel's own conntrack translates at these frontends, as kube-proxy's
+    /// rules told it to: the packet programs leave them to the kernel. Before the programs see their
+    /// packets, or the frontend is written, so that none of them is one of none; and after, for flows that
+    /// were opened meanwhile. Returns how many flows there were that were not known yet.
+    ///
+    /// # Errors
+    /// The system's error, also where the kernel has no ctnetlink; what was entered before it stays.
+    pub fn leave_flows_to_kernel(&self, at: FlowsAt<'_>) -> io::Result<usize> {
+        if !self.packets {
+            return Ok(0);
+        }
+        kernel_flows::enter(&self.pins, &self.port_rules(), at)
     }
 
     /// Puts maps that were made beside those of another layout in their place. By then they must be

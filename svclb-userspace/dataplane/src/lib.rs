@@ -16,6 +16,7 @@ mod dataplane;
 mod error;
 mod features;
 mod firewall;
+mod kernel_flows;
 #[cfg(feature = "kernel-log")]
 mod kernel_log;
 mod load;
@@ -45,6 +46,7 @@ pub use error::{
 };
 pub use features::{Features, features};
 pub use firewall::{KUBE_PROXY_MARK, OWN_MARK, choose_mark, forwarding_obstacles};
+pub use kernel_flows::FlowsAt;
 pub use maps::devices::Devices;
 pub use maps::flows::{Flow, Flows, Swept};
 pub use maps::kernel_maps::{GracePeriod, KernelMaps};

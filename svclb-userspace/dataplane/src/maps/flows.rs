@@ -5,7 +5,10 @@ use std::io;
 use std::net::SocketAddr;
 
 use nix::time::{ClockId, clock_gettime};
-use svclb_common::{Addr16, FlowFlags, FlowKey, FlowValue, Hook, PortBe, Proto, maps as names};
+use svclb_common::{
+    Addr16, BackendId, BackendValue, FlowFlags, FlowKey, FlowValue, Hook, PortBe, Proto,
+    maps as names,
+};
 use svclb_core::conntrack::{Timeouts, is_under_pressure};
 
 use super::read::read_all;
@@ -79,11 +82,17 @@ pub struct Swept {
 
 /// The flows.
 #[derive(Debug)]
-pub struct Flows(Map);
+pub struct Flows {
+    map: Map,
+    backends: Map,
+}
 
 impl Flows {
     pub(crate) fn open(pins: &Pins) -> io::Result<Self> {
-        Map::open(&pins.map(names::FLOWS)).map(Self)
+        Ok(Self {
+            map: Map::open(&pins.map(names::FLOWS))?,
+            backends: Map::open(&pins.map(names::BACKENDS))?,
+        })
     }
 
     /// All of them, in no order.
@@ -91,7 +100,7 @@ impl Flows {
     /// # Errors
     /// The system's error.
     pub fn list(&self) -> io::Result<Vec<Flow>> {
-        let all = read_all::<FlowKey, FlowValue>(&self.0)?;
+        let all = read_all::<FlowKey, FlowValue>(&self.map)?;
         let leaving: HashMap<_, _> = all
             .iter()
             .filter(|(_, value)| {
@@ -111,12 +120,35 @@ impl Flows {
     }
 
     pub(crate) fn entries(&self) -> io::Result<usize> {
-        Ok(read_all::<FlowKey, FlowValue>(&self.0)?.len())
+        Ok(read_all::<FlowKey, FlowValue>(&self.map)?.len())
+    }
+
+    /// Enters a pair, the reply's direction first, unless one of its keys is another flow's. Returns
+    /// whether it was entered.
+    pub(crate) fn enter(&self, pair: &[(FlowKey, FlowValue); 2]) -> io::Result<bool> {
+        let [(key, value), (other_key, other)] = pair;
+        if !self.insert(other_key, other)? {
+            return Ok(false);
+        }
+        if self.insert(key, value)? {
+            return Ok(true);
+        }
+        self.delete(other_key)?;
+        Ok(false)
+    }
+
+    /// Enters a direction, unless there is one with its key.
+    fn insert(&self, key: &FlowKey, value: &FlowValue) -> io::Result<bool> {
+        match self.map.insert(sys::bytes(key), sys::bytes(value)) {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     /// How many entries there can be, two for each flow.
     pub(crate) const fn capacity(&self) -> u32 {
-        self.0.max_entries
+        self.map.max_entries
     }
 
     /// Removes the flows that are over, sooner the less room there is, and returns the UDP flows
@@ -126,8 +158,8 @@ impl Flows {
     /// The system's error; what was removed before it is gone.
     pub fn sweep(&self, timeouts: &Timeouts, with_udp: bool) -> io::Result<Swept> {
         let now = monotonic_ns()?;
-        let all = read_all::<FlowKey, FlowValue>(&self.0)?;
-        let capacity = self.0.max_entries as usize;
+        let all = read_all::<FlowKey, FlowValue>(&self.map)?;
+        let capacity = self.map.max_entries as usize;
         let timeouts = timeouts.under_pressure(all.len(), capacity);
         let mut swept = Swept {
             entries: all.len(),
@@ -151,7 +183,10 @@ impl Flows {
                 swept.removed += usize::from(gone > 0);
                 swept.entries = swept.entries.saturating_sub(gone);
             } else if is_wanted {
-                swept.udp.extend(Flow::new(key, value));
+                swept.udp.extend(match Flow::new(key, value) {
+                    None => self.left_to_the_kernel(key, value)?,
+                    flow => flow,
+                });
             }
         }
         swept.is_under_pressure = is_under_pressure(swept.entries, capacity);
@@ -188,9 +223,37 @@ impl Flows {
         Ok(())
     }
 
+    /// A flow that the kernel gives a backend of ours, as its client's direction has it.
+    fn left_to_the_kernel(&self, key: FlowKey, value: FlowValue) -> io::Result<Option<Flow>> {
+        let of_client = FlowFlags::OWN.union(FlowFlags::FROM_CLIENT);
+        if !value.flags.contains(of_client) || value.backend == BackendId::default() {
+            return Ok(None);
+        }
+        let mut backend = vec![0; self.backends.value_size.next_multiple_of(8)];
+        let id = value.backend;
+        let is_known = self.backends.lookup(sys::bytes(&id), &mut backend)?;
+        let exact = backend.get(..size_of::<BackendValue>()).unwrap_or_default();
+        let backend: BackendValue = sys::value(exact)?;
+        let frontend = at(key.tuple.dst, key.tuple.dst_port);
+        Ok(Some(Flow {
+            client: at(key.tuple.src, key.tuple.src_port),
+            frontend,
+            // Whose id is free is none of any frontend.
+            backend: if is_known {
+                backend.socket_addr()
+            } else {
+                frontend
+            },
+            seen_as: None,
+            proto: key.proto,
+            key,
+            value,
+        }))
+    }
+
     fn get(&self, key: &FlowKey) -> io::Result<Option<FlowValue>> {
-        let mut value = vec![0; self.0.value_size.next_multiple_of(8)];
-        if !self.0.lookup(sys::bytes(key), &mut value)? {
+        let mut value = vec![0; self.map.value_size.next_multiple_of(8)];
+        if !self.map.lookup(sys::bytes(key), &mut value)? {
             return Ok(None);
         }
         let exact = value.get(..size_of::<FlowValue>()).unwrap_or_default();
@@ -230,7 +293,7 @@ impl Flows {
     }
 
     fn delete(&self, key: &FlowKey) -> io::Result<bool> {
-        match self.0.delete(sys::bytes(key)) {
+        match self.map.delete(sys::bytes(key)) {
             Ok(()) => Ok(true),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
             Err(error) => Err(error),
@@ -239,7 +302,7 @@ impl Flows {
 }
 
 /// CLOCK_MONOTONIC, which `bpf_ktime_get_ns` reads.
-fn monotonic_ns() -> io::Result<u64> {
+pub(crate) fn monotonic_ns() -> io::Result<u64> {
     let now = clock_gettime(ClockId::CLOCK_MONOTONIC)?;
     let seconds = u64::try_from(now.tv_sec()).unwrap_or_default();
     Ok(seconds * 1_000_000_000 + u64::try_from(now.tv_nsec()).unwrap_or_default())

@@ -3,7 +3,7 @@
 
 use std::io;
 
-use svclb_common::{FlowKey, FlowValue, Hook};
+use svclb_common::{FlowFlags, FlowKey, FlowValue, Hook};
 use svclb_core::op::Op;
 use svclb_core::ports::{PortBit, PortSet};
 
@@ -15,15 +15,16 @@ pub(crate) fn read(ports: &Map) -> io::Result<PortSet> {
     Ok(PortSet::of_words(read_all::<u32, u64>(ports)?))
 }
 
-/// The bits that flows need: of the ports by which their packets are found.
+/// The bits that flows need: of the ports by which their packets are found. Those that are left to the
+/// kernel need none: a packet that is not looked at is left to it as well.
 pub(crate) fn of_flows(flows: &Map) -> io::Result<PortSet> {
+    let all = read_all::<FlowKey, FlowValue>(flows)?.into_iter();
+    let translated = all.filter(|(_, value)| !value.flags.contains(FlowFlags::OWN));
     let mut needed = PortSet::default();
-    needed.extend(read_all::<FlowKey, FlowValue>(flows)?.into_iter().map(
-        |(key, _)| match key.hook {
-            Hook::EGRESS => PortBit::egress(key.tuple.src_port),
-            _ => PortBit::ingress(key.tuple.dst_port),
-        },
-    ));
+    needed.extend(translated.map(|(key, _)| match key.hook {
+        Hook::EGRESS => PortBit::egress(key.tuple.src_port),
+        _ => PortBit::ingress(key.tuple.dst_port),
+    }));
     Ok(needed)
 }
 

@@ -13,6 +13,7 @@ mod fragments;
 mod frames;
 mod full;
 mod fuzz;
+mod kernel_flows;
 mod malformed;
 mod masquerade;
 mod races;

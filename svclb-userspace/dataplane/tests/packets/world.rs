@@ -20,7 +20,8 @@ use svclb_core::op::Op;
 use svclb_core::planner::Planner;
 use svclb_core::writer::Writer;
 use svclb_dataplane::{
-    Dataplane, Forwarding, Options, Pinned, PortRange, TestRun, cleanup, find_bpffs, find_cgroup2,
+    Dataplane, Flow, FlowsAt, Forwarding, Options, Pinned, PortRange, TestRun, cleanup, find_bpffs,
+    find_cgroup2,
 };
 
 use super::frames::Family;
@@ -349,6 +350,17 @@ impl World {
             .sweep(timeouts, false)
             .unwrap()
             .removed
+    }
+
+    /// Has flows go on that the kernel's own conntrack translates. How many were not known yet.
+    pub(crate) fn leave_flows_to_kernel(&self) -> usize {
+        self.dataplane.leave_flows_to_kernel(FlowsAt::All).unwrap()
+    }
+
+    /// The UDP flows whose backends are checked.
+    pub(crate) fn udp_flows(&self) -> Vec<Flow> {
+        let flows = self.dataplane.flows().unwrap();
+        flows.sweep(&Timeouts::default(), true).unwrap().udp
     }
 
     pub(crate) fn run(&self, program: &str, frame: &[u8]) -> TestRun {

@@ -1,0 +1,171 @@
+//! Flows that the kernel's own conntrack translates, since kube-proxy's rules or another's told it to, at
+//! addresses that are a frontend's now. They stay the kernel's: `FLOWS` gets entries that leave their packets
+//! as they are ([`FlowFlags::OWN`](svclb_common::FlowFlags::OWN)).
+
+mod ctnetlink;
+mod pairs;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::io;
+
+use svclb_common::{
+    Addr16, BackendId, BackendValue, FrontendKey, FrontendValue, PortBe, Proto, Scope, Tuple,
+    maps as names,
+};
+use svclb_core::ports::{PortBit, PortRules, PortSet};
+
+use self::ctnetlink::Translated;
+use self::pairs::pairs;
+use crate::maps::flows::{Flows, monotonic_ns};
+use crate::maps::ports;
+use crate::maps::read::read_all;
+use crate::pins::Pins;
+use crate::sys::Map;
+
+/// FlowsAt which frontends flows are looked for.
+#[derive(Clone, Copy, Debug)]
+pub enum FlowsAt<'a> {
+    /// Those that are in the maps, other than those that packets do not reach.
+    All,
+    /// These, which may not be in the maps yet. Not where the kernel's conntrack is large: a Service would
+    /// wait for it.
+    These(&'a BTreeSet<FrontendKey>),
+}
+
+/// The most flows in the kernel's conntrack for which a new Service waits. One that selects is asked in
+/// tens of milliseconds; others hand out all of them, two microseconds each.
+const FEW: usize = 131_072;
+
+/// Enters the flows. Those that `FLOWS` knows already are left as they are. Returns how many were
+/// entered.
+///
+/// A UDP flow is entered only where its backend is one of a Service's now: its client would go on sending
+/// to one that is gone.
+///
+/// # Errors
+/// The system's error; what was entered before it stays.
+pub(crate) fn enter(pins: &Pins, rules: &PortRules, at: FlowsAt<'_>) -> io::Result<usize> {
+    let tracked = ctnetlink::count();
+    if tracked == 0 || matches!(at, FlowsAt::These(_)) && tracked > FEW {
+        return Ok(0);
+    }
+    let flows = Flows::open(pins)?;
+    let open = |name| Map::open(&pins.map(name));
+    let frontends = match at {
+        FlowsAt::All => {
+            let all: BTreeMap<FrontendKey, FrontendValue> =
+                read_all(&open(names::FRONTENDS)?)?.into_iter().collect();
+            let reached = all
+                .into_iter()
+                .filter(|(key, value)| rules.of_frontend(key, value).is_some());
+            reached.map(|(key, _)| key).collect()
+        }
+        FlowsAt::These(frontends) => frontends.clone(),
+    };
+    let mut entering = Entering {
+        room: Room::Unknown,
+        frontends,
+        backends: backends(&open(names::BACKENDS)?)?,
+        ports: ports::read(&open(names::PORTS)?)?,
+        now_ns: monotonic_ns()?,
+        flows,
+        entered: 0,
+        failed: None,
+    };
+    ctnetlink::dump(|flow| entering.take(flow))?;
+    match entering.failed {
+        Some(error) => Err(error),
+        None => Ok(entering.entered),
+    }
+}
+
+/// The ids of backends.
+fn backends(map: &Map) -> io::Result<HashMap<(Addr16, PortBe, Proto), BackendId>> {
+    let all = read_all::<BackendId, BackendValue>(map)?.into_iter();
+    Ok(all
+        .map(|(id, value)| ((value.addr, value.port, value.proto), id))
+        .collect())
+}
+
+/// How many more entries there may be.
+enum Room {
+    /// Not before there is a flow to enter: counting reads the whole map.
+    Unknown,
+    Entries(usize),
+}
+
+struct Entering {
+    frontends: BTreeSet<FrontendKey>,
+    backends: HashMap<(Addr16, PortBe, Proto), BackendId>,
+    ports: PortSet,
+    now_ns: u64,
+    flows: Flows,
+    room: Room,
+    entered: usize,
+    failed: Option<io::Error>,
+}
+
+impl Entering {
+    fn take(&mut self, flow: &Translated) {
+        if self.failed.is_some() || !self.frontends.contains(&frontend(flow)) {
+            return;
+        }
+        let Some(backend) = self.backend(flow) else {
+            return;
+        };
+        match self.enter(flow, backend) {
+            Ok(true) => self.entered += 1,
+            Ok(false) => {}
+            Err(error) => self.failed = Some(error),
+        }
+    }
+
+    /// The id of the backend where that decides for how long the flow stays, else zero; none for a UDP
+    /// flow whose backend is gone.
+    fn backend(&self, flow: &Translated) -> Option<BackendId> {
+        if flow.proto != Proto::UDP {
+            return Some(BackendId::new(0));
+        }
+        let Tuple { src, src_port, .. } = flow.reply;
+        self.backends.get(&(src, src_port, flow.proto)).copied()
+    }
+
+    /// Returns whether there is such a flow now that was not known before.
+    fn enter(&mut self, flow: &Translated, backend: BackendId) -> io::Result<bool> {
+        let ports = &self.ports;
+        let looks_at = |port| ports.contains(PortBit::ingress(port));
+        let pairs = pairs(flow, backend, self.now_ns, looks_at);
+        let mut room = match self.room {
+            Room::Entries(room) => room,
+            // The other half is for flows of our own.
+            Room::Unknown => {
+                let half = self.flows.capacity() as usize / 2;
+                half.saturating_sub(self.flows.entries()?)
+            }
+        };
+        let mut is_new = false;
+        for (index, pair) in pairs.iter().enumerate() {
+            if room < pair.len() {
+                break;
+            }
+            if self.flows.enter(pair)? {
+                room -= pair.len();
+                is_new |= index == 0;
+            } else if index == 0 {
+                break;
+            }
+        }
+        self.room = Room::Entries(room);
+        Ok(is_new)
+    }
+}
+
+/// The frontend that a client used.
+const fn frontend(flow: &Translated) -> FrontendKey {
+    FrontendKey {
+        addr: flow.original.dst,
+        port: flow.original.dst_port,
+        proto: flow.proto,
+        scope: Scope::ANY,
+    }
+}
