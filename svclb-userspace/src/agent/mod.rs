@@ -6,6 +6,7 @@
 //! * `audit`: repairs what others changed.
 //! * `context`: the node's addresses; `devices`: its devices and the programs at them.
 //! * `conntrack`, `udp_socket_reaper`: flows and UDP sockets whose backend no longer serves.
+//! * `kernel_flows`: what the kernel's conntrack translates already is left to it.
 //! * `health`, `http`, `metrics`: what is reported, and where.
 
 mod audit;
@@ -14,6 +15,7 @@ mod context;
 mod devices;
 mod health;
 mod http;
+mod kernel_flows;
 mod metrics;
 mod node_ports;
 mod reconcile;

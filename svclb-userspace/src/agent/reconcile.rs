@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use svclb_common::ServiceRecord;
+use svclb_common::{FrontendKey, Scope, ServiceRecord};
 use svclb_core::image::Fill;
 use svclb_core::log_once::LogOnce;
 use svclb_core::model::Event;
@@ -101,6 +101,17 @@ impl Reconciler {
     /// Plans the next round of changed Services. [`commit`](Self::commit) writes it.
     pub(super) fn next_round(&mut self) -> Option<Round> {
         self.planner.next_round(ROUND)
+    }
+
+    /// The frontends of a round that are not in the maps and that packets may be for.
+    pub(super) fn new_frontends(&self, round: &Round) -> BTreeSet<FrontendKey> {
+        let image = self.writer.image();
+        let frontends = round.plans.iter().flat_map(|plan| &plan.frontends);
+        frontends
+            .map(|frontend| frontend.key)
+            .filter(|key| key.scope == Scope::ANY && !key.is_other_ports())
+            .filter(|key| image.frontend(key).is_none())
+            .collect()
     }
 
     /// Writes a round.

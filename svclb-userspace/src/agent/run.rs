@@ -27,6 +27,7 @@ use super::context::NodeContext;
 use super::devices::{self, DeviceChoices, DevicePrograms};
 use super::health::{self, CheckPorts, Health};
 use super::http::{self, server::Limits};
+use super::kernel_flows::KernelFlows;
 use super::metrics::Metrics;
 use super::node_ports::NodePortAddresses;
 use super::reconcile::{Committed, Reconciler};
@@ -143,6 +144,7 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
             started,
         )?,
         conntrack: Conntrack::new(config.dataplane.flows()?, conntrack),
+        kernel_flows: KernelFlows::default(),
         udp_socket_reaper: config.udp_socket_reaper,
         node_context: NodeContext::new(
             devices,
@@ -262,6 +264,7 @@ pub(super) struct Agent {
     pub(super) audit_schedule: AuditSchedule,
     udp_socket_reaper: UdpSocketReaper,
     pub(super) conntrack: Conntrack,
+    kernel_flows: KernelFlows,
     health: Health,
     check_ports: CheckPorts,
     pub(super) metrics: Arc<Metrics>,
@@ -383,7 +386,15 @@ impl Agent {
                  --pod-devices off; give --pod-devices auto"
             );
         }
-        let mut committed = self.reconciler.commit(round);
+        // Before the first full sync no packet is translated: flows are looked for at its end.
+        let new = if self.ready {
+            self.reconciler.new_frontends(&round)
+        } else {
+            BTreeSet::new()
+        };
+        let (reconciler, dataplane) = (&mut self.reconciler, &self.dataplane);
+        let commit = || reconciler.commit(round);
+        let mut committed = self.kernel_flows.look_around(dataplane, &new, commit);
         self.metrics.round(committed.took, committed.writes);
         self.health.step(Instant::now());
         self.check_ports.update(
@@ -404,6 +415,7 @@ impl Agent {
     ) -> anyhow::Result<Vec<Attachment>> {
         self.reconciler.remove_others(wanted);
         self.carry_flows_over();
+        self.kernel_flows.look_at_all(&self.dataplane);
         let attached = self.dataplane.attach()?;
         self.node_context.sync_devices(&mut self.dataplane, true);
         // Those that were opened meanwhile.
@@ -424,6 +436,8 @@ impl Agent {
                 "flows of the programs before are cut: their ports are others' by now"
             );
         }
+        self.kernel_flows.look_at_all(&self.dataplane);
+        self.kernel_flows.log();
         self.reconciler.programs_replaced();
         self.dataplane.migrate()?;
         if let Err(error) = self.dataplane.give_back_source_ports() {
