@@ -1,6 +1,7 @@
 //! Networks as people have them: what clients outside, pods and hosts get of Services there, and what
 //! of others' traffic has to be left alone. `docs/networks.md` says which scenario tests what.
 
+mod beside_kube_proxy;
 mod firewall;
 mod frames;
 mod kube_proxys_rules;
