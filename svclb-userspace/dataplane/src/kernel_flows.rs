@@ -5,7 +5,8 @@
 mod ctnetlink;
 mod pairs;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::borrow::Cow;
+use std::collections::{BTreeSet, HashMap};
 use std::io;
 
 use svclb_common::{
@@ -22,7 +23,7 @@ use crate::maps::read::read_all;
 use crate::pins::Pins;
 use crate::sys::Map;
 
-/// FlowsAt which frontends flows are looked for.
+/// At which frontends flows are looked for.
 #[derive(Clone, Copy, Debug)]
 pub enum FlowsAt<'a> {
     /// Those that are in the maps, other than those that packets do not reach.
@@ -49,26 +50,18 @@ pub(crate) fn enter(pins: &Pins, rules: &PortRules, at: FlowsAt<'_>) -> io::Resu
     if tracked == 0 || matches!(at, FlowsAt::These(_)) && tracked > FEW {
         return Ok(0);
     }
-    let flows = Flows::open(pins)?;
     let open = |name| Map::open(&pins.map(name));
     let frontends = match at {
-        FlowsAt::All => {
-            let all: BTreeMap<FrontendKey, FrontendValue> =
-                read_all(&open(names::FRONTENDS)?)?.into_iter().collect();
-            let reached = all
-                .into_iter()
-                .filter(|(key, value)| rules.of_frontend(key, value).is_some());
-            reached.map(|(key, _)| key).collect()
-        }
-        FlowsAt::These(frontends) => frontends.clone(),
+        FlowsAt::All => Cow::Owned(reached(&open(names::FRONTENDS)?, rules)?),
+        FlowsAt::These(frontends) => Cow::Borrowed(frontends),
     };
     let mut entering = Entering {
-        room: Room::Unknown,
         frontends,
-        backends: backends(&open(names::BACKENDS)?)?,
+        backends: Backends::Unread(open(names::BACKENDS)?),
         ports: ports::read(&open(names::PORTS)?)?,
         now_ns: monotonic_ns()?,
-        flows,
+        flows: Flows::open(pins)?,
+        room: None,
         entered: 0,
         failed: None,
     };
@@ -79,69 +72,79 @@ pub(crate) fn enter(pins: &Pins, rules: &PortRules, at: FlowsAt<'_>) -> io::Resu
     }
 }
 
-/// The ids of backends.
-fn backends(map: &Map) -> io::Result<HashMap<(Addr16, PortBe, Proto), BackendId>> {
-    let all = read_all::<BackendId, BackendValue>(map)?.into_iter();
-    Ok(all
-        .map(|(id, value)| ((value.addr, value.port, value.proto), id))
-        .collect())
+/// The frontends that packets may be for.
+fn reached(map: &Map, rules: &PortRules) -> io::Result<BTreeSet<FrontendKey>> {
+    let all = read_all::<FrontendKey, FrontendValue>(map)?.into_iter();
+    let reached = all.filter(|(key, value)| rules.of_frontend(key, value).is_some());
+    Ok(reached.map(|(key, _)| key).collect())
 }
 
-/// How many more entries there may be.
-enum Room {
-    /// Not before there is a flow to enter: counting reads the whole map.
-    Unknown,
-    Entries(usize),
+/// The ids of backends. The map is read when the first one is looked for: most often there is none.
+enum Backends {
+    Unread(Map),
+    Read(HashMap<(Addr16, PortBe, Proto), BackendId>),
 }
 
-struct Entering {
-    frontends: BTreeSet<FrontendKey>,
-    backends: HashMap<(Addr16, PortBe, Proto), BackendId>,
+impl Backends {
+    fn find(&mut self, addr: Addr16, port: PortBe, proto: Proto) -> io::Result<Option<BackendId>> {
+        if let Self::Unread(map) = self {
+            let all = read_all::<BackendId, BackendValue>(map)?.into_iter();
+            *self = Self::Read(
+                all.map(|(id, value)| ((value.addr, value.port, value.proto), id))
+                    .collect(),
+            );
+        }
+        Ok(match self {
+            Self::Read(ids) => ids.get(&(addr, port, proto)).copied(),
+            Self::Unread(_) => None,
+        })
+    }
+}
+
+struct Entering<'a> {
+    frontends: Cow<'a, BTreeSet<FrontendKey>>,
+    backends: Backends,
     ports: PortSet,
     now_ns: u64,
     flows: Flows,
-    room: Room,
+    /// How many more entries there may be. Counting reads the whole map: not before there is one to enter.
+    room: Option<usize>,
     entered: usize,
     failed: Option<io::Error>,
 }
 
-impl Entering {
+impl Entering<'_> {
     fn take(&mut self, flow: &Translated) {
         if self.failed.is_some() || !self.frontends.contains(&frontend(flow)) {
             return;
         }
-        let Some(backend) = self.backend(flow) else {
-            return;
-        };
-        match self.enter(flow, backend) {
-            Ok(true) => self.entered += 1,
-            Ok(false) => {}
+        match self.enter(flow) {
+            Ok(is_new) => self.entered += usize::from(is_new),
             Err(error) => self.failed = Some(error),
         }
     }
 
     /// The id of the backend where that decides for how long the flow stays, else zero; none for a UDP
     /// flow whose backend is gone.
-    fn backend(&self, flow: &Translated) -> Option<BackendId> {
+    fn backend(&mut self, flow: &Translated) -> io::Result<Option<BackendId>> {
         if flow.proto != Proto::UDP {
-            return Some(BackendId::new(0));
+            return Ok(Some(BackendId::default()));
         }
         let Tuple { src, src_port, .. } = flow.reply;
-        self.backends.get(&(src, src_port, flow.proto)).copied()
+        self.backends.find(src, src_port, flow.proto)
     }
 
     /// Returns whether there is such a flow now that was not known before.
-    fn enter(&mut self, flow: &Translated, backend: BackendId) -> io::Result<bool> {
-        let ports = &self.ports;
-        let looks_at = |port| ports.contains(PortBit::ingress(port));
+    fn enter(&mut self, flow: &Translated) -> io::Result<bool> {
+        let Some(backend) = self.backend(flow)? else {
+            return Ok(false);
+        };
+        let looks_at = |port| self.ports.contains(PortBit::ingress(port));
         let pairs = pairs(flow, backend, self.now_ns, looks_at);
         let mut room = match self.room {
-            Room::Entries(room) => room,
+            Some(room) => room,
             // The other half is for flows of our own.
-            Room::Unknown => {
-                let half = self.flows.capacity() as usize / 2;
-                half.saturating_sub(self.flows.entries()?)
-            }
+            None => (self.flows.capacity() as usize / 2).saturating_sub(self.flows.entries()?),
         };
         let mut is_new = false;
         for (index, pair) in pairs.iter().enumerate() {
@@ -155,7 +158,7 @@ impl Entering {
                 break;
             }
         }
-        self.room = Room::Entries(room);
+        self.room = Some(room);
         Ok(is_new)
     }
 }
