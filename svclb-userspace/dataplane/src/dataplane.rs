@@ -15,7 +15,7 @@ use crate::attach::device::{self, DeviceAttachment, DevicePrograms};
 use crate::attach::links::Links;
 use crate::error::{AttachError, DeviceError, OpenError};
 use crate::features::{Features, features};
-use crate::kernel_flows::{self, FlowsAt};
+use crate::kernel_flows::{self, FlowsAt, LeftToKernel};
 use crate::maps::devices::Devices;
 use crate::maps::flows::Flows;
 use crate::maps::kernel_maps::KernelMaps;
@@ -221,13 +221,13 @@ impl Dataplane {
     /// Has flows go on that the kernel's own conntrack translates at these frontends, as kube-proxy's
     /// rules told it to: the packet programs leave them to the kernel. Before the programs see their
     /// packets, or the frontend is written, so that none of them is one of none; and after, for flows that
-    /// were opened meanwhile. Returns how many flows there were that were not known yet.
+    /// were opened meanwhile.
     ///
     /// # Errors
     /// The system's error, also where the kernel has no ctnetlink; what was entered before it stays.
-    pub fn leave_flows_to_kernel(&self, at: FlowsAt<'_>) -> io::Result<usize> {
+    pub fn leave_flows_to_kernel(&self, at: FlowsAt<'_>) -> io::Result<LeftToKernel> {
         if !self.packets {
-            return Ok(0);
+            return Ok(LeftToKernel::default());
         }
         kernel_flows::enter(&self.pins, &self.port_rules(), at)
     }

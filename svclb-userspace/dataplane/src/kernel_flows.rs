@@ -33,22 +33,30 @@ pub enum FlowsAt<'a> {
     These(&'a BTreeSet<FrontendKey>),
 }
 
+/// What a look at the kernel's conntrack found.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct LeftToKernel {
+    /// How many flows were not known yet, and go on.
+    pub flows: usize,
+    /// How many there is no room for in `FLOWS`.
+    pub without_room: usize,
+}
+
 /// The most flows in the kernel's conntrack for which a new Service waits. One that selects is asked in
 /// tens of milliseconds; others hand out all of them, two microseconds each.
 const FEW: usize = 131_072;
 
-/// Enters the flows. Those that `FLOWS` knows already are left as they are. Returns how many were
-/// entered.
+/// Enters the flows. Those that `FLOWS` knows already are left as they are.
 ///
 /// A UDP flow is entered only where its backend is one of a Service's now: its client would go on sending
 /// to one that is gone.
 ///
 /// # Errors
 /// The system's error; what was entered before it stays.
-pub(crate) fn enter(pins: &Pins, rules: &PortRules, at: FlowsAt<'_>) -> io::Result<usize> {
+pub(crate) fn enter(pins: &Pins, rules: &PortRules, at: FlowsAt<'_>) -> io::Result<LeftToKernel> {
     let tracked = ctnetlink::count();
     if tracked == 0 || matches!(at, FlowsAt::These(_)) && tracked > FEW {
-        return Ok(0);
+        return Ok(LeftToKernel::default());
     }
     let open = |name| Map::open(&pins.map(name));
     let frontends = match at {
@@ -62,13 +70,13 @@ pub(crate) fn enter(pins: &Pins, rules: &PortRules, at: FlowsAt<'_>) -> io::Resu
         now_ns: monotonic_ns()?,
         flows: Flows::open(pins)?,
         room: None,
-        entered: 0,
+        left: LeftToKernel::default(),
         failed: None,
     };
     ctnetlink::dump(|flow| entering.take(flow))?;
     match entering.failed {
         Some(error) => Err(error),
-        None => Ok(entering.entered),
+        None => Ok(entering.left),
     }
 }
 
@@ -109,7 +117,7 @@ struct Entering<'a> {
     flows: Flows,
     /// How many more entries there may be. Counting reads the whole map: not before there is one to enter.
     room: Option<usize>,
-    entered: usize,
+    left: LeftToKernel,
     failed: Option<io::Error>,
 }
 
@@ -118,9 +126,8 @@ impl Entering<'_> {
         if self.failed.is_some() || !self.frontends.contains(&frontend(flow)) {
             return;
         }
-        match self.enter(flow) {
-            Ok(is_new) => self.entered += usize::from(is_new),
-            Err(error) => self.failed = Some(error),
+        if let Err(error) = self.enter(flow) {
+            self.failed = Some(error);
         }
     }
 
@@ -134,10 +141,9 @@ impl Entering<'_> {
         self.backends.find(src, src_port, flow.proto)
     }
 
-    /// Returns whether there is such a flow now that was not known before.
-    fn enter(&mut self, flow: &Translated) -> io::Result<bool> {
+    fn enter(&mut self, flow: &Translated) -> io::Result<()> {
         let Some(backend) = self.backend(flow)? else {
-            return Ok(false);
+            return Ok(());
         };
         let looks_at = |port| self.ports.contains(PortBit::ingress(port));
         let pairs = pairs(flow, backend, self.now_ns, looks_at);
@@ -146,20 +152,23 @@ impl Entering<'_> {
             // The other half is for flows of our own.
             None => (self.flows.capacity() as usize / 2).saturating_sub(self.flows.entries()?),
         };
-        let mut is_new = false;
-        for (index, pair) in pairs.iter().enumerate() {
-            if room < pair.len() {
-                break;
-            }
-            if self.flows.enter(pair)? {
-                room -= pair.len();
-                is_new |= index == 0;
-            } else if index == 0 {
-                break;
+        let needed = 2 * pairs.len();
+        if room < needed {
+            let is_known = pairs.first().map(|[(key, _), _]| self.flows.contains(key));
+            self.left.without_room += usize::from(!is_known.transpose()?.unwrap_or(true));
+        } else {
+            for (index, pair) in pairs.iter().enumerate() {
+                let is_entered = self.flows.enter(pair)?;
+                // Without the first one it is known, or has become a flow of ours.
+                if index == 0 && !is_entered {
+                    break;
+                }
+                self.left.flows += usize::from(index == 0);
+                room -= 2 * usize::from(is_entered);
             }
         }
         self.room = Some(room);
-        Ok(is_new)
+        Ok(())
     }
 }
 

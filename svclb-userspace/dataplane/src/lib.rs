@@ -46,7 +46,7 @@ pub use error::{
 };
 pub use features::{Features, features};
 pub use firewall::{KUBE_PROXY_MARK, OWN_MARK, choose_mark, forwarding_obstacles};
-pub use kernel_flows::FlowsAt;
+pub use kernel_flows::{FlowsAt, LeftToKernel};
 pub use maps::devices::Devices;
 pub use maps::flows::{Flow, Flows, Swept};
 pub use maps::kernel_maps::{GracePeriod, KernelMaps};

@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use svclb_common::FrontendKey;
-use svclb_dataplane::{Dataplane, FlowsAt};
-use tracing::{debug, info};
+use svclb_dataplane::{Dataplane, FlowsAt, LeftToKernel};
+use tracing::{debug, info, warn};
 
 /// How many times as long as a look at the kernel's conntrack takes there is none for new Services: it
 /// takes tens of milliseconds, and Services may come every moment.
@@ -15,8 +15,8 @@ const PAUSE: u32 = 20;
 /// Looks for such flows.
 #[derive(Default)]
 pub(super) struct KernelFlows {
-    /// How many were found since the last line in the log.
-    found: usize,
+    /// How many were found since the last line in the log, and how many the last look had no room for.
+    found: LeftToKernel,
     /// Before that, new Services do not wait for another look.
     rests_until: Option<Instant>,
 }
@@ -52,18 +52,32 @@ impl KernelFlows {
 
     /// Says how many flows were found.
     pub(super) fn log(&mut self) {
-        let flows = std::mem::take(&mut self.found);
+        let LeftToKernel {
+            flows,
+            without_room,
+        } = std::mem::take(&mut self.found);
         if flows > 0 {
             info!(
                 flows,
                 "flows that the kernel's conntrack translates go on with it"
             );
         }
+        if without_room > 0 {
+            warn!(
+                "{without_room} flows that the kernel's conntrack translates are more than half of \
+                 --max-flows has room for: they may be reset; give more"
+            );
+        }
     }
 
     fn look(&mut self, dataplane: &Dataplane, at: FlowsAt<'_>) {
         match dataplane.leave_flows_to_kernel(at) {
-            Ok(flows) => self.found += flows,
+            Ok(left) => {
+                self.found = LeftToKernel {
+                    flows: self.found.flows + left.flows,
+                    without_room: left.without_room,
+                }
+            }
             // Without ctnetlink, or the right to use it.
             Err(error) => debug!("the kernel's conntrack cannot be read: {error}"),
         }

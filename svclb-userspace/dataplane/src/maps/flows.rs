@@ -137,6 +137,11 @@ impl Flows {
         Ok(false)
     }
 
+    /// Whether there is an entry of a key.
+    pub(crate) fn contains(&self, key: &FlowKey) -> io::Result<bool> {
+        Ok(self.get(key)?.is_some())
+    }
+
     /// Enters a direction, unless there is one with its key.
     fn insert(&self, key: &FlowKey, value: &FlowValue) -> io::Result<bool> {
         match self.map.insert(sys::bytes(key), sys::bytes(value)) {

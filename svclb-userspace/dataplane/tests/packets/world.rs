@@ -20,8 +20,8 @@ use svclb_core::op::Op;
 use svclb_core::planner::Planner;
 use svclb_core::writer::Writer;
 use svclb_dataplane::{
-    Dataplane, Flow, FlowsAt, Forwarding, Options, Pinned, PortRange, TestRun, cleanup, find_bpffs,
-    find_cgroup2,
+    Dataplane, Flow, FlowsAt, Forwarding, LeftToKernel, Options, Pinned, PortRange, TestRun,
+    cleanup, find_bpffs, find_cgroup2,
 };
 
 use super::frames::Family;
@@ -352,8 +352,8 @@ impl World {
             .removed
     }
 
-    /// Has flows go on that the kernel's own conntrack translates. How many were not known yet.
-    pub(crate) fn leave_flows_to_kernel(&self) -> usize {
+    /// Has flows go on that the kernel's own conntrack translates.
+    pub(crate) fn leave_flows_to_kernel(&self) -> LeftToKernel {
         self.dataplane.leave_flows_to_kernel(FlowsAt::All).unwrap()
     }
 
