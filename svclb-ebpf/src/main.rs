@@ -100,7 +100,11 @@ fn svclb_egress(ctx: TcContext) -> i32 {
 #[classifier]
 #[inline(always)]
 fn svclb_ingress_l3(ctx: TcContext) -> i32 {
-    packet::incoming::<_, KERNEL>(&TcFrame::<0>::new(ctx))
+    let frame = TcFrame::<0>::new(ctx);
+    match frame.comes_in_again() {
+        Some(action) => action,
+        None => packet::incoming::<_, KERNEL>(&frame),
+    }
 }
 
 #[classifier]

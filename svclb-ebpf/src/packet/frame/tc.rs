@@ -9,7 +9,7 @@ use aya_ebpf::cty::c_void;
 use aya_ebpf::helpers::generated::{
     bpf_csum_update, bpf_l3_csum_replace, bpf_l4_csum_replace, bpf_redirect, bpf_redirect_neigh,
     bpf_skb_adjust_room, bpf_skb_change_head, bpf_skb_change_tail, bpf_skb_load_bytes,
-    bpf_skb_store_bytes,
+    bpf_skb_load_bytes_relative, bpf_skb_store_bytes,
 };
 use aya_ebpf::programs::TcContext;
 use svclb_packet::frame::{Frame, TransportChecksum};
@@ -50,6 +50,48 @@ impl<const NETWORK: u32> TcFrame<NETWORK> {
     #[inline(always)]
     pub(crate) const fn new(ctx: TcContext) -> Self {
         Self(ctx)
+    }
+}
+
+impl TcFrame<0> {
+    /// Has a frame that does not begin at its network header come in by its device once more, where it
+    /// does; returns the action of the hook then. Before Linux 5.14 IPIP, SIT and GRE devices leave what
+    /// was around a packet before it, and GRE devices that know no far end do so still.
+    #[inline(always)]
+    pub(crate) fn comes_in_again(&self) -> Option<i32> {
+        const BPF_HDR_START_NET: u32 = 1;
+        const BPF_F_INGRESS: u64 = 1;
+        /// In `tc_index`, which qdiscs of this hook have no use for: never twice.
+        const AGAIN: u32 = 0x5c1b;
+        let mut network = [0_u32; 2];
+        // What differs from the header around it: lengths and, in IPv4, a checksum.
+        // SAFETY: the helper writes to `network`, and checks the offset.
+        let result = unsafe {
+            bpf_skb_load_bytes_relative(
+                self.0.skb.skb.cast(),
+                0,
+                network.as_mut_ptr().cast(),
+                size_of_val(&network) as u32,
+                BPF_HDR_START_NET,
+            )
+        };
+        let start = self.load::<[u32; 2]>(0)?;
+        if result != 0 || start == network || context_word!(self.0.skb.skb, tc_index) == AGAIN {
+            return None;
+        }
+        // SAFETY: the context is valid for the run of the program, and the field is a `u32` that
+        // programs may write. One instruction, for the reason above.
+        unsafe {
+            asm!(
+                "*(u32 *)({skb} + {offset}) = {again}",
+                skb = in(reg) self.0.skb.skb,
+                offset = const offset_of!(__sk_buff, tc_index),
+                again = in(reg) u64::from(AGAIN),
+                options(nostack),
+            );
+        }
+        // SAFETY: takes numbers.
+        Some(unsafe { bpf_redirect(self.device(), BPF_F_INGRESS) as i32 })
     }
 }
 
