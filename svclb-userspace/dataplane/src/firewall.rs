@@ -57,9 +57,25 @@ fn look(marks: &[u32], families: &[Family]) -> Vec<Findings> {
 }
 
 /// What keeps translated packets of these families from being forwarded as they are, each a sentence with
-/// what to do; `mark` as in [`Options::mark`](crate::Options::mark).
-pub fn forwarding_obstacles(mark: u32, families: &[Family]) -> Vec<String> {
+/// what to do; `mark` as in [`Options::mark`](crate::Options::mark), `bridges` are the names of those by
+/// which clients outside come in.
+pub fn forwarding_obstacles(mark: u32, families: &[Family], bridges: &[String]) -> Vec<String> {
     let mut found = Vec::new();
+    // Packets pass the firewall at the bridge's port then: before the programs, which are at the bridge
+    // itself. The kernel's conntrack sees their replies only with other addresses.
+    for (family, name) in [(Family::V4, "iptables"), (Family::V6, "ip6tables")] {
+        let name = format!("bridge-nf-call-{name}");
+        let value = fs::read_to_string(format!("/proc/sys/net/bridge/{name}"));
+        let is_on = value.is_ok_and(|value| value.trim() == "1");
+        if is_on && families.contains(&family) && !bridges.is_empty() {
+            found.push(format!(
+                "clients outside come in by the bridge {}, and net.bridge.{name} is 1, so that the kernel's \
+                 conntrack sees their packets before they are translated, and takes their replies for new \
+                 connections; set it with `sysctl -w net.bridge.{name}=0`, and in /etc/sysctl.d",
+                bridges.join(", ")
+            ));
+        }
+    }
     for family in families {
         let (path, name) = match family {
             Family::V4 => ("net/ipv4/ip_forward", "net.ipv4.ip_forward"),

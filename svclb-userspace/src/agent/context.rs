@@ -98,6 +98,11 @@ impl NodeContext {
         self.device_programs.count()
     }
 
+    /// The names of bridges by which clients outside come in.
+    pub(super) fn bridges(&self) -> Vec<String> {
+        self.device_programs.bridges()
+    }
+
     /// Attaches the packet programs to the devices that there are; with `verify` also to those
     /// that should have them. Returns how many programs were missing there.
     pub(super) fn sync_devices(&mut self, dataplane: &mut Dataplane, verify: bool) -> usize {

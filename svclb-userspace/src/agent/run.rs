@@ -482,8 +482,9 @@ impl Agent {
         .to_vec();
         families.retain(|(_, family)| services.iter().any(|record| record.family == *family));
         let families: Vec<_> = families.into_iter().map(|(family, _)| family).collect();
+        let bridges = self.node_context.bridges();
         let _running = tokio::task::spawn_blocking(move || {
-            for obstacle in forwarding_obstacles(mark, &families) {
+            for obstacle in forwarding_obstacles(mark, &families, &bridges) {
                 warn!("{obstacle}");
             }
         });

@@ -130,6 +130,8 @@ pub(super) struct Link {
     pub(super) mac: [u8; 6],
     /// The index of the device that it is a port of.
     pub(super) master: Option<u32>,
+    /// The index of the device of this namespace that it is on, as a VLAN or beside it.
+    pub(super) below: Option<u32>,
     make: Make,
     header: Header,
 }
@@ -143,7 +145,7 @@ impl Link {
             header: header(message.header.link_layer_type),
             ..Self::default()
         };
-        let mut kind = None;
+        let (mut kind, mut below, mut is_elsewhere) = (None, None, false);
         for attribute in &message.attributes {
             match attribute {
                 LinkAttribute::IfName(name) => link.name.clone_from(name),
@@ -152,6 +154,8 @@ impl Link {
                     link.mac = <[u8; 6]>::try_from(&**address).unwrap_or_default();
                 }
                 LinkAttribute::Controller(index) if *index != 0 => link.master = Some(*index),
+                LinkAttribute::Link(index) => below = Some(*index),
+                LinkAttribute::LinkNetNsId(_) => is_elsewhere = true,
                 LinkAttribute::LinkInfo(facts) => {
                     kind = facts.iter().find_map(|fact| match fact {
                         LinkInfo::Kind(kind) => Some(kind),
@@ -166,6 +170,10 @@ impl Link {
         } else {
             kind.map_or(Make::Card, |kind| make(kind, link.header))
         };
+        // For others it is the other end of a pair, or what a tunnel's packets leave by.
+        if matches!(link.make, Make::Vlan | Make::Macvlan) && !is_elsewhere {
+            link.below = below;
+        }
         (!link.name.is_empty()).then_some(link)
     }
 
@@ -188,7 +196,7 @@ impl Link {
     }
 
     /// Whether only pods, or virtual machines, of this node can be behind it as a port of a bridge.
-    fn is_inner_port(&self) -> bool {
+    pub(super) fn is_inner_port(&self) -> bool {
         matches!(self.make, Make::Pair | Make::Tap)
     }
 }
@@ -202,6 +210,8 @@ pub(super) struct Facts {
     pub(super) has_gateway: bool,
     /// It has an address with a range of which others may have addresses.
     pub(super) has_subnet: bool,
+    /// Devices of this namespace are on it: VLANs, or such beside it.
+    pub(super) is_below: bool,
 }
 
 impl Facts {
@@ -236,8 +246,11 @@ pub(super) fn classify<'a>(
         Make::Macvlan => Kind::Macvlan,
         Make::Bridge if facts.leads_on() || ports.any(|port| !port.is_inner_port()) => Kind::Bridge,
         Make::Bridge => Kind::Pods,
-        // The host's end for a pod has no address, or one by itself (as the way out of the pod).
-        Make::Pair | Make::Tap if !facts.leads_on() && !facts.has_subnet => Kind::Pods,
+        // The host's end for a pod has no address, or one by itself (as the way out of the pod), and
+        // is all that the host needs.
+        Make::Pair | Make::Tap if !facts.leads_on() && !facts.has_subnet && !facts.is_below => {
+            Kind::Pods
+        }
         Make::Tap | Make::Tunnel if has_ethernet => Kind::Tunnel,
         _ if !has_ethernet => Kind::IpTunnel,
         _ => Kind::Uplink,
@@ -310,6 +323,11 @@ mod tests {
         is_default: false,
         has_gateway: false,
         has_subnet: false,
+        is_below: false,
+    };
+    const BELOW: Facts = Facts {
+        is_below: true,
+        ..NOTHING
     };
     const SUBNET: Facts = Facts {
         has_subnet: true,
@@ -378,7 +396,7 @@ mod tests {
         for kind in [InfoKind::Veth, InfoKind::Netkit] {
             let shape = Shape::of(LinkLayerType::Ether, Some(kind));
             assert_eq!(kind_of(shape.clone(), NOTHING), Kind::Pods);
-            for facts in [SUBNET, GATEWAY, DEFAULT] {
+            for facts in [SUBNET, GATEWAY, DEFAULT, BELOW] {
                 assert_eq!(kind_of(shape.clone(), facts), Kind::Uplink, "{facts:?}");
             }
         }

@@ -90,6 +90,18 @@ impl DevicePrograms {
         )
     }
 
+    /// The names of bridges that are attached to and lead to other machines.
+    pub(crate) fn bridges(&self) -> Vec<String> {
+        let attached = self
+            .attached
+            .keys()
+            .filter_map(|index| self.known.get(index));
+        attached
+            .filter(|device| device.kind == Kind::Bridge)
+            .map(|device| device.name.clone())
+            .collect()
+    }
+
     /// Attaches the programs to devices that are new, detaches them from devices that are no
     /// longer selected, and updates `DEVICES`; looks at devices that changed since the last call, or at
     /// all with `verify`. Then devices that should have the programs already are attached to again.

@@ -63,8 +63,9 @@ impl State {
         if is_up && self.down.remove(&index) {
             self.routes.mark_stale();
         }
-        let masters = before.and_then(|before| before.master);
-        self.touched.extend(masters.into_iter().chain(link.master));
+        let related = |link: Link| [link.master, link.below].into_iter().flatten();
+        self.touched
+            .extend(before.into_iter().flat_map(related).chain(related(link)));
         self.touched.insert(index);
     }
 
@@ -78,7 +79,8 @@ impl State {
         self.addresses.remove(&index);
         self.down.remove(&index);
         self.routes.forget(index);
-        self.touched.extend(before.and_then(|before| before.master));
+        let related = before.map(|before| [before.master, before.below]);
+        self.touched.extend(related.into_iter().flatten().flatten());
         self.touched.insert(index);
     }
 
@@ -161,6 +163,11 @@ impl State {
         has_changed.then(|| self.devices.clone())
     }
 
+    /// Whether devices are on this one.
+    fn is_below(&self, index: u32) -> bool {
+        self.links.values().any(|link| link.below == Some(index))
+    }
+
     fn device(&self, index: u32) -> Option<Device> {
         let link = self.links.get(&index)?;
         let addresses = self.addresses.get(&index);
@@ -169,6 +176,7 @@ impl State {
             is_default: has(Way::Default),
             has_gateway: has(Way::Gateway),
             has_subnet: addresses.is_some_and(|known| known.iter().any(Address::has_subnet)),
+            is_below: link.is_inner_port() && self.is_below(index),
         };
         let master = link.master.and_then(|index| self.links.get(&index));
         let ports = self
@@ -241,6 +249,26 @@ mod tests {
 
     fn veth() -> Shape {
         Shape::ethernet(Some(InfoKind::Veth))
+    }
+
+    #[test]
+    fn the_end_of_a_pair_that_others_are_on_is_not_a_pods() {
+        let mut state = State::with([new_link(2, "phys0", veth())]);
+        assert_eq!(state.kind(2), Kind::Pods);
+        let beside = |index, attributes: &[LinkAttribute]| {
+            let mut message = link(index, "eth0", Shape::ethernet(Some(InfoKind::MacVlan)));
+            message.attributes.extend_from_slice(attributes);
+            RouteNetlinkMessage::NewLink(message)
+        };
+        // Of another namespace, where this one's device 2 has no part in it.
+        let elsewhere = [LinkAttribute::Link(2), LinkAttribute::LinkNetNsId(1)];
+        state.take([beside(3, &elsewhere)]);
+        assert_eq!(state.kind(2), Kind::Pods);
+        state.take([beside(4, &[LinkAttribute::Link(2)])]);
+        assert_eq!(state.kind(2), Kind::Uplink);
+        let gone = link(4, "eth0", Shape::ethernet(Some(InfoKind::MacVlan)));
+        state.take([RouteNetlinkMessage::DelLink(gone)]);
+        assert_eq!(state.kind(2), Kind::Pods);
     }
 
     #[test]
