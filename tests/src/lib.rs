@@ -54,6 +54,7 @@ mod cgroup;
 pub mod churn;
 pub mod conformance;
 mod ip;
+mod kinds;
 mod kube_proxy;
 mod lab;
 mod machine;
@@ -79,6 +80,7 @@ pub use agent::{
 };
 pub use apiserver::ApiServer;
 pub use carrier::carry;
+pub use kinds::has_devices;
 pub use kube_proxy::kube_proxy_rules;
 pub use lab::{Lab, Node, Pod, SERVICE_V4, SERVICE_V6, SOON, wait_until};
 pub use machine::{Machine, prepare_machine};

@@ -69,6 +69,14 @@ impl Netns {
     }
 }
 
+/// Runs something on a thread in a new namespace, which goes with it.
+pub(crate) fn on_thread_apart<T: Send>(work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+    on_thread(|| {
+        unshare(CloneFlags::CLONE_NEWNET).context("cannot make a network namespace")?;
+        work()
+    })
+}
+
 /// Moves the calling thread into a namespace.
 pub(crate) fn enter(path: &Path) -> Result<()> {
     let file = File::open(path).with_context(|| format!("cannot open {}", path.display()))?;

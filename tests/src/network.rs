@@ -1,9 +1,14 @@
 //! How the pods of a node are attached, and how those of other nodes are reached.
 
+mod gre;
+mod ipip;
 mod lan;
+mod macvlan;
+mod netkit;
 mod routed;
 mod tun;
 mod vxlan;
+mod wireguard;
 
 use std::net::Ipv4Addr;
 
@@ -35,6 +40,20 @@ pub enum PodNetwork {
     /// header, `tun0`, behind which a process carries packets over UDP, as Flannel's `udp`
     /// does it and many VPNs. What is for no pod goes to the first node.
     Tun,
+    /// Pods on a bridge; those of other nodes are reached through tunnels of bare IP packets, one
+    /// for each family, as Calico and kube-router do it. Not every kernel has these.
+    Ipip,
+    /// Pods on a bridge; each pair of nodes has a GRE tunnel. Not every kernel has these.
+    Gre,
+    /// Pods on a bridge; those of other nodes are reached through WireGuard. Not every kernel has
+    /// it.
+    WireGuard,
+    /// As [`Routed`](Self::Routed), but the link of each pod is a netkit pair. Not every kernel has
+    /// these.
+    Netkit,
+    /// Each pod has a macvlan device beside its node's own, which has to be
+    /// [`UplinkDevice::Macvlan`](crate::UplinkDevice::Macvlan).
+    Macvlan,
     /// The pods of all nodes on one segment, to which each node's bridge is joined by a
     /// device of its own, `eth1`.
     Lan,
@@ -45,27 +64,34 @@ impl PodNetwork {
     pub(crate) fn prepare(self, node: End<'_>, router: Option<&Netns>) -> Result<()> {
         let index = node.index;
         let mut lines = match self {
-            Self::Routed => routed::range(index),
+            Self::Routed | Self::Netkit => routed::range(index),
+            Self::Macvlan => Vec::new(),
             _ => self.bridge(index).make(),
         };
         match self {
             Self::Vxlan => lines.extend(vxlan::device(index, vxlan::MTU)),
             Self::NarrowVxlan => lines.extend(vxlan::device(index, vxlan::NARROW_MTU)),
             Self::Tun => lines.extend(tun::device(index)),
-            Self::Bridged | Self::Routed | Self::Lan => {}
+            Self::Ipip => lines.extend(ipip::devices(index)),
+            _ => {}
         }
         node.netns.run(|| ip::batch(&lines))?;
-        if self == Self::Lan {
-            let router = router.context("this network is beyond the uplinks of nodes")?;
-            lan::join(router, node)?;
+        let router = || router.context("this network is beyond the uplinks of nodes");
+        match self {
+            Self::Lan => lan::join(router()?, node),
+            Self::Macvlan => macvlan::prepare(router()?, node),
+            Self::WireGuard => node.netns.run(|| wireguard::prepare(index)),
+            _ => Ok(()),
         }
-        Ok(())
     }
 
     /// Gives a pod its `eth0`, with a way out by its node.
     pub(crate) fn attach(self, node: End<'_>, host: u8, pod: &Netns) -> Result<()> {
-        if self == Self::Routed {
-            return routed::attach(node, host, pod);
+        match self {
+            Self::Routed => return routed::attach(node, host, pod),
+            Self::Netkit => return netkit::attach(node, host, pod),
+            Self::Macvlan => return macvlan::attach(node, host, pod),
+            _ => {}
         }
         let segment = self.bridge(node.index);
         segment.attach(node.netns, &format!("v{host}"), pod)?;
@@ -77,13 +103,29 @@ impl PodNetwork {
     pub(crate) fn connect(self, one: End<'_>, other: End<'_>) -> Result<()> {
         let reach = match self {
             Self::Bridged => return wire::connect(one, other),
-            Self::Lan => return Ok(()),
-            Self::Routed => routed::reach,
+            Self::Lan | Self::Macvlan => return Ok(()),
+            Self::Routed | Self::Netkit => routed::reach,
             Self::Vxlan | Self::NarrowVxlan => vxlan::reach,
             Self::Tun => tun::reach,
+            Self::Ipip => ipip::reach,
+            Self::Gre => gre::reach,
+            Self::WireGuard => wireguard::reach,
         };
         one.netns.run(|| reach(one.index, other.index))?;
         other.netns.run(|| reach(other.index, one.index))
+    }
+
+    /// The kinds of devices that it is made of and that not every kernel has
+    /// ([`has_devices`](crate::has_devices)).
+    pub fn devices(self) -> &'static [&'static str] {
+        match self {
+            Self::Ipip => &["ipip", "sit"],
+            Self::Gre => &["gre"],
+            Self::WireGuard => &["wireguard"],
+            Self::Netkit => &["netkit"],
+            Self::Macvlan | Self::Lan => &["macvlan"],
+            _ => &[],
+        }
     }
 
     /// Whether a process carries what is for other nodes' pods.
@@ -96,6 +138,9 @@ impl PodNetwork {
         let mtu = match self {
             Self::Vxlan => vxlan::MTU,
             Self::Tun => tun::MTU,
+            Self::Ipip => ipip::MTU,
+            Self::Gre => gre::MTU,
+            Self::WireGuard => wireguard::MTU,
             _ => MTU,
         };
         let prefixes = match self {

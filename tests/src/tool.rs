@@ -10,10 +10,15 @@ use anyhow::{Context as _, Result, bail};
 /// # Errors
 /// What the program says, with the script; or that `package` has to be installed.
 pub fn feed(command: &mut Command, package: &str, script: &str) -> Result<()> {
+    answer(command, package, script).map(drop)
+}
+
+/// The same, and returns what it prints.
+pub(crate) fn answer(command: &mut Command, package: &str, script: &str) -> Result<String> {
     let shown = shown(command);
     let mut child = command
         .stdin(Stdio::piped())
-        .stdout(Stdio::null())
+        .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
         .with_context(|| format!("cannot run `{shown}`: install {package}"))?;
@@ -25,7 +30,8 @@ pub fn feed(command: &mut Command, package: &str, script: &str) -> Result<()> {
     let output = child
         .wait_with_output()
         .with_context(|| format!("cannot wait for `{shown}`"))?;
-    check(&shown, &output).with_context(|| format!("in:\n{script}"))
+    check(&shown, &output).with_context(|| format!("in:\n{script}"))?;
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 /// Loads a rule set in the namespace of the calling thread.

@@ -1,6 +1,7 @@
 //! The uplink of a node: its `eth0`, on the segment of all nodes and of the router.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::Result;
@@ -51,13 +52,16 @@ pub enum UplinkDevice {
     /// The end of the wire.
     #[default]
     Plain,
-    /// A bridge that has it as a port, as for virtual machines.
+    /// A bridge that has it as a port, as for virtual machines. What passes bridges of the node does
+    /// not pass its firewall (`bridge-nf-call-iptables`).
     Bridge,
+    /// The same, but it does, where the kernel has it.
+    FilteredBridge,
     /// A macvlan device on it.
     Macvlan,
     /// A device for its VLAN 5. Not every kernel has these.
     Vlan,
-    /// A bond of this one link. Not every kernel has these.
+    /// A bond of two links, of which one is used at a time. Not every kernel has these.
     Bond,
     /// The end of the wire, without an address but the link-local one: the node's own are on
     /// `lo`, and nodes and router reach them by each other's link-local addresses (RFC 8950), as
@@ -74,11 +78,22 @@ impl UplinkDevice {
         }
     }
 
+    /// The kind of devices that it is and that not every kernel has
+    /// ([`has_devices`](crate::has_devices)).
+    pub fn devices(self) -> &'static [&'static str] {
+        match self {
+            Self::Plain | Self::Bridge | Self::FilteredBridge | Self::Unnumbered => &[],
+            Self::Macvlan => &["macvlan"],
+            Self::Vlan => &["vlan"],
+            Self::Bond => &["bond"],
+        }
+    }
+
     /// The lines for `ip` that make `eth0` above the end of the wire.
     fn above(self) -> &'static [&'static str] {
         match self {
             Self::Plain | Self::Unnumbered => &[],
-            Self::Bridge => &[
+            Self::Bridge | Self::FilteredBridge => &[
                 "link add eth0 type bridge mcast_snooping 0",
                 "link set phys0 master eth0 up",
             ],
@@ -93,9 +108,27 @@ impl UplinkDevice {
             Self::Bond => &[
                 "link add eth0 type bond mode active-backup miimon 100",
                 "link set phys0 master eth0",
+                "link set phys1 master eth0",
             ],
         }
     }
+}
+
+/// The sysctls by which what passes a bridge passes the firewall, too.
+const BRIDGE_FILTERS: [&str; 2] = [
+    "net/bridge/bridge-nf-call-iptables",
+    "net/bridge/bridge-nf-call-ip6tables",
+];
+
+/// Has what passes bridges of the node, in whose namespace the calling thread is, pass by its firewall.
+pub(crate) fn pass_by_firewall() -> Result<()> {
+    for name in BRIDGE_FILTERS {
+        // Each node's own since Linux 5.3, and there only with the module br_netfilter.
+        if Path::new("/proc/sys").join(name).exists() {
+            ip::sysctl(name, "0")?;
+        }
+    }
+    Ok(())
 }
 
 /// Gives a node its uplink `eth0`, and the default route by it.
@@ -107,12 +140,28 @@ pub(crate) fn connect(router: &Netns, node: End<'_>, options: UplinkOptions) -> 
         // `default` when it is made.
         ip::sysctl("net/ipv4/conf/all/rp_filter", "0")?;
         let wanted = options.rp_filter.to_string();
-        ip::sysctl("net/ipv4/conf/default/rp_filter", &wanted)
+        ip::sysctl("net/ipv4/conf/default/rp_filter", &wanted)?;
+        match device {
+            UplinkDevice::Bridge => pass_by_firewall(),
+            _ => Ok(()),
+        }
     })?;
     let port = format!("u{index}");
     SEGMENT.attach_as(device.wire(), router, &port, node.netns)?;
+    if device == UplinkDevice::Bond {
+        let second = format!("w{index}");
+        SEGMENT.attach_as("phys1", router, &second, node.netns)?;
+        router.run(|| like_a_wire(&second))?;
+        node.netns.run(|| like_a_wire("phys1"))?;
+    }
     node.netns.run(|| {
         like_a_wire(device.wire())?;
+        if device == UplinkDevice::Macvlan {
+            // What goes to all of the segment comes in by both: it is no martian for that, and only
+            // the device that has an address answers for it.
+            ip::sysctl("net/ipv4/conf/phys0/rp_filter", "0")?;
+            ip::sysctl("net/ipv4/conf/phys0/arp_ignore", "1")?;
+        }
         let mut lines: Vec<_> = device.above().iter().map(ToString::to_string).collect();
         if device == UplinkDevice::Unnumbered {
             lines.extend(unnumbered(index));

@@ -83,6 +83,7 @@ pub(crate) fn lab_tools() -> Result<()> {
     need("ethtool", "ethtool")?;
     need("nft", "nftables")?;
     need("iptables-legacy", "iptables")?;
+    need("wg", "wireguard-tools")?;
     need("nsenter", "util-linux")?;
     need("bpftool", "bpftool")?;
     need("dnsmasq", "dnsmasq-base")?;

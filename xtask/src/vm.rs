@@ -53,6 +53,31 @@ pub(crate) struct Args {
     /// a second one would make the first one wait
     #[arg(long, default_value_t = 1)]
     threads: u8,
+    /// With every scenario on every kind of network of docs/networks.md
+    #[arg(long, conflicts_with = "selected")]
+    all_networks: bool,
+}
+
+/// The feature of the lab's tests with which they have all scenarios of networks.
+pub(crate) const ALL_NETWORKS: &str = "all-networks";
+
+impl Args {
+    /// These scenarios, of all networks, on kernels with BTF.
+    pub(crate) fn of_scenarios(kernels: Vec<String>, names: Vec<String>) -> Self {
+        let mut filter = vec!["--exact".to_owned()];
+        filter.extend(names);
+        Self {
+            kernels,
+            filter,
+            selected: false,
+            minutes: 120,
+            btf: Btf::Shown,
+            guests: None,
+            cpus: 1,
+            threads: 1,
+            all_networks: true,
+        }
+    }
 }
 
 /// Whether a kernel has BTF.
@@ -102,7 +127,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         build::run()?;
         build::next()?;
         let vng = guest::VirtmeNg::ready()?;
-        let tests = test_binary()?;
+        let tests = test_binary(args.all_networks)?;
         let runs = runs(args, &tests)?;
         let kvm = match runs.first() {
             Some(run) => vng.kvm_works(&run.kernel)?,
@@ -282,7 +307,7 @@ fn shares(names: &[String], guests: usize) -> Vec<Vec<String>> {
 }
 
 /// The lab's test binary; its companions are built with it.
-fn test_binary() -> Result<PathBuf> {
+fn test_binary(all_networks: bool) -> Result<PathBuf> {
     let mut cargo = process::cargo();
     cargo.args([
         "test",
@@ -292,6 +317,9 @@ fn test_binary() -> Result<PathBuf> {
         "--test",
         "lab",
     ]);
+    if all_networks {
+        cargo.args(["--features", ALL_NETWORKS]);
+    }
     cargo.arg("--message-format=json-render-diagnostics");
     process::output(&mut cargo)?
         .lines()

@@ -4,7 +4,7 @@ use anyhow::Result;
 
 use crate::ip;
 use crate::netns::Netns;
-use crate::uplink::like_a_wire;
+use crate::uplink::{like_a_wire, pass_by_firewall};
 use crate::wire::End;
 
 /// The lengths of the prefixes of all pods' addresses, IPv4 and IPv6.
@@ -24,13 +24,19 @@ pub(super) fn join(router: &Netns, node: End<'_>) -> Result<()> {
     let guest = node.netns.path().display();
     router.run(|| {
         ip::batch(&[
-            format!("link add {port} type veth peer name eth1 netns {guest}"),
+            format!("link add {port} type veth peer name lan0 netns {guest}"),
             format!("link set {port} master lan up"),
         ])?;
         like_a_wire(&port)
     })?;
     node.netns.run(|| {
-        ip::batch(&["link set eth1 master br0 up".to_owned()])?;
-        like_a_wire("eth1")
+        pass_by_firewall()?;
+        like_a_wire("lan0")?;
+        // An end of a pair would look as if a pod was behind it.
+        ip::batch(&[
+            "link set lan0 up".to_owned(),
+            "link add eth1 link lan0 type macvlan mode passthru".to_owned(),
+            "link set eth1 master br0 up".to_owned(),
+        ])
     })
 }

@@ -7,7 +7,7 @@
 mod cases;
 mod objects;
 mod oracle;
-mod outward;
+pub(crate) mod outward;
 mod rows;
 
 use std::net::{IpAddr, SocketAddr};

@@ -2,6 +2,7 @@
 //! of others' traffic has to be left alone. `docs/networks.md` says which scenario tests what.
 
 mod beside_kube_proxy;
+mod each;
 mod firewall;
 mod frames;
 mod kube_proxys_rules;

@@ -31,6 +31,21 @@ pub(crate) fn ways() -> &'static [Way] {
     &[KERNEL, DIRECT_TC, DIRECT_XDP]
 }
 
+/// A kind of network: that of pods, and nodes' uplinks.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Site(pub(crate) PodNetwork, pub(crate) UplinkOptions);
+
+impl From<PodNetwork> for Site {
+    /// As most clusters have it.
+    fn from(network: PodNetwork) -> Self {
+        let options = UplinkOptions {
+            masquerade: true,
+            ..UplinkOptions::default()
+        };
+        Self(network, options)
+    }
+}
+
 /// Two nodes with a backend each, an agent each, and a client outside. Fields go in this order.
 struct Scene {
     agents: Vec<Agent>,
@@ -54,14 +69,11 @@ fn service() -> Service {
 }
 
 impl Scene {
-    fn new(network: PodNetwork, way: Way, service: &Service) -> Self {
+    fn new(site: impl Into<Site>, way: Way, service: &Service) -> Self {
+        let Site(network, options) = site.into();
         let turn = turn();
         let lab = Lab::new("outside").unwrap();
         let outside = lab.outside(network).unwrap();
-        let options = UplinkOptions {
-            masquerade: true,
-            ..UplinkOptions::default()
-        };
         let nodes: Vec<_> = ["node1", "node2"]
             .iter()
             .map(|name| lab.node_at(&outside, name, options).unwrap())
@@ -207,9 +219,13 @@ fn a_client_outside_reaches_every_backend_by_any_node_and_local_ones_see_its_add
 
 #[test]
 fn with_external_policy_local_only_this_nodes_backends_answer_and_they_see_the_client() {
+    keeps_to_local_backends(PodNetwork::Vxlan.into());
+}
+
+pub(crate) fn keeps_to_local_backends(site: Site) {
     for way in ways() {
         let local = service().external_local();
-        let scene = Scene::new(PodNetwork::Vxlan, way, &local);
+        let scene = Scene::new(site, way, &local);
         let own: [IpAddr; 2] = [scene.client.v4().into(), scene.client.v6().into()];
         for (node, name) in [(0, "a"), (1, "b")] {
             for to in scene.node_port(node) {
@@ -232,8 +248,12 @@ fn with_external_policy_local_only_this_nodes_backends_answer_and_they_see_the_c
 
 #[test]
 fn without_endpoints_clients_outside_are_refused_at_once() {
+    refuses(PodNetwork::Routed.into());
+}
+
+pub(crate) fn refuses(site: Site) {
     for way in ways() {
-        let scene = Scene::new(PodNetwork::Routed, way, &service());
+        let scene = Scene::new(site, way, &service());
         scene.put(&service(), &[]);
         for to in scene.node_port(0).into_iter().chain(BALANCED.map(web)) {
             let refused = wait_until(SOON, || {
@@ -302,34 +322,42 @@ fn source_ranges_change_without_a_moment_in_which_all_or_none_may_come() {
 #[test]
 fn a_pod_reaches_itself_by_an_address_with_source_ranges() {
     for network in NETWORKS {
-        // Its packets come in and go out by one device, and its answers, which would never leave
-        // it for its own address, go to the node's.
-        let scene = Scene::new(network, KERNEL, &service());
-        let pod = scene.backend("a");
-        let own = [format!("{}/32", pod.v4()), format!("{}/128", pod.v6())];
-        scene.put(&own.iter().fold(service(), Service::allows), &["a"]);
-        for to in BALANCED.map(web) {
-            for kind in kinds() {
-                // It asked at its socket until the change came.
-                let mut last = None;
-                let by_packets = wait_until(SOON, || {
-                    last = Some(pod.ask(kind, to));
-                    let seen = last.as_ref().and_then(|answer| answer.as_ref().ok());
-                    seen.is_some_and(|answer| {
-                        let client = answer.client.ip();
-                        answer.backend == "a" && client != pod.ip_like(client)
-                    })
-                });
-                assert!(by_packets, "{network:?} {to} {kind:?}: {last:?}");
-            }
+        reaches_itself(network.into());
+    }
+}
+
+pub(crate) fn reaches_itself(site: Site) {
+    // Its packets come in and go out by one device, and its answers, which would never leave
+    // it for its own address, go to the node's.
+    let scene = Scene::new(site, KERNEL, &service());
+    let pod = scene.backend("a");
+    let own = [format!("{}/32", pod.v4()), format!("{}/128", pod.v6())];
+    scene.put(&own.iter().fold(service(), Service::allows), &["a"]);
+    for to in BALANCED.map(web) {
+        for kind in kinds() {
+            // It asked at its socket until the change came.
+            let mut last = None;
+            let by_packets = wait_until(SOON, || {
+                last = Some(pod.ask(kind, to));
+                let seen = last.as_ref().and_then(|answer| answer.as_ref().ok());
+                seen.is_some_and(|answer| {
+                    let client = answer.client.ip();
+                    answer.backend == "a" && client != pod.ip_like(client)
+                })
+            });
+            assert!(by_packets, "{site:?} {to} {kind:?}: {last:?}");
         }
     }
 }
 
 #[test]
 fn a_client_outside_with_affinity_stays_with_its_backend() {
+    has_affinity(PodNetwork::Bridged.into());
+}
+
+pub(crate) fn has_affinity(site: Site) {
     let sticky = service().sticky(100);
-    let scene = Scene::new(PodNetwork::Bridged, KERNEL, &sticky);
+    let scene = Scene::new(site, KERNEL, &sticky);
     let other = scene.outside.client("other").unwrap();
     for client in [&scene.client, &other] {
         for to in scene.node_port(0).into_iter().chain(BALANCED.map(web)) {
@@ -347,7 +375,11 @@ fn a_client_outside_with_affinity_stays_with_its_backend() {
 
 #[test]
 fn a_connection_from_outside_goes_on_while_its_service_changes_and_the_agent_is_away() {
-    let mut scene = Scene::new(PodNetwork::Vxlan, KERNEL, &service());
+    goes_on(PodNetwork::Vxlan.into());
+}
+
+pub(crate) fn goes_on(site: Site) {
+    let mut scene = Scene::new(site, KERNEL, &service());
     let to = web(BALANCED[0]);
     let connections: Vec<_> = (0..8)
         .map(|_| {
@@ -378,8 +410,12 @@ fn a_connection_from_outside_goes_on_while_its_service_changes_and_the_agent_is_
 
 #[test]
 fn datagrams_of_one_socket_outside_move_with_the_backends() {
+    moves_datagrams(PodNetwork::Routed.into());
+}
+
+pub(crate) fn moves_datagrams(site: Site) {
     for way in ways() {
-        let scene = Scene::new(PodNetwork::Routed, way, &service());
+        let scene = Scene::new(site, way, &service());
         for to in [scene.node_port(0)[0], web(BALANCED[1])] {
             scene.put(&service(), &["a"]);
             let socket = scene.client.socket(Transport::Udp, to.is_ipv6()).unwrap();

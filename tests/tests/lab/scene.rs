@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use svclb_tests::manifests::{Manifests, Service};
 use svclb_tests::{
-    Agent, AgentOptions, Failure, Kind, Lab, Node, Peer, Pod, Tally, Transport, lacks, record_time,
-    wait_until,
+    Agent, AgentOptions, Failure, Kind, Lab, Node, Peer, Pod, PodNetwork, Tally, Transport,
+    UplinkDevice, has_devices, lacks, record_time, wait_until,
 };
 
 /// The machine: read-locked by scenarios that run side by side, write-locked by one that runs alone.
@@ -268,6 +268,16 @@ pub(crate) fn lacks_sockets(what: &str, result: Result<(), Failure>) -> bool {
             true
         }
     }
+}
+
+/// Whether the kernel has not all devices that a network is made of; says so if it has not.
+pub(crate) fn lacks_devices(network: PodNetwork, uplink: UplinkDevice) -> bool {
+    let mut kinds = network.devices().iter().chain(uplink.devices());
+    let missing = kinds.find(|kind| !has_devices(kind).unwrap());
+    if let Some(kind) = missing {
+        lacks(&format!("{kind} devices"));
+    }
+    missing.is_some()
 }
 
 /// A dump without what may differ from one moment to the next: counters.

@@ -29,7 +29,7 @@ impl Missing {
 }
 
 /// A feature, where it is missing, and the scenarios that say so: by the beginnings of their names.
-const KNOWN: [(&str, Missing, &[&str]); 6] = [
+const KNOWN: [(&str, Missing, &[&str]); 7] = [
     (
         "SO_NETNS_COOKIE",
         Missing::Before(5, 14),
@@ -55,6 +55,11 @@ const KNOWN: [(&str, Missing, &[&str]); 6] = [
         "udp-lite sockets",
         Missing::Since(7, 0),
         &["lab::udp::a_udp_lite_socket_counts_as_udp"],
+    ),
+    (
+        "netkit devices",
+        Missing::Before(6, 7),
+        &["lab::networks::each::netkit_pods::"],
     ),
     // By which the agent finds connected UDP sockets.
     (

@@ -48,6 +48,19 @@ pub(super) const SELECTED: [Selection; 3] = [
                 "lab::networks::obstacles::",
                 "which rules and sysctls the agent reads",
             ),
+            // Tunnels' outer headers (before 5.14) are in lab::networks::each::ipip.
+            (
+                "lab::networks::each::bridge_uplink::",
+                "which devices the agent takes",
+            ),
+            (
+                "lab::networks::each::macvlan_pods::",
+                "which devices the agent takes",
+            ),
+            (
+                "lab::networks::each::unnumbered_uplink::",
+                "which devices the agent takes",
+            ),
             // Which backends a frontend has is the planner's. How packets reach them on this kernel
             // is in lab::outside, lab::outward, lab::matrix and lab::conformance::{affinity,udp}.
             (

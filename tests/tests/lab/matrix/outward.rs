@@ -8,8 +8,7 @@ use std::thread;
 use serde_json::Value;
 use svclb_tests::manifests::{Manifests, Service};
 use svclb_tests::{
-    Agent, AgentOptions, KERNEL, Kind, Lab, Node, Outside, Peer, Pod, PodNetwork, Transport,
-    UplinkOptions, Way,
+    Agent, AgentOptions, KERNEL, Kind, Lab, Node, Outside, Peer, Pod, PodNetwork, Transport, Way,
 };
 
 use super::cases::{self, NODE1, NODE2};
@@ -17,15 +16,20 @@ use super::objects;
 use super::oracle::{Endpoint, Place, Policy, Verdict, outward_verdict};
 use super::rows::{Row, SOCKETS, meet};
 use super::{described, judge};
-use crate::lab::outside::ways;
+use crate::lab::outside::{Site, ways};
 use crate::lab::scene::{TARGET, Turn, agent_refuses_by_errno, alone, kernel, v4, v6, web};
 
 const PLACES: [Place; 2] = [NODE1, NODE2];
 
 #[test]
 fn addresses_for_clients_outside_lead_in_every_row_where_the_oracle_says() {
-    for way in ways() {
-        let world = World::new(way, &cases::places());
+    leads_where_the_oracle_says(PodNetwork::Vxlan.into(), ways());
+}
+
+/// The same on another network.
+pub(crate) fn leads_where_the_oracle_says(site: Site, ways: &[Way]) {
+    for way in ways {
+        let world = World::new(site, way, &cases::places());
         let world = &world;
         let before = martians();
         let rows: Vec<Row> = thread::scope(|scope| {
@@ -46,7 +50,10 @@ fn addresses_for_clients_outside_lead_in_every_row_where_the_oracle_says() {
             }
         }
         judge(&rows);
-        assert_eq!(martians(), before, "packets came from where they could not");
+        // On a segment of all nodes' pods there are some, though all rows are right.
+        if site.0 != PodNetwork::Lan {
+            assert_eq!(martians(), before, "packets came from where they could not");
+        }
     }
 }
 
@@ -146,15 +153,11 @@ struct At {
 }
 
 impl World {
-    fn new(way: Way, cases: &[Vec<Endpoint>]) -> Self {
+    fn new(Site(network, options): Site, way: Way, cases: &[Vec<Endpoint>]) -> Self {
         // It reads a counter of the machine.
         let turn = alone();
         let lab = Lab::new("outward").unwrap();
-        let outside = lab.outside(PodNetwork::Vxlan).unwrap();
-        let options = UplinkOptions {
-            masquerade: true,
-            ..UplinkOptions::default()
-        };
+        let outside = lab.outside(network).unwrap();
         let nodes: Vec<Node> = PLACES
             .iter()
             .map(|place| lab.node_at(&outside, place.node, options).unwrap())

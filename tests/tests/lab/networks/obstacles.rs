@@ -1,6 +1,9 @@
 //! What of a node keeps translated packets from being forwarded: it is said once, with what to do.
 
-use svclb_tests::{PodNetwork, SOON, Transport, wait_until};
+use std::path::Path;
+use std::process::Command;
+
+use svclb_tests::{PodNetwork, SOON, Transport, UplinkDevice, UplinkOptions, lacks, wait_until};
 
 use super::{KERNEL, World, hidden_pods, runs};
 
@@ -64,6 +67,33 @@ fn a_node_that_does_not_forward() {
     for (warning, name) in warnings.iter().zip(names) {
         assert!(warning.contains(&name.replace('/', ".")), "{warning}");
         runs(&world.nodes[0], &format!("{} >/dev/null", remedy(warning)));
+    }
+}
+
+#[test]
+fn a_bridge_whose_packets_pass_the_firewall_before_they_are_translated() {
+    drop(
+        Command::new("modprobe")
+            .args(["-q", "br_netfilter"])
+            .status(),
+    );
+    if !Path::new("/proc/sys/net/bridge").exists() {
+        return lacks("br_netfilter");
+    }
+    let options = UplinkOptions {
+        device: UplinkDevice::FilteredBridge,
+        ..hidden_pods()
+    };
+    let mut world = World::new(PodNetwork::Vxlan, options);
+    let warnings = warnings(&mut world);
+    let names = ["iptables", "ip6tables"].map(|name| format!("net.bridge.bridge-nf-call-{name}"));
+    assert_eq!(warnings.len(), 2, "{warnings:?}");
+    for (warning, name) in warnings.iter().zip(names) {
+        assert!(warning.contains(&name), "{warning}");
+        runs(&world.nodes[0], &format!("{} >/dev/null", remedy(warning)));
+    }
+    for to in world.balanced() {
+        world.wait_for_answers(to, &["a"]);
     }
 }
 

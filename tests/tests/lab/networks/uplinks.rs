@@ -3,6 +3,8 @@
 use std::net::{IpAddr, SocketAddr};
 
 use svclb_tests::{Outside, PodNetwork, Transport, UplinkOptions};
+#[cfg(feature = "all-networks")]
+use svclb_tests::{has_devices, lacks};
 
 use super::{MODES, NODE_PORT, World, asks_all, kinds, service};
 
@@ -85,6 +87,45 @@ fn replies_of_pods_whose_addresses_belong_to_the_second_uplink_leave_by_the_firs
                     .unwrap();
                 node.rule(&format!("add from {ip} lookup 100 priority 1000"))
                     .unwrap();
+            }
+        }
+        world.put(&service(), &["a", "b"]);
+        world.start(&[mode, &["--nodeport-addresses", "all"]].concat());
+        serves(&world, &seconds, mode);
+    }
+}
+
+#[test]
+#[cfg(feature = "all-networks")]
+fn the_second_uplink_may_be_in_a_vrf() {
+    if !has_devices("vrf").unwrap() {
+        return lacks("vrf devices");
+    }
+    let options = UplinkOptions {
+        masquerade: true,
+        rp_filter: 2,
+        ..UplinkOptions::default()
+    };
+    for mode in MODES {
+        let (mut world, seconds) = world(options);
+        for (own, far, node) in [(1, 2, &world.nodes[0]), (2, 1, &world.nodes[1])] {
+            // Its table is that of the rules by source, and leads to pods besides.
+            for line in [
+                "link add blue type vrf table 100".to_owned(),
+                "link set blue up".to_owned(),
+                "link set eth1 master blue".to_owned(),
+                // Which it loses in between.
+                format!("addr replace {}/64 dev eth1 nodad", seconds[2 * own - 1]),
+                "route replace default via 100.64.2.254 dev eth1 table 100".to_owned(),
+                "route replace ::/0 via fd00:100:64:2::254 dev eth1 table 100".to_owned(),
+                format!("route add 10.244.{own}.0/24 dev br0 table 100"),
+                format!("route add fd00:10:244:{own}::/64 dev br0 table 100"),
+                format!(
+                    "route add 10.244.{far}.0/24 via 10.244.{far}.0 dev flannel.1 onlink table 100"
+                ),
+                format!("route add fd00:10:244:{far}::/64 via fe80::{far} dev flannel.1 table 100"),
+            ] {
+                node.ip(&line).unwrap();
             }
         }
         world.put(&service(), &["a", "b"]);
