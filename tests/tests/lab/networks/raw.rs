@@ -1,6 +1,6 @@
 //! Packets and frames that no socket of their sender would send.
 
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr};
 use std::process::Command;
 
@@ -102,6 +102,36 @@ pub(super) fn send_from(client: &Pod, to: IpAddr, packet: &[u8]) {
             Ok(())
         })
         .unwrap();
+}
+
+/// A socket that gets a copy of each segment that comes to a client (raw(7)).
+pub(super) fn listen_to_segments(client: &Pod, is_ipv6: bool) -> Socket {
+    let opened = client.run(|| {
+        let domain = if is_ipv6 { Domain::IPV6 } else { Domain::IPV4 };
+        let socket = Socket::new(domain, Type::RAW, Some(Protocol::TCP))?;
+        socket.set_nonblocking(true)?;
+        Ok(socket)
+    });
+    opened.unwrap()
+}
+
+/// What the last of the segments acknowledges that came between two ports.
+pub(super) fn last_acknowledged(listener: &Socket, from: SocketAddr, to: SocketAddr) -> u32 {
+    let mut listener = listener;
+    let mut last = None;
+    let mut buffer = [0; 2048];
+    while let Ok(length) = listener.read(&mut buffer) {
+        // Of IPv4 the header comes with it.
+        let start = if from.is_ipv4() { 20 } else { 0 };
+        let Some(segment) = buffer[..length].get(start..start + 20) else {
+            continue;
+        };
+        let ports = [from.port(), to.port()].map(u16::to_be_bytes).concat();
+        if segment.starts_with(&ports) {
+            last = Some(u32::from_be_bytes(segment[8..12].try_into().unwrap()));
+        }
+    }
+    last.unwrap()
 }
 
 /// An Ethernet frame around a packet, with the tag of VLAN 0 and a priority (IEEE 802.1Q).

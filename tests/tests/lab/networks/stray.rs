@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use svclb_tests::{PodNetwork, Transport, UplinkOptions};
 
-use super::raw::{ACK, FIN, RST, segment, send_from};
+use super::raw::{ACK, FIN, RST, last_acknowledged, listen_to_segments, segment, send_from};
 use super::{MODES, World, asks_on};
 
 #[test]
@@ -36,6 +36,7 @@ fn is_ignored(mode: &[&str], flags: u8) {
     let world = World::serving(PodNetwork::Routed, options, &["a", "b"], &args);
     let mut flows = Vec::new();
     for to in world.balanced() {
+        let listener = listen_to_segments(&world.client, to.is_ipv6());
         world.wait_for_answers(to, &["a", "b"]);
         let mut missing = vec!["a", "b"];
         while !missing.is_empty() {
@@ -44,26 +45,23 @@ fn is_ignored(mode: &[&str], flags: u8) {
             let backend = asks_on(&socket, "before").unwrap();
             if missing.contains(&&*backend) {
                 missing.retain(|name| *name != backend);
-                flows.push((to, backend, socket));
+                let from = socket.local_name().unwrap();
+                let expected = last_acknowledged(&listener, to, from);
+                flows.push((to, backend, socket, expected));
             }
         }
     }
-    for (to, _, socket) in &flows {
+    for (to, _, socket, expected) in &flows {
         let from = socket.local_name().unwrap();
-        send_from(
-            &world.client,
-            to.ip(),
-            &segment(from, *to, 0x1234_5678, flags),
-        );
-        send_from(
-            &world.client,
-            to.ip(),
-            &segment(from, *to, 0x9234_5678, flags),
-        );
+        // Behind what the server expects, and ahead of it.
+        for by in [0x9000_0000, 0x1000_0000] {
+            let stray = segment(from, *to, expected.wrapping_add(by), flags);
+            send_from(&world.client, to.ip(), &stray);
+        }
     }
     // A flow that was reset is remembered for ten seconds, and looked for every five.
     sleep(Duration::from_secs(16));
-    for (to, backend, socket) in &flows {
+    for (to, backend, socket, _) in &flows {
         let answer = asks_on(socket, "after");
         assert_eq!(answer.as_ref(), Ok(backend), "{mode:?} {to}");
     }
