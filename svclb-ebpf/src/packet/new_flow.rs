@@ -248,6 +248,16 @@ fn source<F: HookFrame>(
         return Ok(None);
     }
     let Packet { tuple, is_v4, .. } = scratch.packet;
+    // A process of this node, whose endpoint names no node.
+    let is_own = |device: DeviceValue| {
+        let own = if is_v4 { device.v4 } else { device.v6 };
+        own == slot.addr
+    };
+    if maps::device(DeviceValue::NODE).is_some_and(is_own)
+        || maps::device(frame.device()).is_some_and(is_own)
+    {
+        return Ok(None);
+    }
     let next_hop = fib::next_hop(frame, &mut scratch.route, is_v4, tuple.src, slot.addr);
     if let Some(next_hop) = next_hop
         && let Some(device) = maps::device(next_hop.device)

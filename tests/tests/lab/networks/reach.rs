@@ -3,12 +3,14 @@
 use std::net::SocketAddr;
 use std::process::Command;
 
-use svclb_tests::manifests::Service;
+use svclb_tests::manifests::{Endpoint, Service};
 use svclb_tests::{Peer, PodNetwork, SOON, Transport, UplinkOptions, wait_until};
 
-use super::{BALANCED, MODES, NODE_PORT, World, asks_all, asks_on, hidden_pods, kinds, service};
+use super::{
+    BALANCED, MODES, NODE_PORT, TRANSPORTS, World, asks_all, asks_on, hidden_pods, kinds, service,
+};
 use crate::lab::outside::Site;
-use crate::lab::scene::{TARGET, lacks_devices, v6, web};
+use crate::lab::scene::{TARGET, lacks_devices, v4, v6, web};
 
 /// What every network owes its clients, with agents in every mode.
 pub(super) fn serves(Site(network, options): Site) {
@@ -198,5 +200,40 @@ fn nodes_and_pods_may_have_no_ipv4_address() {
                 asks_all(&world.nodes[1], kind, to, &["a", "b"], |_| {}).unwrap();
             }
         }
+    }
+}
+
+#[test]
+fn endpoints_at_the_nodes_own_addresses_name_no_node() {
+    for mode in MODES {
+        let mut world = World::new(PodNetwork::Routed, UplinkOptions::default());
+        // As an API server's: written by hand, and served by processes of the nodes.
+        for (node, transport) in world
+            .nodes
+            .iter()
+            .flat_map(|node| TRANSPORTS.map(|t| (node, t)))
+        {
+            node.serve(transport, TARGET).unwrap();
+        }
+        let service = service();
+        let mut objects = vec![service.object()];
+        for is_v6 in [false, true] {
+            let like = if is_v6 { v6(0) } else { v4(0) };
+            let addresses = world
+                .nodes
+                .iter()
+                .map(|node| Endpoint::new(node.ip_like(like)));
+            objects.push(service.slice_of(&addresses.collect::<Vec<_>>()));
+        }
+        world.manifests.put("web.yaml", &objects).unwrap();
+        world.start(mode);
+        world.wait_for_answers(world.balanced()[0], &["node1", "node2"]);
+        let mut faults = Vec::new();
+        for to in world.balanced().into_iter().chain(world.node_ports(1)) {
+            for kind in kinds() {
+                faults.extend(asks_all(&world.client, kind, to, &["node1", "node2"], |_| ()).err());
+            }
+        }
+        assert!(faults.is_empty(), "{mode:?}: {faults:#?}");
     }
 }
