@@ -5,8 +5,8 @@
 //! map is full, a new flow takes the place of one that is over; one that goes on is never replaced.
 
 use svclb_common::{
-    Counter, FlowFlags, FlowKey, FlowState, FlowValue, FrontendKey, Hook, LinkAddr, Reading, Scope,
-    SlotIndex,
+    Counter, FlowFlags, FlowKey, FlowState, FlowValue, FrontendKey, Hook, LinkAddr, Proto, Reading,
+    Scope, SlotIndex,
 };
 use svclb_packet::parse::Packet;
 
@@ -270,12 +270,15 @@ fn replace(key: &FlowKey, value: &FlowValue) -> Result<Entered, Refused> {
     Ok(Entered::Replaced)
 }
 
-/// Removes a UDP flow, by the key of its replies and their entry, that was no more than a question and maybe
-/// its answer, some time ago: for another flow that needs its port. Returns whether the key is free.
+/// Removes a flow that is masqueraded, by the key of its replies and their entry, for another one that needs
+/// its port: a connection that both sides ended, or a UDP flow that was no more than a question and maybe its
+/// answer, some time ago. Returns whether the key is free.
 #[inline(always)]
-pub(super) fn forget_question(key: &FlowKey, reply: &FlowValue, now_ns: u64) -> bool {
-    /// Datagrams of a program that goes on follow each other sooner, and when one was seen last is known
-    /// to a second.
+pub(super) fn free_port(key: &FlowKey, reply: &FlowValue, now_ns: u64) -> bool {
+    /// After both have sent a FIN, nothing follows but what is sent again.
+    const ENDED_NS: u64 = 1_000_000_000;
+    /// Datagrams of a program that goes on follow each other sooner. When one was seen last is known to a
+    /// second.
     const ANSWERED_NS: u64 = 2_000_000_000;
     /// For as long a client waits for an answer (resolv.conf(5)).
     const UNANSWERED_NS: u64 = 5_000_000_000;
@@ -296,12 +299,19 @@ pub(super) fn forget_question(key: &FlowKey, reply: &FlowValue, now_ns: u64) -> 
     } else {
         reply.last_seen_ns
     };
-    let wait = if reply.flags.contains(FlowFlags::SEEN) {
-        ANSWERED_NS
+    let either = reply.flags.union(forward_flags);
+    let (goes_on, wait) = if matches!(key.proto, Proto::UDP) {
+        let wait = if reply.flags.contains(FlowFlags::SEEN) {
+            ANSWERED_NS
+        } else {
+            UNANSWERED_NS
+        };
+        (either.contains(FlowFlags::STREAM), wait)
     } else {
-        UNANSWERED_NS
+        let is_ended =
+            reply.flags.contains(FlowFlags::FIN) && forward_flags.contains(FlowFlags::FIN);
+        (!is_ended && !either.contains(FlowFlags::RST), ENDED_NS)
     };
-    let goes_on = reply.flags.union(forward_flags).contains(FlowFlags::STREAM);
     if goes_on || now_ns.saturating_sub(seen) <= wait {
         return false;
     }

@@ -10,9 +10,9 @@ use super::verdict::DropReason;
 use super::{fragments, local_socket};
 use crate::kernel::random;
 
-/// How many source ports are tried before the last one, and how many are looked at for each of them. Of a range that
-/// is taken to nine tenths, all miss once in a thousand flows; to a half, never.
-const ATTEMPTS: u32 = 4;
+/// How many source ports are tried before one is made free, and how many are looked at for each of them. Of
+/// a range that is taken to a half, all miss once in four thousand million flows.
+const ATTEMPTS: u32 = 2;
 const CANDIDATES: u32 = 16;
 
 /// How often a flow makes room for itself: another CPU may take what it made.
@@ -90,7 +90,7 @@ pub(super) fn enter<F: HookFrame>(
         if is_own {
             scratch.forward.tuple.src_port = scratch.packet.tuple.src_port;
         } else {
-            let makes_room = attempt == ATTEMPTS && ports.of_this_node && scratch.packet.is_udp();
+            let makes_room = attempt == ATTEMPTS && ports.of_this_node;
             choose_port(scratch, pair.reverse_hook, ports, makes_room);
         }
         if ports.of_this_node && is_a_sockets(frame, scratch) {
@@ -126,8 +126,8 @@ fn is_a_sockets<F: HookFrame>(frame: &F, scratch: &Scratch) -> bool {
 }
 
 /// Gives the new flow a source port of a range, one that no other flow to its backend has if
-/// there is any among those that are looked at. Where all were taken, a question of UDP that was answered
-/// makes room (`makes_room`).
+/// there is any among those that are looked at. Where all were taken, a connection that is over, or a
+/// question of UDP that was answered, makes room (`makes_room`).
 #[inline(always)]
 fn choose_port(scratch: &mut Scratch, reverse_hook: Hook, ports: Ports, makes_room: bool) {
     scratch.reverse_key = FlowKey::new(
@@ -141,7 +141,7 @@ fn choose_port(scratch: &mut Scratch, reverse_hook: Hook, ports: Ports, makes_ro
             break;
         };
         let now = scratch.forward.last_seen_ns;
-        if makes_room && flows::forget_question(&scratch.reverse_key, known, now) {
+        if makes_room && flows::free_port(&scratch.reverse_key, known, now) {
             break;
         }
     }

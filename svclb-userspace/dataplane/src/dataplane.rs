@@ -356,6 +356,11 @@ impl Dataplane {
         self.features
     }
 
+    /// The source ports that flows to backends on other nodes are given.
+    pub const fn source_ports(&self) -> PortRange {
+        self.source_ports
+    }
+
     /// Warnings for the operator, a sentence each.
     pub fn warnings(&self) -> &[String] {
         &self.warnings

@@ -48,7 +48,7 @@ pub use features::{Features, features};
 pub use firewall::{KUBE_PROXY_MARK, OWN_MARK, choose_mark, forwarding_obstacles};
 pub use kernel_flows::{FlowsAt, LeftToKernel};
 pub use maps::devices::Devices;
-pub use maps::flows::{Flow, Flows, Swept};
+pub use maps::flows::{BusyBackend, Flow, Flows, Swept};
 pub use maps::kernel_maps::{GracePeriod, KernelMaps};
 pub use migration::flows::CarriedOver;
 pub use mounts::{find_bpffs, find_cgroup2, root_cgroup};

@@ -7,9 +7,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use svclb_core::conntrack::Timeouts;
+use svclb_core::log_once::LogOnce;
 use svclb_core::planner::Planner;
 use svclb_core::serving::{ChangedServices, ServingIndex};
-use svclb_dataplane::{Flows, Swept};
+use svclb_dataplane::{BusyBackend, Flows, Swept};
 use tokio::task::{JoinError, JoinHandle, spawn_blocking};
 use tracing::{debug, warn};
 
@@ -27,6 +28,10 @@ const CHANGE_PAUSE: Duration = Duration::from_millis(500);
 pub(super) struct Conntrack {
     flows: Arc<Flows>,
     timeouts: Timeouts,
+    /// How many source ports there are for each backend.
+    source_ports: u32,
+    started: Instant,
+    log_once: LogOnce,
     working: Option<Working>,
     pub(super) schedule: SweepSchedule,
 }
@@ -114,10 +119,13 @@ impl SweepSchedule {
 }
 
 impl Conntrack {
-    pub(super) fn new(flows: Flows, timeouts: Timeouts) -> Self {
+    pub(super) fn new(flows: Flows, timeouts: Timeouts, source_ports: u32) -> Self {
         Self {
             flows: Arc::new(flows),
             timeouts,
+            source_ports,
+            started: Instant::now(),
+            log_once: LogOnce::default(),
             working: None,
             schedule: SweepSchedule::default(),
         }
@@ -160,6 +168,7 @@ impl Conntrack {
         let (left, stale) = match done {
             Done::Paused => return None,
             Done::Swept(Ok(mut swept)) => {
+                self.say_if_ports_are_scarce(swept.busiest, now);
                 let left = Left {
                     removed: swept.removed,
                     entries: swept.entries,
@@ -195,6 +204,36 @@ impl Conntrack {
         self.schedule.succeed(left.is_under_pressure, now);
         Some(left.entries.saturating_sub(2 * stale))
     }
+
+    /// Warns where a backend has nearly as many connections as there are source ports.
+    fn say_if_ports_are_scarce(&mut self, busiest: Option<BusyBackend>, now: Instant) {
+        let Some(busiest) = busiest.filter(|busiest| are_scarce(busiest.ports, self.source_ports))
+        else {
+            return;
+        };
+        let BusyBackend {
+            ports,
+            backend,
+            proto,
+        } = busiest;
+        let since_start = now.saturating_duration_since(self.started);
+        if self
+            .log_once
+            .first(&format!("{proto} {backend}"), since_start)
+        {
+            warn!(
+                "{ports} of {} source ports are in use for connections to {backend} ({proto}), and \
+                 further ones will be dropped (drop_no_port); give a larger --source-ports, or the \
+                 Service more backends",
+                self.source_ports
+            );
+        }
+    }
+}
+
+/// Whether so many of the source ports are in use that there will soon be none.
+const fn are_scarce(in_use: u32, source_ports: u32) -> bool {
+    in_use >= source_ports / 10 * 9
 }
 
 /// A thread that panicked is an error like another.
@@ -211,6 +250,12 @@ mod tests {
             is_ready: true,
             ..SweepSchedule::default()
         }
+    }
+
+    #[test]
+    fn ports_are_scarce_from_nine_tenths_on() {
+        assert!(are_scarce(9900, 11_000));
+        assert!(!are_scarce(9899, 11_000));
     }
 
     #[test]

@@ -143,7 +143,11 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
             event_recorder.clone(),
             started,
         )?,
-        conntrack: Conntrack::new(config.dataplane.flows()?, conntrack),
+        conntrack: Conntrack::new(
+            config.dataplane.flows()?,
+            conntrack,
+            config.dataplane.source_ports().count(),
+        ),
         kernel_flows: KernelFlows::default(),
         udp_socket_reaper: config.udp_socket_reaper,
         node_context: NodeContext::new(

@@ -78,6 +78,34 @@ pub struct Swept {
     pub entries: usize,
     /// Whether the map is so full that there should be another sweep soon.
     pub is_under_pressure: bool,
+    /// The backend that most source ports are in use for.
+    pub busiest: Option<BusyBackend>,
+}
+
+/// How many source ports are in use for a backend.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct BusyBackend {
+    /// How many connections go on, each with a port of its own.
+    pub ports: u32,
+    /// Where they lead.
+    pub backend: SocketAddr,
+    /// TCP or UDP.
+    pub proto: Proto,
+}
+
+/// The backend whose replies an entry is for, if its flow has a source port of the node that no other flow
+/// can have yet: it goes on.
+fn keeps_port(key: &FlowKey, value: &FlowValue) -> Option<(SocketAddr, Proto)> {
+    let flags = value.flags;
+    let is_given = flags.contains(FlowFlags::MASQUERADED) || flags.contains(FlowFlags::FORWARDED);
+    let is_others = FlowFlags::FROM_CLIENT.union(FlowFlags::OWN);
+    let is_reply = is_given && flags.intersection(is_others) == FlowFlags::NONE;
+    let goes_on = if key.proto == Proto::UDP {
+        flags.contains(FlowFlags::STREAM)
+    } else {
+        !flags.is_closing()
+    };
+    (is_reply && goes_on).then(|| (at(key.tuple.src, key.tuple.src_port), key.proto))
 }
 
 /// The flows.
@@ -170,7 +198,11 @@ impl Flows {
             entries: all.len(),
             ..Swept::default()
         };
+        let mut in_use = HashMap::<_, u32>::new();
         for (key, value) in all {
+            if let Some(backend) = keeps_port(&key, &value) {
+                *in_use.entry(backend).or_default() += 1;
+            }
             let is_wanted = with_udp && key.proto == Proto::UDP;
             let other_key = value.other(key.proto);
             // The other direction matters only if this one was silent for a while.
@@ -194,6 +226,13 @@ impl Flows {
                 });
             }
         }
+        let busy = in_use.into_iter();
+        let busy = busy.map(|((backend, proto), ports)| BusyBackend {
+            ports,
+            backend,
+            proto,
+        });
+        swept.busiest = busy.max();
         swept.is_under_pressure = is_under_pressure(swept.entries, capacity);
         Ok(swept)
     }

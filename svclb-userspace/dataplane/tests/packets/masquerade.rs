@@ -217,3 +217,35 @@ fn a_connection_whose_backend_is_gone_is_given_another_one_when_it_is_opened_aga
         assert_eq!(world.flow_entries(), 2);
     }
 }
+
+#[test]
+fn a_connection_that_both_ended_makes_room_where_no_source_port_is_free() {
+    // As many as there are.
+    const PORTS: u16 = 1000;
+    for family in [Family::V4, Family::V6] {
+        let world = World::with_addresses_on_the_device(DeviceFlags::NONE);
+        let first = Frame::new(family, Transport::Tcp).to(family.node(), NODE_PORT);
+        let mut dropped = 0;
+        for port in 0..PORTS {
+            let request = first.by_port(30_000 + port);
+            let inside = comes_in(&world, family, request);
+            let run = world.run(EGRESS, &inside.bytes());
+            if run.verdict != PASS(EGRESS) {
+                dropped += 1;
+                continue;
+            }
+            let left = from_node(inside, family, &run.frame);
+            // Both ends end it.
+            passed(&world, INGRESS, &left.reply().ending().bytes());
+            let last = passed(&world, INGRESS, &request.ending().bytes());
+            passed(&world, EGRESS, &last);
+        }
+        assert!(dropped > 0, "the last ones find no free port");
+        std::thread::sleep(std::time::Duration::from_millis(2100));
+        for port in 0..100 {
+            let request = first.by_port(40_000 + port);
+            let inside = comes_in(&world, family, request);
+            from_node(inside, family, &passed(&world, EGRESS, &inside.bytes()));
+        }
+    }
+}
