@@ -270,8 +270,7 @@ fn replace(key: &FlowKey, value: &FlowValue) -> Result<Entered, Refused> {
     Ok(Entered::Replaced)
 }
 
-/// Removes a flow that is masqueraded, by the key of its replies and their entry, for another one that needs
-/// its port: a connection that both sides ended, or a UDP flow that was no more than a question and maybe its
+/// Removes a flow, by the key of its replies and their entry, for another one that needs its port: a connection that both sides ended, or a UDP flow that was no more than a question and maybe its
 /// answer, some time ago. Returns whether the key is free.
 #[inline(always)]
 pub(super) fn free_port(key: &FlowKey, reply: &FlowValue, now_ns: u64) -> bool {

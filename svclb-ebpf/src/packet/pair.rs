@@ -10,10 +10,14 @@ use super::verdict::DropReason;
 use super::{fragments, local_socket};
 use crate::kernel::random;
 
-/// How many source ports are tried before one is made free, and how many are looked at for each of them. Of
-/// a range that is taken to a half, all miss once in four thousand million flows.
-const ATTEMPTS: u32 = 2;
-const CANDIDATES: u32 = 16;
+/// How many source ports are looked at. Of a range that is taken to a half, all miss once in ten million
+/// flows; of one that is taken to nine tenths, one in twelve does.
+const CANDIDATES: u32 = 24;
+/// How many are looked at then, to make one free: each costs the verifier.
+const TO_BE_FREED: u32 = 8;
+
+/// The attempt that makes a port free. The one after it takes the packet's own.
+const MAKES_ROOM: u32 = 1;
 
 /// How often a flow makes room for itself: another CPU may take what it made.
 const ROOMS: u32 = 2;
@@ -77,21 +81,20 @@ pub(super) fn enter<F: HookFrame>(
     }
     // One way out of the loop: the verifier walks what comes after it once, and not for each.
     let mut reverse = Err(Refused::Taken);
-    for attempt in 0..=ATTEMPTS {
-        // The packet's own is the only one.
-        if ports.count == 0 && attempt > 0 {
+    for attempt in 0..=MAKES_ROOM + 1 {
+        // The packet's own is the only one, or none of those.
+        if ports.count == 0 && attempt > 0 || attempt > MAKES_ROOM && ports.own != Own::Last {
             break;
         }
         let is_own = match ports.own {
             Own::First => attempt == 0,
-            Own::Last => attempt == ATTEMPTS,
+            Own::Last => attempt > MAKES_ROOM,
             Own::Never => false,
         };
         if is_own {
             scratch.forward.tuple.src_port = scratch.packet.tuple.src_port;
         } else {
-            let makes_room = attempt == ATTEMPTS && ports.of_this_node;
-            choose_port(scratch, pair.reverse_hook, ports, makes_room);
+            choose_port(scratch, pair.reverse_hook, ports, attempt == MAKES_ROOM);
         }
         if ports.of_this_node && is_a_sockets(frame, scratch) {
             continue;
@@ -135,7 +138,10 @@ fn choose_port(scratch: &mut Scratch, reverse_hook: Hook, ports: Ports, makes_ro
         scratch.packet.proto(),
         reverse_hook,
     );
-    for _ in 0..CANDIDATES {
+    for candidate in 0..CANDIDATES {
+        if makes_room && candidate == TO_BE_FREED {
+            break;
+        }
         scratch.reverse_key.tuple.dst_port = random_port(ports);
         let Some(known) = flows::peek(&scratch.reverse_key) else {
             break;

@@ -222,6 +222,7 @@ fn a_connection_whose_backend_is_gone_is_given_another_one_when_it_is_opened_aga
 fn a_connection_that_both_ended_makes_room_where_no_source_port_is_free() {
     // As many as there are.
     const PORTS: u16 = 1000;
+    const LATER: u16 = 200;
     for family in [Family::V4, Family::V6] {
         let world = World::with_addresses_on_the_device(DeviceFlags::NONE);
         let first = Frame::new(family, Transport::Tcp).to(family.node(), NODE_PORT);
@@ -240,9 +241,9 @@ fn a_connection_that_both_ended_makes_room_where_no_source_port_is_free() {
             let last = passed(&world, INGRESS, &request.ending().bytes());
             passed(&world, EGRESS, &last);
         }
-        assert!(dropped > 0, "the last ones find no free port");
+        assert!(dropped < LATER, "{dropped}: most of the ports were taken");
         std::thread::sleep(std::time::Duration::from_millis(2100));
-        for port in 0..100 {
+        for port in 0..LATER {
             let request = first.by_port(40_000 + port);
             let inside = comes_in(&world, family, request);
             from_node(inside, family, &passed(&world, EGRESS, &inside.bytes()));
