@@ -48,6 +48,18 @@ pub(super) const SELECTED: [Selection; 3] = [
                 "lab::networks::obstacles::",
                 "which rules and sysctls the agent reads",
             ),
+            (
+                "lab::networks::kube_proxys_rules::",
+                "which rules the agent reads",
+            ),
+            (
+                "lab::networks::beside_kube_proxy::",
+                "what the agent reads of the kernel's conntrack, whose messages are the same",
+            ),
+            (
+                "lab::networks::source_ports::",
+                "which ports the agent chooses",
+            ),
             // Tunnels' outer headers (before 5.14) are in lab::networks::each::ipip.
             (
                 "lab::networks::each::bridge_uplink::",
