@@ -1,6 +1,6 @@
-//! Flows that the kernel's own conntrack translates, since kube-proxy's rules or another's told it to, at
-//! addresses that are a frontend's now. They stay the kernel's: `FLOWS` gets entries that leave their packets
-//! as they are ([`FlowFlags::OWN`](svclb_common::FlowFlags::OWN)).
+//! Flows that the kernel's own conntrack translates, since kube-proxy's rules or another's told it to: at
+//! addresses that are a frontend's now, and those that it masquerades and whose replies could be taken for
+//! others. They stay the kernel's: `FLOWS` gets entries that leave their packets as they are ([`FlowFlags::OWN`](svclb_common::FlowFlags::OWN)).
 
 mod ctnetlink;
 mod pairs;
@@ -9,6 +9,7 @@ use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap};
 use std::io;
 
+use netlink_packet_netfilter::conntrack::Status;
 use svclb_common::{
     Addr16, BackendId, BackendValue, FrontendKey, FrontendValue, PortBe, Proto, Scope, Tuple,
     maps as names,
@@ -16,7 +17,7 @@ use svclb_common::{
 use svclb_core::ports::{PortBit, PortRules, PortSet};
 
 use self::ctnetlink::Translated;
-use self::pairs::pairs;
+use self::pairs::{Pair, pairs, replies};
 use crate::maps::flows::{Flows, monotonic_ns};
 use crate::maps::ports;
 use crate::maps::read::read_all;
@@ -73,7 +74,10 @@ pub(crate) fn enter(pins: &Pins, rules: &PortRules, at: FlowsAt<'_>) -> io::Resu
         left: LeftToKernel::default(),
         failed: None,
     };
-    ctnetlink::dump(|flow| entering.take(flow))?;
+    ctnetlink::dump(Status::DstNat, |flow| entering.take(flow))?;
+    if matches!(at, FlowsAt::All) {
+        ctnetlink::dump(Status::SrcNat, |flow| entering.take_masqueraded(flow))?;
+    }
     match entering.failed {
         Some(error) => Err(error),
         None => Ok(entering.left),
@@ -123,10 +127,37 @@ struct Entering<'a> {
 
 impl Entering<'_> {
     fn take(&mut self, flow: &Translated) {
-        if self.failed.is_some() || !self.frontends.contains(&frontend(flow)) {
+        let is_ours = flow.is_redirected && self.frontends.contains(&frontend(flow));
+        if self.failed.is_some() || !is_ours {
             return;
         }
         if let Err(error) = self.enter(flow) {
+            self.failed = Some(error);
+        }
+    }
+
+    /// One that goes to a backend itself from a port that flows of ours could be given, or from the address
+    /// and port of a frontend.
+    fn take_masqueraded(&mut self, flow: &Translated) {
+        let Tuple {
+            src_port,
+            dst,
+            dst_port,
+            ..
+        } = flow.reply;
+        let is_from_frontend = self.frontends.contains(&FrontendKey {
+            addr: dst,
+            port: dst_port,
+            proto: flow.proto,
+            scope: Scope::ANY,
+        });
+        let may_be_mistaken = is_from_frontend
+            || self.ports.contains(PortBit::ingress(dst_port))
+                && self.ports.contains(PortBit::egress(src_port));
+        if self.failed.is_some() || flow.is_redirected || !may_be_mistaken {
+            return;
+        }
+        if let Err(error) = self.enter_pairs(&[replies(flow, self.now_ns)]) {
             self.failed = Some(error);
         }
     }
@@ -147,6 +178,11 @@ impl Entering<'_> {
         };
         let looks_at = |port| self.ports.contains(PortBit::ingress(port));
         let pairs = pairs(flow, backend, self.now_ns, looks_at);
+        self.enter_pairs(&pairs)
+    }
+
+    /// Enters the pairs of a flow; without the first one none of them.
+    fn enter_pairs(&mut self, pairs: &[Pair]) -> io::Result<()> {
         let mut room = match self.room {
             Some(room) => room,
             // The other half is for flows of our own.

@@ -18,7 +18,7 @@ const SUBSYSTEM: u16 = 1 << 8;
 const IPCTNL_MSG_CT_GET: u16 = SUBSYSTEM | 1;
 const IPCTNL_MSG_CT_NEW: u8 = 0;
 
-/// A flow to which the kernel gives another destination.
+/// A flow to which the kernel gives another destination, or another source.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Translated {
     /// TCP or UDP.
@@ -31,6 +31,8 @@ pub(super) struct Translated {
     pub(super) of_client: FlowFlags,
     /// What was seen of its backend.
     pub(super) of_reply: FlowFlags,
+    /// Whether its destination is another one.
+    pub(super) is_redirected: bool,
 }
 
 /// How many flows the kernel's conntrack of this network namespace has. None if it isn't there: then
@@ -41,14 +43,14 @@ pub(super) fn count() -> usize {
     count.unwrap_or(0)
 }
 
-/// Hands out the flows that the kernel gives another destination, one by one. They change meanwhile: what
-/// is handed out was so at some moment.
+/// Hands out the flows that the kernel gives another destination (`Status::DstNat`) or source
+/// (`Status::SrcNat`), one by one. They change meanwhile: what is handed out was so at some moment.
 ///
 /// # Errors
 /// The system's error; where the kernel has no ctnetlink, or the caller may not use it, too.
-pub(super) fn dump(mut each: impl FnMut(&Translated)) -> io::Result<()> {
+pub(super) fn dump(status: Status, mut each: impl FnMut(&Translated)) -> io::Result<()> {
     let mut netlink = Netlink::netfilter()?;
-    let listed = netlink.dump(IPCTNL_MSG_CT_GET, &request(), |message| {
+    let listed = netlink.dump(IPCTNL_MSG_CT_GET, &request(status), |message| {
         if let Some(flow) = parse(message) {
             each(&flow);
         }
@@ -59,17 +61,17 @@ pub(super) fn dump(mut each: impl FnMut(&Translated)) -> io::Result<()> {
     }
 }
 
-/// Asks for flows with the status `IPS_DST_NAT`. A kernel that does not know how to select hands out all.
-fn request() -> Vec<u8> {
+/// Asks for flows with a status. A kernel that does not know how to select hands out all.
+fn request(status: Status) -> Vec<u8> {
     let header = NetfilterHeader::new(NetfilterProtoFamily::Unspec, 0, 0);
-    let status = ConntrackAttribute::CtaStatus(Status::DstNat);
+    let status = ConntrackAttribute::CtaStatus(status);
     let message = NetfilterMessage::new(header, ConntrackMessage::Get(vec![status]));
     let mut request = vec![0; message.buffer_len()];
     message.emit(&mut request);
     request
 }
 
-/// The flow of a message, if it is of TCP or UDP and its destination is translated.
+/// The flow of a message, if it is of TCP or UDP and its destination or source is translated.
 fn parse(message: &[u8]) -> Option<Translated> {
     const CTA_ZONE: u16 = 18;
     let (_header, attributes) = message.split_first_chunk::<4>()?;
@@ -91,7 +93,9 @@ fn parse(message: &[u8]) -> Option<Translated> {
         }
     }
     let ((proto, original), (_, reply)) = (original?, reply?);
-    if !status.contains(Status::DstNat) || status.contains(Status::Dying) {
+    let is_redirected = status.contains(Status::DstNat);
+    let is_translated = is_redirected || status.contains(Status::SrcNat);
+    if !is_translated || status.contains(Status::Dying) {
         return None;
     }
     let (of_client, of_reply) = if proto == Proto::UDP {
@@ -105,6 +109,7 @@ fn parse(message: &[u8]) -> Option<Translated> {
         reply,
         of_client,
         of_reply,
+        is_redirected,
     })
 }
 
@@ -286,8 +291,11 @@ mod tests {
                 reply: tuple_of("10.244.2.2:8080", "192.0.2.1:40000"),
                 of_client: FlowFlags::SEEN,
                 of_reply: FlowFlags::SEEN,
+                is_redirected: true,
             }
         );
+        let masqueraded = parse(&with(&bytes(TCP), "000001ae", "0000019e")).unwrap();
+        assert!(!masqueraded.is_redirected);
     }
 
     #[test]
@@ -364,6 +372,6 @@ mod tests {
 
     #[test]
     fn flows_with_another_destination_are_asked_for() {
-        assert_eq!(request(), bytes("000000000800030000000020"));
+        assert_eq!(request(Status::DstNat), bytes("000000000800030000000020"));
     }
 }

@@ -34,6 +34,13 @@ pub(super) fn pairs(
     [Some(first), replies, kept].into_iter().flatten().collect()
 }
 
+/// The pair of a flow that does not go through a frontend, and whose replies could be mistaken: as it leaves,
+/// and back as its replies come in.
+pub(super) fn replies(flow: &Translated, now_ns: u64) -> Pair {
+    let leaves = flow.reply.reversed();
+    pair(flow, leaves, Hook::EGRESS, BackendId::new(0), now_ns)
+}
+
 /// A pair that leaves packets as they are: `tuple` as they come from the client at a hook, and turned round
 /// at the other hook.
 fn pair(flow: &Translated, tuple: Tuple, hook: Hook, backend: BackendId, now_ns: u64) -> Pair {
@@ -95,6 +102,7 @@ mod tests {
             reply: tuple(BACKEND, seen_as),
             of_client: FlowFlags::SEEN,
             of_reply: FlowFlags::SEEN.union(FlowFlags::FIN),
+            is_redirected: true,
         }
     }
 
@@ -142,6 +150,18 @@ mod tests {
         // No program looks at what comes in at another port, and no flow of ours is given one.
         let elsewhere = entries("192.0.2.1:33333");
         assert_eq!(elsewhere.len(), 2);
+    }
+
+    #[test]
+    fn the_replies_to_a_masqueraded_flow_are_no_others() {
+        let [(leaves, of_client), (back, _)] = replies(&flow(NODE), 7);
+        assert_eq!(leaves, key(NODE, BACKEND, Hook::EGRESS));
+        assert!(
+            of_client
+                .flags
+                .contains(FlowFlags::OWN.union(FlowFlags::FROM_CLIENT))
+        );
+        assert_eq!(back, key(BACKEND, NODE, Hook::INGRESS));
     }
 
     #[test]
