@@ -60,6 +60,36 @@ pub(super) const SELECTED: [Selection; 3] = [
                 "lab::networks::source_ports::",
                 "which ports the agent chooses",
             ),
+            // What packets go through here is the same for the programs as in the rest of `reach`.
+            (
+                "lab::networks::reach::pods_may_be_masqueraded_to_random_ports",
+                "a rule of the kernel's between the hooks",
+            ),
+            (
+                "lab::networks::reach::nodes_and_pods_may_have_no_ipv4_address",
+                "every scenario is played over IPv6, too",
+            ),
+            (
+                "lab::networks::reach::an_uplink_may_be_a_macvlan_device",
+                "which devices the agent takes",
+            ),
+            (
+                "lab::networks::reach::a_tunnel_that_carries_less_than_the_links_of_pods",
+                "the kernel fragments",
+            ),
+            (
+                "lab::networks::uplinks::packets_to_other_nodes_are_sent_from",
+                "which address the agent takes",
+            ),
+            (
+                "lab::networks::uplinks::rules_by_connection_mark",
+                "rules of the kernel's between the hooks",
+            ),
+            (
+                "lab::networks::stray::an_end_with",
+                "what is looked at of a reset, too",
+            ),
+            ("lab::faults::clients_that_", "the agent's own listeners"),
             // Tunnels' outer headers (before 5.14) are in lab::networks::each::ipip.
             (
                 "lab::networks::each::bridge_uplink::",
