@@ -270,8 +270,9 @@ fn replace(key: &FlowKey, value: &FlowValue) -> Result<Entered, Refused> {
     Ok(Entered::Replaced)
 }
 
-/// Removes a flow, by the key of its replies and their entry, for another one that needs its port: a connection that both sides ended, or a UDP flow that was no more than a question and maybe its
-/// answer, some time ago. Returns whether the key is free.
+/// Removes a flow, by the key of its replies and their entry, for another one that needs its port: a
+/// connection that both sides ended, or a UDP flow that was no more than a question and maybe its answer,
+/// some time ago. Returns whether the key is free.
 #[inline(always)]
 pub(super) fn free_port(key: &FlowKey, reply: &FlowValue, now_ns: u64) -> bool {
     /// After both have sent a FIN, nothing follows but what is sent again.
@@ -281,10 +282,8 @@ pub(super) fn free_port(key: &FlowKey, reply: &FlowValue, now_ns: u64) -> bool {
     const ANSWERED_NS: u64 = 2_000_000_000;
     /// For as long a client waits for an answer (resolv.conf(5)).
     const UNANSWERED_NS: u64 = 5_000_000_000;
-    let is_given =
-        reply.flags.contains(FlowFlags::MASQUERADED) || reply.flags.contains(FlowFlags::FORWARDED);
     let is_others = FlowFlags::FROM_CLIENT.union(FlowFlags::OWN);
-    if !is_given || reply.flags.intersection(is_others) != FlowFlags::NONE {
+    if reply.flags.intersection(is_others) != FlowFlags::NONE {
         return false;
     }
     let forward_key = &reply.other(key.proto);

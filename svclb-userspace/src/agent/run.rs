@@ -122,6 +122,12 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
     let devices = devices::watch().await?;
     let lacks_pod_devices =
         config.device_choices.has_devices() && !config.device_choices.has_pod_devices();
+    if lacks_pod_devices && config.local_source == LocalSource::Masquerade {
+        warn!(
+            "--local-source masquerade has no effect with --pod-devices off, since packets are given the \
+             node's address as they leave by a pod's device; give --pod-devices auto"
+        );
+    }
     let forwarding = forwarding(config.device_choices.has_devices(), config.forwarding);
     let device_programs = DevicePrograms::new(
         config.device_choices,
