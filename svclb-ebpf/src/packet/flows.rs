@@ -73,7 +73,11 @@ pub(super) fn find(key: &FlowKey, packet: &Packet) -> Option<&'static FlowValue>
         let last = (&raw const (*known).last_seen_ns).read_volatile();
         if now.saturating_sub(last) > PRECISION_NS {
             (&raw mut (*known).last_seen_ns).write_volatile(now);
-            seen = seen.union(FlowFlags::STREAM);
+            // One that is left to the kernel is known for no longer than the kernel knows it.
+            let is_kernels = flags.contains(FlowFlags::OWN) && (*known).backend.get() != 0;
+            if !is_kernels {
+                seen = seen.union(FlowFlags::STREAM);
+            }
             // The receiver did not take its reset, which was a stranger's (RFC 5961 section 3.2).
             if goes_on {
                 seen = seen.without(FlowFlags::RST);
@@ -313,7 +317,10 @@ pub(super) fn free_port(key: &FlowKey, reply: &FlowValue, now_ns: u64) -> bool {
     if goes_on || now_ns.saturating_sub(seen) <= wait {
         return false;
     }
-    let _gone = FLOWS.remove(forward_key);
+    // One that was opened again since has another reply.
+    if forward.is_some() {
+        let _gone = FLOWS.remove(forward_key);
+    }
     let _gone = FLOWS.remove(key);
     true
 }

@@ -233,7 +233,7 @@ impl Conntrack {
 
 /// Whether so many of the source ports are in use that there will soon be none.
 const fn are_scarce(in_use: u32, source_ports: u32) -> bool {
-    in_use >= source_ports / 10 * 9
+    in_use.saturating_mul(10) >= source_ports.saturating_mul(9)
 }
 
 /// A thread that panicked is an error like another.

@@ -19,6 +19,8 @@ pub(super) struct KernelFlows {
     found: LeftToKernel,
     /// Before that, new Services do not wait for another look.
     rests_until: Option<Instant>,
+    /// Whether a look failed, and that was logged.
+    failed: bool,
 }
 
 impl KernelFlows {
@@ -78,7 +80,11 @@ impl KernelFlows {
                     without_room: left.without_room,
                 }
             }
-            // Without ctnetlink, or the right to use it.
+            // Without ctnetlink, or the right to use it; or there is no memory. Once is enough.
+            Err(error) if !std::mem::replace(&mut self.failed, true) => warn!(
+                "the kernel's conntrack has flows and cannot be read ({error}): those that it translates to \
+                 Services' addresses may be reset; load the module nf_conntrack_netlink"
+            ),
             Err(error) => debug!("the kernel's conntrack cannot be read: {error}"),
         }
     }

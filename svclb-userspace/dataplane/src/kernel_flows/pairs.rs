@@ -14,8 +14,7 @@ pub(super) type Pair = [(FlowKey, FlowValue); 2];
 /// The others keep our own flows off the addresses that the backend sees:
 /// * where its replies come in at one of the ports that the programs look at (`looks_at`): a reply would
 ///   be taken for a client's packet, and a flow of ours could be given that port;
-/// * where the backend sees the client itself: a flow that this client opens from the same port by
-///   another frontend is given another port.
+/// * where the backend sees the client itself, by a port that a flow of ours may be given.
 ///
 /// `backend` is its id, or zero for a flow that may stay with whatever the kernel gave it.
 pub(super) fn pairs(
@@ -25,7 +24,10 @@ pub(super) fn pairs(
     looks_at: impl Fn(PortBe) -> bool,
 ) -> Vec<Pair> {
     let (original, leaves) = (flow.original, flow.reply.reversed());
-    let keeps_client = (leaves.src, leaves.src_port) == (original.src, original.src_port);
+    // Flows of ours are given no port above those (ADR 7).
+    const GIVEN: u16 = 30_000;
+    let keeps_client = (leaves.src, leaves.src_port) == (original.src, original.src_port)
+        && leaves.src_port.get() < GIVEN;
     let first = pair(flow, original, Hook::INGRESS, backend, now_ns);
     let is_looked_at = looks_at(flow.reply.dst_port);
     let none = BackendId::new(0);
@@ -80,7 +82,7 @@ mod tests {
 
     use super::*;
 
-    const CLIENT: &str = "198.51.100.1:40000";
+    const CLIENT: &str = "198.51.100.1:20000";
     const FRONTEND: &str = "203.0.113.10:80";
     const BACKEND: &str = "10.244.2.2:8080";
     const NODE: &str = "192.0.2.1:50123";

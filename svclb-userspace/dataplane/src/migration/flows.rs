@@ -319,6 +319,7 @@ fn left_to_the_kernel(client: Entry, reply: Entry) -> [Pair; 2] {
             },
         ),
     ];
+    // By whichever device they leave: where replies return is the first pair's to say.
     let second = [
         (
             FlowKey::new(inside, proto, Hook::EGRESS),
@@ -326,6 +327,8 @@ fn left_to_the_kernel(client: Entry, reply: Entry) -> [Pair; 2] {
                 flags: of_client
                     .union(FlowFlags::FROM_CLIENT)
                     .union(FlowFlags::MASQUERADED),
+                device: 0,
+                router: [0; 2],
                 ..client
             },
         ),
@@ -336,6 +339,8 @@ fn left_to_the_kernel(client: Entry, reply: Entry) -> [Pair; 2] {
                 flags: of_reply
                     .union(FlowFlags::MASQUERADED)
                     .union(FlowFlags::OTHER_AT_EGRESS),
+                device: 0,
+                router: [0; 2],
                 ..reply
             },
         ),
@@ -364,6 +369,7 @@ mod tests {
     const FRONTEND: ([u8; 4], u16) = ([192, 0, 2, 1], 30_080);
     const BACKEND: ([u8; 4], u16) = ([10, 244, 2, 2], 8080);
     const NODE: ([u8; 4], u16) = ([192, 0, 2, 1], 50_123);
+    const DEVICE: u32 = 3;
 
     fn entry(from: Tuple, to: Tuple, hook: Hook, flags: &[FlowFlags]) -> (FlowKey, FlowValue) {
         let flags = flags.iter().copied();
@@ -371,6 +377,7 @@ mod tests {
             tuple: to,
             flags: flags.fold(FlowFlags::SEEN, FlowFlags::union),
             last_seen_ns: 7,
+            device: DEVICE,
             ..FlowValue::default()
         };
         (FlowKey::new(from, Proto::TCP, hook), value)
@@ -412,6 +419,8 @@ mod tests {
         for (key, value) in &after {
             let other = after.get(&value.other(key.proto)).unwrap();
             assert_eq!(other.other(key.proto), *key, "each direction has its other");
+            let is_masqueraded = value.flags.contains(FlowFlags::MASQUERADED);
+            assert_eq!(value.device, if is_masqueraded { 0 } else { DEVICE });
             assert!(!value.flags.contains(FlowFlags::FORWARDED));
             assert!(value.flags.contains(FlowFlags::SEEN));
         }
