@@ -93,8 +93,9 @@ pub(crate) fn outside(screen: &mut Screen, stage: &Stage) -> Result<()> {
     let by = log
         .iter()
         .find_map(|line| {
-            line.split_once("device=eth0 by=")
-                .map(|(_, by)| by.trim_matches('"'))
+            let (_, device) = line.split_once("device=eth0 ")?;
+            let (_, by) = device.split_once("by=")?;
+            Some(by.trim_matches('"'))
         })
         .context("the agent does not say how packets are translated")?;
     screen.chapter(&format!("From outside the cluster, through {by}"));
