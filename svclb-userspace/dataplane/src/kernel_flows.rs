@@ -72,16 +72,12 @@ pub(crate) fn enter(pins: &Pins, rules: &PortRules, at: FlowsAt<'_>) -> io::Resu
         flows: Flows::open(pins)?,
         room: None,
         left: LeftToKernel::default(),
-        failed: None,
     };
     ctnetlink::dump(Status::DstNat, |flow| entering.take(flow))?;
     if matches!(at, FlowsAt::All) {
         ctnetlink::dump(Status::SrcNat, |flow| entering.take_masqueraded(flow))?;
     }
-    match entering.failed {
-        Some(error) => Err(error),
-        None => Ok(entering.left),
-    }
+    Ok(entering.left)
 }
 
 /// The frontends that packets may be for.
@@ -122,44 +118,38 @@ struct Entering<'a> {
     /// How many more entries there may be. Counting reads the whole map: not before there is one to enter.
     room: Option<usize>,
     left: LeftToKernel,
-    failed: Option<io::Error>,
 }
 
 impl Entering<'_> {
-    fn take(&mut self, flow: &Translated) {
-        let is_ours = flow.is_redirected && self.frontends.contains(&frontend(flow));
-        if self.failed.is_some() || !is_ours {
-            return;
+    /// One whose client used a frontend.
+    fn take(&mut self, flow: &Translated) -> io::Result<()> {
+        let Tuple { dst, dst_port, .. } = flow.original;
+        let used = frontend(dst, dst_port, flow.proto);
+        if !flow.is_redirected || !self.frontends.contains(&used) {
+            return Ok(());
         }
-        if let Err(error) = self.enter(flow) {
-            self.failed = Some(error);
-        }
+        self.enter(flow)
     }
 
     /// One that goes to a backend itself from a port that flows of ours could be given, or from the address
     /// and port of a frontend.
-    fn take_masqueraded(&mut self, flow: &Translated) {
+    fn take_masqueraded(&mut self, flow: &Translated) -> io::Result<()> {
         let Tuple {
             src_port,
             dst,
             dst_port,
             ..
         } = flow.reply;
-        let is_from_frontend = self.frontends.contains(&FrontendKey {
-            addr: dst,
-            port: dst_port,
-            proto: flow.proto,
-            scope: Scope::ANY,
-        });
+        let is_from_frontend = self
+            .frontends
+            .contains(&frontend(dst, dst_port, flow.proto));
         let may_be_mistaken = is_from_frontend
             || self.ports.contains(PortBit::ingress(dst_port))
                 && self.ports.contains(PortBit::egress(src_port));
-        if self.failed.is_some() || flow.is_redirected || !may_be_mistaken {
-            return;
+        if flow.is_redirected || !may_be_mistaken {
+            return Ok(());
         }
-        if let Err(error) = self.enter_pairs(&[replies(flow, self.now_ns)]) {
-            self.failed = Some(error);
-        }
+        self.enter_pairs(&[replies(flow, self.now_ns)])
     }
 
     /// The id of the backend where that decides for how long the flow stays, else zero; none for a UDP
@@ -208,12 +198,12 @@ impl Entering<'_> {
     }
 }
 
-/// The frontend that a client used.
-const fn frontend(flow: &Translated) -> FrontendKey {
+/// The frontend of packets to an address and port.
+const fn frontend(addr: Addr16, port: PortBe, proto: Proto) -> FrontendKey {
     FrontendKey {
-        addr: flow.original.dst,
-        port: flow.original.dst_port,
-        proto: flow.proto,
+        addr,
+        port,
+        proto,
         scope: Scope::ANY,
     }
 }

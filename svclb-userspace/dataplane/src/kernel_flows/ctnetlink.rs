@@ -47,17 +47,25 @@ pub(super) fn count() -> usize {
 /// (`Status::SrcNat`), one by one. They change meanwhile: what is handed out was so at some moment.
 ///
 /// # Errors
-/// The system's error; where the kernel has no ctnetlink, or the caller may not use it, too.
-pub(super) fn dump(status: Status, mut each: impl FnMut(&Translated)) -> io::Result<()> {
+/// The system's error; where the kernel has no ctnetlink, or the caller may not use it, too; and the first
+/// one of `each`, which is handed no more then.
+pub(super) fn dump(
+    status: Status,
+    mut each: impl FnMut(&Translated) -> io::Result<()>,
+) -> io::Result<()> {
     let mut netlink = Netlink::netfilter()?;
+    let mut taken = Ok(());
     let listed = netlink.dump(IPCTNL_MSG_CT_GET, &request(status), |message| {
-        if let Some(flow) = parse(message) {
-            each(&flow);
+        if taken.is_ok()
+            && let Some(flow) = parse(message)
+        {
+            taken = each(&flow);
         }
     });
     match listed {
-        Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(()),
-        other => other,
+        Err(error) if error.kind() == io::ErrorKind::Interrupted => taken,
+        Err(error) => Err(error),
+        Ok(()) => taken,
     }
 }
 

@@ -11,7 +11,7 @@ use svclb_common::{
 };
 use svclb_core::conntrack::{Timeouts, is_under_pressure};
 
-use super::read::read_all;
+use super::read::{read_all, read_one};
 use crate::pins::Pins;
 use crate::sys::{self, Map};
 
@@ -273,21 +273,13 @@ impl Flows {
         if !value.flags.contains(of_client) || value.backend == BackendId::default() {
             return Ok(None);
         }
-        let mut backend = vec![0; self.backends.value_size.next_multiple_of(8)];
-        let id = value.backend;
-        let is_known = self.backends.lookup(sys::bytes(&id), &mut backend)?;
-        let exact = backend.get(..size_of::<BackendValue>()).unwrap_or_default();
-        let backend: BackendValue = sys::value(exact)?;
+        let backend: Option<BackendValue> = read_one(&self.backends, &value.backend)?;
         let frontend = at(key.tuple.dst, key.tuple.dst_port);
         Ok(Some(Flow {
             client: at(key.tuple.src, key.tuple.src_port),
             frontend,
             // Whose id is free is none of any frontend.
-            backend: if is_known {
-                backend.socket_addr()
-            } else {
-                frontend
-            },
+            backend: backend.map_or(frontend, |backend| backend.socket_addr()),
             seen_as: None,
             proto: key.proto,
             key,
@@ -296,12 +288,7 @@ impl Flows {
     }
 
     fn get(&self, key: &FlowKey) -> io::Result<Option<FlowValue>> {
-        let mut value = vec![0; self.map.value_size.next_multiple_of(8)];
-        if !self.map.lookup(sys::bytes(key), &mut value)? {
-            return Ok(None);
-        }
-        let exact = value.get(..size_of::<FlowValue>()).unwrap_or_default();
-        sys::value(exact).map(Some)
+        read_one(&self.map, key)
     }
 
     /// Removes the entries of a flow that is over, and returns how many: the client's first. If that was

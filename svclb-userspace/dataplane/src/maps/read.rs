@@ -1,8 +1,8 @@
-//! Reading a whole map.
+//! Reading a whole map, or one element.
 
 use std::io;
 
-use zerocopy::FromBytes;
+use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use crate::sys::{self, BatchRead, Map, is_unsupported};
 
@@ -57,6 +57,23 @@ pub(crate) fn read_all<K: FromBytes, V: FromBytes>(map: &Map) -> io::Result<Vec<
         }
         check_end(map, all.len())?;
     }
+}
+
+/// One element of a hash map, if it is there.
+///
+/// # Errors
+/// The system's error.
+pub(crate) fn read_one<K, V>(map: &Map, key: &K) -> io::Result<Option<V>>
+where
+    K: IntoBytes + Immutable,
+    V: FromBytes,
+{
+    // The kernel copies whole words.
+    let mut value = vec![0; map.value_size.next_multiple_of(8)];
+    if !map.lookup(sys::bytes(key), &mut value)? {
+        return Ok(None);
+    }
+    sys::value(&value).map(Some)
 }
 
 /// A trie is read from its beginning again where the key at which a batch begins was removed

@@ -9,7 +9,7 @@ use svclb_common::{
 };
 use zerocopy::{FromBytes, Immutable, KnownLayout};
 
-use crate::maps::read::read_all;
+use crate::maps::read::{read_all, read_one};
 use crate::options::Forwarding;
 use crate::pins::Pins;
 use crate::sys::{self, Map};
@@ -143,9 +143,7 @@ impl Elements for Map {
     }
 
     fn lookup(&self, key: &FlowKey) -> io::Result<Option<FlowValue>> {
-        let mut value = [0; size_of::<FlowValue>()];
-        let is_there = self.lookup(sys::bytes(key), &mut value)?;
-        is_there.then(|| sys::value(&value)).transpose()
+        read_one(self, key)
     }
 
     fn delete(&self, key: &FlowKey) -> io::Result<()> {
