@@ -57,6 +57,9 @@ fn all() -> Result<()> {
     steps.step("unit tests of the data path's crate", || {
         process::run(process::cargo().args(["test", "--package", "svclb-dataplane", "--lib"]))
     });
+    steps.step("scenarios that other kernels are tested with", || {
+        vm::check_selection()
+    });
     if process::is_root() {
         setup::lab_tools()?;
         let _bpffs = lab::Bpffs::mounted()?;

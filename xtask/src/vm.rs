@@ -285,6 +285,19 @@ impl Outcome {
     }
 }
 
+/// Whether every row of the selection names scenarios: one that was renamed is found before a guest
+/// boots.
+///
+/// # Errors
+/// If a row names none, or the lab's tests can't be built.
+pub(crate) fn check_selection() -> Result<()> {
+    let names = names(&test_binary(false)?, &[])?;
+    for selection in &selection::SELECTED {
+        selection.of(&names)?;
+    }
+    Ok(())
+}
+
 /// The tests that match.
 fn names(tests: &Path, filter: &[String]) -> Result<Vec<String>> {
     let mut list = process::foreign(tests);

@@ -70,10 +70,6 @@ pub(super) const SELECTED: [Selection; 3] = [
                 "every scenario is played over IPv6, too",
             ),
             (
-                "lab::networks::reach::an_uplink_may_be_a_macvlan_device",
-                "which devices the agent takes",
-            ),
-            (
                 "lab::networks::reach::a_tunnel_that_carries_less_than_the_links_of_pods",
                 "the kernel fragments",
             ),
