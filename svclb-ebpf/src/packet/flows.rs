@@ -290,32 +290,34 @@ pub(super) fn free_port(key: &FlowKey, reply: &FlowValue, now_ns: u64) -> bool {
     if reply.flags.intersection(is_others) != FlowFlags::NONE {
         return false;
     }
+    let is_udp = matches!(key.proto, Proto::UDP);
+    let wait = match (is_udp, reply.flags.contains(FlowFlags::SEEN)) {
+        (true, true) => ANSWERED_NS,
+        (true, false) => UNANSWERED_NS,
+        (false, _) => ENDED_NS,
+    };
+    // Most flows go on, and show it without the other direction, which costs a look-up.
+    let ends = FlowFlags::FIN.union(FlowFlags::RST);
+    let may_be_over = if is_udp {
+        !reply.flags.contains(FlowFlags::STREAM)
+    } else {
+        reply.flags.intersection(ends) != FlowFlags::NONE
+    };
+    if !may_be_over || now_ns.saturating_sub(reply.last_seen_ns) <= wait {
+        return false;
+    }
     let forward_key = &reply.other(key.proto);
     let forward = peek(forward_key).filter(|forward| forward.other(key.proto) == *key);
-    let (forward_flags, forward_seen) = match forward {
-        Some(forward) => (forward.flags, forward.last_seen_ns),
-        None => (FlowFlags::NONE, 0),
-    };
-    let seen = if forward_seen > reply.last_seen_ns {
-        forward_seen
-    } else {
-        reply.last_seen_ns
-    };
-    let either = reply.flags.union(forward_flags);
-    let (goes_on, wait) = if matches!(key.proto, Proto::UDP) {
-        let wait = if reply.flags.contains(FlowFlags::SEEN) {
-            ANSWERED_NS
+    if let Some(forward) = forward {
+        let goes_on = if is_udp {
+            forward.flags.contains(FlowFlags::STREAM)
         } else {
-            UNANSWERED_NS
+            !reply.flags.contains(FlowFlags::RST)
+                && forward.flags.intersection(ends) == FlowFlags::NONE
         };
-        (either.contains(FlowFlags::STREAM), wait)
-    } else {
-        let is_ended =
-            reply.flags.contains(FlowFlags::FIN) && forward_flags.contains(FlowFlags::FIN);
-        (!is_ended && !either.contains(FlowFlags::RST), ENDED_NS)
-    };
-    if goes_on || now_ns.saturating_sub(seen) <= wait {
-        return false;
+        if goes_on || now_ns.saturating_sub(forward.last_seen_ns) <= wait {
+            return false;
+        }
     }
     // One that was opened again since has another reply.
     if forward.is_some() {

@@ -52,7 +52,7 @@ pub(super) fn open<F: HookFrame>(frame: &F, scratch: &mut Scratch) -> Verdict {
         // masqueraded: those come from a backend.
         let may_be_mistaken = if in_snat_range(src_port) {
             maps::has_port(Hook::EGRESS, packet.tuple.dst_port)
-                && own_address(frame, packet.is_v4) == Some(src)
+                && own_address(maps::device(frame.device()), packet.is_v4) == Some(src)
         } else {
             is_frontend(packet)
         };
@@ -106,13 +106,12 @@ fn source<F: HookFrame>(frame: &F, reply: &FlowValue, is_v4: bool) -> Option<Add
     if keeps && !goes_back && !reply.flags.contains(FlowFlags::MASQUERADE) {
         return None;
     }
-    own_address(frame, is_v4)
+    own_address(device, is_v4)
 }
 
-/// The address that flows are given as they leave by the device at hand.
+/// The address that flows are given as they leave by a device.
 #[inline(always)]
-fn own_address<F: HookFrame>(frame: &F, is_v4: bool) -> Option<Addr16> {
-    let device = maps::device(frame.device());
+fn own_address(device: Option<DeviceValue>, is_v4: bool) -> Option<Addr16> {
     let own = device.and_then(|device| device.address(is_v4));
     own.or_else(|| maps::device(DeviceValue::NODE)?.address(is_v4))
 }

@@ -15,6 +15,9 @@ use crate::kernel::random;
 const CANDIDATES: u32 = 24;
 /// How many are looked at then, to make one free: each costs the verifier.
 const TO_BE_FREED: u32 = 8;
+/// How many are looked at, and then to make one free, where the packet's own is left: a client that has
+/// thousands of flows to one backend pays for each look.
+const BEFORE_OWN: u32 = 2;
 
 /// The attempt that makes a port free. The one after it takes the packet's own.
 const MAKES_ROOM: u32 = 1;
@@ -93,8 +96,8 @@ pub(super) fn enter<F: HookFrame>(
         };
         if is_own {
             scratch.forward.tuple.src_port = scratch.packet.tuple.src_port;
-        } else {
-            choose_port(scratch, pair.reverse_hook, ports, attempt == MAKES_ROOM);
+        } else if !choose_port(scratch, pair.reverse_hook, ports, attempt == MAKES_ROOM) {
+            continue;
         }
         if ports.of_this_node && is_a_sockets(frame, scratch) {
             continue;
@@ -128,30 +131,38 @@ fn is_a_sockets<F: HookFrame>(frame: &F, scratch: &Scratch) -> bool {
     local_socket::exists(frame.ctx(), proto, &reply, is_v4)
 }
 
-/// Gives the new flow a source port of a range, one that no other flow to its backend has if
-/// there is any among those that are looked at. Where all were taken, a connection that is over, or a
-/// question of UDP that was answered, makes room (`makes_room`).
+/// Gives the new flow a source port of a range that no other flow to its backend has, if one is among
+/// those that are looked at. Where all were taken, a connection that is over, or a question of UDP that was
+/// answered, makes room (`makes_room`).
 #[inline(always)]
-fn choose_port(scratch: &mut Scratch, reverse_hook: Hook, ports: Ports, makes_room: bool) {
+fn choose_port(scratch: &mut Scratch, reverse_hook: Hook, ports: Ports, makes_room: bool) -> bool {
     scratch.reverse_key = FlowKey::new(
         scratch.forward.tuple.reversed(),
         scratch.packet.proto(),
         reverse_hook,
     );
+    let looks = match ports.own {
+        Own::Last => BEFORE_OWN,
+        _ if makes_room => TO_BE_FREED,
+        _ => CANDIDATES,
+    };
+    let now = scratch.forward.last_seen_ns;
+    let mut is_free = false;
     for candidate in 0..CANDIDATES {
-        if makes_room && candidate == TO_BE_FREED {
+        if candidate == looks {
             break;
         }
         scratch.reverse_key.tuple.dst_port = random_port(ports);
-        let Some(known) = flows::peek(&scratch.reverse_key) else {
-            break;
+        is_free = match flows::peek(&scratch.reverse_key) {
+            Some(known) => makes_room && flows::free_port(&scratch.reverse_key, known, now),
+            None => true,
         };
-        let now = scratch.forward.last_seen_ns;
-        if makes_room && flows::free_port(&scratch.reverse_key, known, now) {
+        if is_free {
             break;
         }
     }
     scratch.forward.tuple.src_port = scratch.reverse_key.tuple.dst_port;
+    is_free
 }
 
 /// A port of a range, at random: stepping from one to the next would make taken ports stand in rows.

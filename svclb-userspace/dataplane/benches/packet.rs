@@ -2,7 +2,9 @@
 //!
 //! Each run gets a frame that no run has changed yet (a repeated run would get what the one
 //! before left, and measure another path), all runs are on one CPU, and what a program takes that
-//! only passes is taken off. The kinds of packets take turns, so that all meet the same noise.
+//! only passes is taken off. The kinds of packets take turns, so that all meet the same noise. New flows
+//! are each of a client of its own, and all of one client, which has more to the backend then than there
+//! are source ports that clients are given.
 #![expect(clippy::unwrap_used, reason = "a benchmark ends where it fails")]
 
 #[path = "../tests/packets/frames.rs"]
@@ -11,6 +13,8 @@ mod frames;
 #[path = "../tests/packets/world.rs"]
 #[expect(dead_code, reason = "the tests use the rest")]
 mod world;
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use frames::{Family, Frame, Transport};
 use nix::sched::{CpuSet, sched_setaffinity};
@@ -26,6 +30,14 @@ fn median(mut all: Vec<u32>) -> u32 {
     all[all.len() / 2]
 }
 
+/// One of 65,536 clients.
+fn client(family: Family, number: u16) -> IpAddr {
+    match family.client() {
+        IpAddr::V4(ip) => Ipv4Addr::from_bits(ip.to_bits() ^ (u32::from(number) << 8)).into(),
+        IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() ^ (u128::from(number) << 16)).into(),
+    }
+}
+
 fn main() {
     let mut one = CpuSet::new();
     one.set(0).unwrap();
@@ -36,9 +48,9 @@ fn main() {
     );
     println!(
         "| Services | family | no Service | no Service at a Service's port | established flow | \
-         new flow | (passing) |"
+         new flow | one of {RUNS} of one client | (passing) |"
     );
-    println!("|---|---|---|---|---|---|---|");
+    println!("|---|---|---|---|---|---|---|---|");
     for services in [1, 10_000] {
         for family in [Family::V4, Family::V6] {
             let world = World::among(services);
@@ -47,26 +59,36 @@ fn main() {
             let no_address = first.to(family.router(), NODE_PORT).bytes();
             world.run(HOOKS[0], &first.by_port(1).bytes());
             let established = first.by_port(1).established().bytes();
-            let mut times: [Vec<u32>; 5] = Default::default();
+            let mut times: [Vec<u32>; 6] = Default::default();
             for port in 2..RUNS + 2 {
-                let new = first.by_port(port).bytes();
+                let new = first.of_client(client(family, port)).bytes();
+                let new_of_one = first.by_port(port).bytes();
                 for (time, nanoseconds) in times.iter_mut().zip([
                     passing.test_run(&established).unwrap().nanoseconds,
                     world.run(HOOKS[0], &no_service).nanoseconds,
                     world.run(HOOKS[0], &no_address).nanoseconds,
                     world.run(HOOKS[0], &established).nanoseconds,
                     world.run(HOOKS[0], &new).nanoseconds,
+                    world.run(HOOKS[0], &new_of_one).nanoseconds,
                 ]) {
                     time.push(nanoseconds);
                 }
             }
-            let [nothing, no_service, no_address, established, new] = times.map(median);
+            let [
+                nothing,
+                no_service,
+                no_address,
+                established,
+                new,
+                new_of_one,
+            ] = times.map(median);
             println!(
-                "| {services} | {family:?} | {} | {} | {} | {} | {nothing} |",
+                "| {services} | {family:?} | {} | {} | {} | {} | {} | {nothing} |",
                 no_service.saturating_sub(nothing),
                 no_address.saturating_sub(nothing),
                 established.saturating_sub(nothing),
-                new.saturating_sub(nothing)
+                new.saturating_sub(nothing),
+                new_of_one.saturating_sub(nothing)
             );
         }
     }
