@@ -4,6 +4,9 @@
 //! where its client opens it anew. The agent removes entries that are over. Where it did not, and the
 //! map is full, a new flow takes the place of one that is over; one that goes on is never replaced.
 
+use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
+use aya_ebpf::macros::map;
+use aya_ebpf::maps::HashMap;
 use svclb_common::{
     Counter, FlowFlags, FlowKey, FlowState, FlowValue, FrontendKey, Hook, LinkAddr, Proto, Reading,
     Scope, SlotIndex,
@@ -22,6 +25,11 @@ const PRECISION_NS: u64 = 1_000_000_000;
 /// `BPF_NOEXIST`.
 const NO_EXIST: u64 = 1;
 const EEXIST: i32 = -17;
+
+/// The flows that CPUs are about to remove since their clients open them anew: one CPU for each. Programs that
+/// take turns at an upgrade share none of it.
+#[map]
+static REOPENED: HashMap<FlowKey, u8> = HashMap::with_max_entries(1024, BPF_F_NO_PREALLOC);
 
 /// Why a direction could not be entered.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -54,14 +62,16 @@ pub(super) fn find(key: &FlowKey, packet: &Packet) -> Option<&'static FlowValue>
     // an entry. What is written are aligned words, and a lost update of one is of no harm.
     unsafe {
         let flags = (&raw const (*known).flags).read_volatile();
-        if packet.tcp.opens()
-            && flags.contains(FlowFlags::FROM_CLIENT)
-            && (is_over(key, &*known) || is_silent(key, &*known) && is_backend_gone(key, &*known))
-        {
-            remove_over(key, &*known);
-            return None;
-        }
+        let last = (&raw const (*known).last_seen_ns).read_volatile();
         let mut seen = flags.union(seen(packet));
+        if packet.tcp.opens() && flags.contains(FlowFlags::FROM_CLIENT) {
+            if is_over(key, &*known) || is_silent(key, &*known) && is_backend_gone(key, &*known) {
+                return remove_over(key, &*known, last);
+            }
+            // One side ended the connection before, and no end of the other one passed here.
+            seen = seen.without(FlowFlags::FIN);
+            open_again(&(*known).other(key.proto));
+        }
         if packet.tcp.ends() && is_accepted(key, &*known, packet) {
             seen = seen.union(end(packet));
         }
@@ -70,7 +80,6 @@ pub(super) fn find(key: &FlowKey, packet: &Packet) -> Option<&'static FlowValue>
             (&raw mut (*known).acknowledged).write_volatile(packet.acknowledged);
         }
         let now = now_ns();
-        let last = (&raw const (*known).last_seen_ns).read_volatile();
         if now.saturating_sub(last) > PRECISION_NS {
             (&raw mut (*known).last_seen_ns).write_volatile(now);
             // One that is left to the kernel is known for no longer than the kernel knows it.
@@ -227,21 +236,49 @@ fn is_over(key: &FlowKey, flow: &FlowValue) -> bool {
     is_done || other.flags.contains(FlowFlags::RST)
 }
 
-/// Removes a flow that is over, by the key of its client's direction.
+/// Removes a flow that is over, by the key of its client's direction, for a packet that opens it anew.
+/// Returns what another CPU entered for that packet's flow meanwhile.
 ///
 /// It is not overwritten: of two CPUs that find it over, one enters the new flow, and the other one finds
-/// that. Only a CPU that is interrupted between the look-up and the removal may remove what the other one
-/// entered: no helper removes an element on a condition.
+/// that. No helper removes an element on a condition, so one CPU at a time looks again and removes: the
+/// one that was over was last seen at `last_seen_ns`, which is read before it is judged.
 #[inline(always)]
-fn remove_over(key: &FlowKey, flow: &FlowValue) {
-    let other_key = &flow.other(key.proto);
-    if FLOWS.remove(key).is_err() {
-        return;
+fn remove_over(key: &FlowKey, over: &FlowValue, last_seen_ns: u64) -> Option<&'static FlowValue> {
+    let other_key = &over.other(key.proto);
+    // Where another CPU is at it, this one finds what that one enters; or no more than the flow that is
+    // over (`opened`).
+    REOPENED.insert(key, 0, NO_EXIST).ok()?;
+    let found = opened(key).filter(|known| known.last_seen_ns != last_seen_ns);
+    if found.is_none() {
+        let _gone = FLOWS.remove(key);
+        // A direction that was since given to another flow is not this one's.
+        if peek(other_key).is_some_and(|other| other.other(key.proto) == *key) {
+            let _gone = FLOWS.remove(other_key);
+        }
     }
-    // A direction that was since given to another flow is not this one's.
-    if peek(other_key).is_some_and(|other| other.other(key.proto) == *key) {
-        let _gone = FLOWS.remove(other_key);
+    let _removed = REOPENED.remove(key);
+    found
+}
+
+/// Takes back that the sender of a direction ended its connection.
+#[inline(always)]
+fn open_again(key: &FlowKey) {
+    if let Some(known) = FLOWS.get_ptr_mut(key) {
+        // SAFETY: as in `find`.
+        unsafe {
+            let flags = (&raw const (*known).flags).read_volatile();
+            if flags.contains(FlowFlags::FIN) {
+                (&raw mut (*known).flags).write_volatile(flags.without(FlowFlags::FIN));
+            }
+        }
     }
+}
+
+/// The flow that another CPU just opened for the packet at hand. `None` if there is none but one that is
+/// over, which that CPU is about to remove.
+#[inline(always)]
+pub(super) fn opened(key: &FlowKey) -> Option<&'static FlowValue> {
+    peek(key).filter(|known| !is_over(key, known))
 }
 
 /// Enters the reverse direction of a new flow.

@@ -241,7 +241,7 @@ fn enter_forward(
         flows::take_back(&scratch.key, &scratch.reverse_key);
     }
     match refused {
-        Refused::Opened => flows::peek(&scratch.key).map(Some).ok_or(refused),
+        Refused::Opened => flows::opened(&scratch.key).map(Some).ok_or(refused),
         _ => Err(refused),
     }
 }

@@ -314,6 +314,32 @@ fn a_client_that_ended_a_connection_opens_another_one_from_the_same_port() {
     }
 }
 
+/// One that only its client ended, while its backend lives, is opened anew within its flow.
+#[test]
+fn a_connection_opened_anew_is_remembered_for_as_long_as_any_other() {
+    let timeouts = Timeouts {
+        tcp_half_closed: Duration::ZERO,
+        tcp_closed: Duration::ZERO,
+        ..Timeouts::default()
+    };
+    for family in [Family::V4, Family::V6] {
+        for hook in HOOKS {
+            for (is_reopened, removed) in [(true, 0), (false, 1)] {
+                let world = World::new();
+                let first = Frame::new(family, Transport::Tcp).to(family.node(), world::NODE_PORT);
+                let expected = is_served(&world, hook, family, first);
+                world.run(EGRESS, &expected.reply().bytes());
+                world.run(hook, &first.established().bytes());
+                world.run(hook, &first.ending().bytes());
+                if is_reopened {
+                    is_served(&world, hook, family, first);
+                }
+                assert_eq!(world.sweep(&timeouts), removed, "{hook} {family:?}");
+            }
+        }
+    }
+}
+
 #[test]
 fn a_connection_opened_anew_leaves_no_entry_of_the_one_before() {
     for family in [Family::V4, Family::V6] {
