@@ -398,6 +398,8 @@ impl DeviceFlags {
     pub const ATTACHED: Self = Self(4);
     /// Its frames begin at the network header, as a tunnel's do: there is no Ethernet header.
     pub const NO_ETHERNET: Self = Self(8);
+    /// Nothing is sent by it: its cable is out, or its far end is down (`IFF_RUNNING` is off).
+    pub const NO_CARRIER: Self = Self(16);
 
     /// Whether all bits of `other` are set.
     #[inline(always)]

@@ -90,7 +90,7 @@ fn ingress<F: HookFrame, const MODE: bool>(frame: &F, scratch: &mut Scratch) -> 
     }
     match find(scratch, Hook::INGRESS) {
         Some(flow) => {
-            return_path::update(frame, &scratch.key, flow);
+            return_path::update(frame, &scratch.key, flow, &scratch.packet);
             forward::translate::<F, MODE>(frame, &scratch.packet, &mut scratch.route, flow)
         }
         None => new_flow::open::<F, MODE>(frame, scratch),

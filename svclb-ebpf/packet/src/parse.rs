@@ -160,6 +160,12 @@ impl TcpFlags {
         self.0 & (Self::FIN | Self::RST) != 0
     }
 
+    /// Whether it answers one that opens a connection.
+    #[must_use]
+    pub const fn answers(self) -> bool {
+        self.0 & (Self::SYN | Self::ACK | Self::RST) == Self::SYN | Self::ACK
+    }
+
     /// Whether it opens a connection.
     #[inline(always)]
     pub const fn opens(self) -> bool {

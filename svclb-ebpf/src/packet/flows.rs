@@ -64,11 +64,14 @@ pub(super) fn find(key: &FlowKey, packet: &Packet) -> Option<&'static FlowValue>
         let flags = (&raw const (*known).flags).read_volatile();
         let last = (&raw const (*known).last_seen_ns).read_volatile();
         let mut seen = flags.union(seen(packet));
-        if packet.tcp.opens() && flags.contains(FlowFlags::FROM_CLIENT) {
-            if is_over(key, &*known) || is_silent(key, &*known) && is_backend_gone(key, &*known) {
-                return remove_over(key, &*known, last);
-            }
-            // One side ended the connection before, and no end of the other one passed here.
+        if packet.tcp.opens()
+            && flags.contains(FlowFlags::FROM_CLIENT)
+            && (is_over(key, &*known) || is_silent(key, &*known) && is_backend_gone(key, &*known))
+        {
+            return remove_over(key, &*known, last);
+        }
+        // The backend took the SYN of a client whose connection one side alone had ended.
+        if packet.tcp.answers() && flags.contains(FlowFlags::SEEN) {
             seen = seen.without(FlowFlags::FIN);
             open_again(&(*known).other(key.proto));
         }
@@ -80,10 +83,12 @@ pub(super) fn find(key: &FlowKey, packet: &Packet) -> Option<&'static FlowValue>
             (&raw mut (*known).acknowledged).write_volatile(packet.acknowledged);
         }
         let now = now_ns();
-        if now.saturating_sub(last) > PRECISION_NS {
+        // One that is left to the kernel is known for no longer than the kernel knows it: replies show that it
+        // does.
+        let is_kernels = flags.contains(FlowFlags::OWN) && (*known).backend.get() != 0;
+        let shows_none = is_kernels && packet.is_udp() && flags.contains(FlowFlags::FROM_CLIENT);
+        if now.saturating_sub(last) > PRECISION_NS && !shows_none {
             (&raw mut (*known).last_seen_ns).write_volatile(now);
-            // One that is left to the kernel is known for no longer than the kernel knows it.
-            let is_kernels = flags.contains(FlowFlags::OWN) && (*known).backend.get() != 0;
             if !is_kernels {
                 seen = seen.union(FlowFlags::STREAM);
             }
@@ -143,26 +148,37 @@ const fn end(packet: &Packet) -> FlowFlags {
     }
 }
 
+/// More than is on its way where a connection is fast and long: 100 ms at 300 Mbit/s.
+const AHEAD: u32 = 1 << 22;
+
 /// Whether the receiver of a segment would accept its FIN or RST: it begins where the receiver expects
 /// the next byte, or after that in data that is on its way (RFC 9293 section 3.10.7.4; of resets RFC
-/// 5961 section 3.2 takes fewer). What the receiver expects is what it last acknowledged, if it did.
+/// 5961 section 3.2 takes fewer).
 #[inline(always)]
 fn is_accepted(key: &FlowKey, flow: &FlowValue, packet: &Packet) -> bool {
-    /// More than is on its way where a connection is fast and long: 100 ms at 300 Mbit/s.
-    const AHEAD: u32 = 1 << 22;
     /// A FIN may be in a segment that begins with data which was sent before.
     const BEFORE: u32 = 1 << 16;
-    let other = peek(&flow.other(key.proto));
-    let acknowledged = match other {
-        Some(other) if other.flags.contains(FlowFlags::SEEN) => other.acknowledged,
-        _ => return true,
-    };
-    // An entry of before an upgrade does not know it.
-    if acknowledged == 0 {
-        return true;
-    }
-    let ahead = u32::from_be(packet.sequence).wrapping_sub(u32::from_be(acknowledged));
-    ahead < AHEAD || packet.tcp.fin() && ahead.wrapping_add(BEFORE) < BEFORE
+    ahead(key, flow, packet).is_none_or(|ahead| {
+        ahead < AHEAD || packet.tcp.fin() && ahead.wrapping_add(BEFORE) < BEFORE
+    })
+}
+
+/// Whether a packet can be of a flow's client, and not of a stranger who knows no more than its addresses: a
+/// segment of TCP begins near what its receiver expects. It may have been sent before.
+#[inline(always)]
+pub(super) fn is_likely(key: &FlowKey, flow: &FlowValue, packet: &Packet) -> bool {
+    packet.is_udp()
+        || ahead(key, flow, packet).is_none_or(|ahead| ahead.wrapping_add(AHEAD) < 2 * AHEAD)
+}
+
+/// By how much a segment is ahead of what its receiver expects, which is what that last acknowledged. None
+/// if it is not known: before the first reply, or of an entry of before an upgrade.
+#[inline(always)]
+fn ahead(key: &FlowKey, flow: &FlowValue, packet: &Packet) -> Option<u32> {
+    let other = peek(&flow.other(key.proto))?;
+    let is_known = other.flags.contains(FlowFlags::SEEN) && other.acknowledged != 0;
+    let expected = u32::from_be(other.acknowledged);
+    is_known.then(|| u32::from_be(packet.sequence).wrapping_sub(expected))
 }
 
 /// Whether nothing came from a flow's backend for so long that a SYN of its client is sent again: one that
@@ -248,8 +264,8 @@ fn remove_over(key: &FlowKey, over: &FlowValue, last_seen_ns: u64) -> Option<&'s
     // Where another CPU is at it, this one finds what that one enters; or no more than the flow that is
     // over (`opened`).
     REOPENED.insert(key, 0, NO_EXIST).ok()?;
-    let found = opened(key).filter(|known| known.last_seen_ns != last_seen_ns);
-    if found.is_none() {
+    // Only what is still there is removed: where nothing is, the other CPU is about to enter its flow.
+    if peek(key).is_some_and(|known| known.last_seen_ns == last_seen_ns) {
         let _gone = FLOWS.remove(key);
         // A direction that was since given to another flow is not this one's.
         if peek(other_key).is_some_and(|other| other.other(key.proto) == *key) {
@@ -257,7 +273,7 @@ fn remove_over(key: &FlowKey, over: &FlowValue, last_seen_ns: u64) -> Option<&'s
         }
     }
     let _removed = REOPENED.remove(key);
-    found
+    opened(key)
 }
 
 /// Takes back that the sender of a direction ended its connection.
@@ -311,9 +327,9 @@ fn replace(key: &FlowKey, value: &FlowValue) -> Result<Entered, Refused> {
     Ok(Entered::Replaced)
 }
 
-/// Removes a flow, by the key of its replies and their entry, for another one that needs its port: a
-/// connection that both sides ended, or a UDP flow that was no more than a question and maybe its answer,
-/// some time ago. Returns whether the key is free.
+/// Removes a flow, by the key of its replies and their entry, for another one that needs its port: some time
+/// ago both sides ended the connection, or it was not opened any further, or a UDP flow was no more than a
+/// question and maybe its answer. Returns whether the key is free.
 #[inline(always)]
 pub(super) fn free_port(key: &FlowKey, reply: &FlowValue, now_ns: u64) -> bool {
     /// After both have sent a FIN, nothing follows but what is sent again.
@@ -321,47 +337,63 @@ pub(super) fn free_port(key: &FlowKey, reply: &FlowValue, now_ns: u64) -> bool {
     /// Datagrams of a program that goes on follow each other sooner. When one was seen last is known to a
     /// second.
     const ANSWERED_NS: u64 = 2_000_000_000;
-    /// For as long a client waits for an answer (resolv.conf(5)).
+    /// For as long a client waits for an answer (resolv.conf(5)). A SYN that is sent again opens its flow anew.
     const UNANSWERED_NS: u64 = 5_000_000_000;
+    // Before the rest: the memory may be another entry's by then.
+    let (last_seen_ns, client) = (reply.last_seen_ns, reply.tuple);
     let is_others = FlowFlags::FROM_CLIENT.union(FlowFlags::OWN);
     if reply.flags.intersection(is_others) != FlowFlags::NONE {
         return false;
     }
     let is_udp = matches!(key.proto, Proto::UDP);
-    let wait = match (is_udp, reply.flags.contains(FlowFlags::SEEN)) {
-        (true, true) => ANSWERED_NS,
-        (true, false) => UNANSWERED_NS,
-        (false, _) => ENDED_NS,
-    };
-    // Most flows go on, and show it without the other direction, which costs a look-up.
     let ends = FlowFlags::FIN.union(FlowFlags::RST);
-    let may_be_over = if is_udp {
-        !reply.flags.contains(FlowFlags::STREAM)
-    } else {
-        reply.flags.intersection(ends) != FlowFlags::NONE
-    };
-    if !may_be_over || now_ns.saturating_sub(reply.last_seen_ns) <= wait {
-        return false;
-    }
     let forward_key = &reply.other(key.proto);
     let forward = peek(forward_key).filter(|forward| forward.other(key.proto) == *key);
-    if let Some(forward) = forward {
-        let goes_on = if is_udp {
-            forward.flags.contains(FlowFlags::STREAM)
+    let (from_client, client_seen_ns) = match forward {
+        Some(forward) => (forward.flags, forward.last_seen_ns),
+        None => (FlowFlags::FIN, 0),
+    };
+    let (goes_on, wait) = if is_udp {
+        let wait = if reply.flags.contains(FlowFlags::SEEN) {
+            ANSWERED_NS
         } else {
-            !reply.flags.contains(FlowFlags::RST)
-                && forward.flags.intersection(ends) == FlowFlags::NONE
+            UNANSWERED_NS
         };
-        if goes_on || now_ns.saturating_sub(forward.last_seen_ns) <= wait {
-            return false;
+        let either = reply.flags.union(from_client);
+        (either.contains(FlowFlags::STREAM), wait)
+    } else if !from_client.contains(FlowFlags::SEEN) {
+        // Its client never got, or never took, the backend's SYN.
+        (false, UNANSWERED_NS)
+    } else {
+        let is_ended = reply.flags.contains(FlowFlags::RST)
+            || reply.flags.contains(FlowFlags::FIN)
+                && from_client.intersection(ends) != FlowFlags::NONE;
+        (!is_ended, ENDED_NS)
+    };
+    let seen = if client_seen_ns > last_seen_ns {
+        client_seen_ns
+    } else {
+        last_seen_ns
+    };
+    if goes_on || now_ns.saturating_sub(seen) <= wait {
+        return false;
+    }
+    // Of two CPUs that find it over one removes it, and looks again: the other one may have given the port to
+    // its flow meanwhile.
+    if REOPENED.insert(key, 0, NO_EXIST).is_err() {
+        return false;
+    }
+    let is_same =
+        peek(key).is_some_and(|known| known.last_seen_ns == last_seen_ns && known.tuple == client);
+    if is_same {
+        // One that was opened again since has another reply.
+        if forward.is_some() {
+            let _gone = FLOWS.remove(forward_key);
         }
+        let _gone = FLOWS.remove(key);
     }
-    // One that was opened again since has another reply.
-    if forward.is_some() {
-        let _gone = FLOWS.remove(forward_key);
-    }
-    let _gone = FLOWS.remove(key);
-    true
+    let _removed = REOPENED.remove(key);
+    is_same
 }
 
 /// Enters the client's direction of a new flow, where there is none.

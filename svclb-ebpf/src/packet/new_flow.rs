@@ -7,7 +7,7 @@ use svclb_common::{
 use svclb_packet::parse::{Packet, Part};
 
 use super::frame::HookFrame;
-use super::pair::{self, Own, Pair, Ports};
+use super::pair::{self, Pair, Ports};
 use super::scratch::Scratch;
 use super::verdict::{DropReason, Verdict};
 use super::{fib, forward, local_socket, reject, return_path};
@@ -193,9 +193,9 @@ fn kept(frontend: &FrontendValue, is_inside: bool) -> FlowFlags {
 
 /// The source ports of a client that keeps its address. Its own port, chosen by itself, may be that of
 /// a connection that it has to the same backend directly, or opens later: the backend's replies to both
-/// would be the same (ADR 7). So it is the last that is tried; not at all if nodes send from it. Of the
-/// others a pod's own node chooses from the lower half, and the node where its packets come in from outside
-/// from the upper one: either may be to the same backend.
+/// would be the same (ADR 7). So it is the last that is tried, and after more others if nodes send from it:
+/// the client may be one. Of the others a pod's own node chooses from the lower half, and the node where its
+/// packets come in from outside from the upper one: either may be to the same backend.
 #[inline(always)]
 fn client_ports(own: PortBe, is_inside: bool) -> Ports {
     // A node's source ports may lie below.
@@ -214,11 +214,12 @@ fn client_ports(own: PortBe, is_inside: bool) -> Ports {
     Ports {
         first: if is_inside { first } else { first + half },
         count: half,
-        own: if in_snat_range(own) {
-            Own::Never
+        looks: if in_snat_range(own) {
+            pair::CANDIDATES
         } else {
-            Own::Last
+            pair::BEFORE_OWN
         },
+        may_keep: true,
         of_this_node: false,
     }
 }
@@ -229,7 +230,8 @@ pub(super) fn snat_ports() -> Ports {
     Ports {
         first: SOURCE_PORT_FIRST.load(),
         count: SOURCE_PORTS.load(),
-        own: Own::Never,
+        looks: pair::CANDIDATES,
+        may_keep: false,
         of_this_node: true,
     }
 }

@@ -12,37 +12,30 @@ use crate::kernel::random;
 
 /// How many source ports are looked at. Of a range that is taken to a half, all miss once in ten million
 /// flows; of one that is taken to nine tenths, one in twelve does.
-const CANDIDATES: u32 = 24;
-/// How many are looked at then, to make one free: each costs the verifier.
+pub(super) const CANDIDATES: u32 = 24;
+/// How many are looked at where the packet's own is left: a client that has thousands of flows to one
+/// backend pays for each look.
+pub(super) const BEFORE_OWN: u32 = 4;
+/// How many are looked at where none was free, to make one free: each costs the verifier.
 const TO_BE_FREED: u32 = 8;
-/// How many are looked at, and then to make one free, where the packet's own is left: a client that has
-/// thousands of flows to one backend pays for each look.
-const BEFORE_OWN: u32 = 2;
 
-/// The attempt that makes a port free. The one after it takes the packet's own.
-const MAKES_ROOM: u32 = 1;
+/// The attempts of a new flow: ports at random, the packet's own, and ports whose flows are over.
+const OWN: u32 = 1;
+const MAKES_ROOM: u32 = 2;
 
 /// How often a flow makes room for itself: another CPU may take what it made.
 const ROOMS: u32 = 2;
 
-/// When the packet's own source port is tried.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Own {
-    /// Before others.
-    First,
-    /// Where no other one is free.
-    Last,
-    Never,
-}
-
 /// The source ports of a new flow.
 #[derive(Clone, Copy)]
 pub(super) struct Ports {
-    /// The first one, and how many there are.
+    /// The first one, and how many there are. None are left but the packet's own if it is zero.
     pub(super) first: u32,
     pub(super) count: u32,
-    /// Whether, and when, the packet's own port is tried.
-    pub(super) own: Own,
+    /// How many of them are looked at.
+    pub(super) looks: u32,
+    /// Whether the packet's own may be taken, where none of those is free.
+    pub(super) may_keep: bool,
     /// Whether the address is one of this node, whose sockets may have the port.
     pub(super) of_this_node: bool,
 }
@@ -52,7 +45,8 @@ impl Ports {
     pub(super) const OWN: Self = Self {
         first: 0,
         count: 0,
-        own: Own::First,
+        looks: 0,
+        may_keep: true,
         of_this_node: false,
     };
 }
@@ -84,19 +78,15 @@ pub(super) fn enter<F: HookFrame>(
     }
     // One way out of the loop: the verifier walks what comes after it once, and not for each.
     let mut reverse = Err(Refused::Taken);
-    for attempt in 0..=MAKES_ROOM + 1 {
-        // The packet's own is the only one, or none of those.
-        if ports.count == 0 && attempt > 0 || attempt > MAKES_ROOM && ports.own != Own::Last {
-            break;
-        }
-        let is_own = match ports.own {
-            Own::First => attempt == 0,
-            Own::Last => attempt > MAKES_ROOM,
-            Own::Never => false,
-        };
-        if is_own {
+    for attempt in 0..=MAKES_ROOM {
+        if attempt == OWN {
+            if !ports.may_keep {
+                continue;
+            }
             scratch.forward.tuple.src_port = scratch.packet.tuple.src_port;
-        } else if !choose_port(scratch, pair.reverse_hook, ports, attempt == MAKES_ROOM) {
+        } else if ports.count == 0
+            || !choose_port(scratch, pair.reverse_hook, ports, attempt == MAKES_ROOM)
+        {
             continue;
         }
         if ports.of_this_node && is_a_sockets(frame, scratch) {
@@ -141,18 +131,19 @@ fn choose_port(scratch: &mut Scratch, reverse_hook: Hook, ports: Ports, makes_ro
         scratch.packet.proto(),
         reverse_hook,
     );
-    let looks = match ports.own {
-        Own::Last => BEFORE_OWN,
-        _ if makes_room => TO_BE_FREED,
-        _ => CANDIDATES,
-    };
+    let looks = if makes_room { TO_BE_FREED } else { ports.looks };
     let now = scratch.forward.last_seen_ns;
     let mut is_free = false;
     for candidate in 0..CANDIDATES {
         if candidate == looks {
             break;
         }
-        scratch.reverse_key.tuple.dst_port = random_port(ports);
+        let port = random_port(ports);
+        // Of a client that is its own backend, requests and replies would be the same.
+        if port == scratch.forward.tuple.dst_port {
+            continue;
+        }
+        scratch.reverse_key.tuple.dst_port = port;
         is_free = match flows::peek(&scratch.reverse_key) {
             Some(known) => makes_room && flows::free_port(&scratch.reverse_key, known, now),
             None => true,

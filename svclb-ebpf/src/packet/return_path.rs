@@ -23,15 +23,20 @@ pub(super) fn remember<F: HookFrame>(frame: &F, scratch: &mut Scratch) {
     scratch.reverse.router = router;
 }
 
-/// Notes that packets of a flow's client come in by another device than before.
+/// Notes that packets of a flow's client come in by another device than before, or from another router.
 #[inline(always)]
-pub(super) fn update<F: HookFrame>(frame: &F, key: &FlowKey, flow: &FlowValue) {
+pub(super) fn update<F: HookFrame>(frame: &F, key: &FlowKey, flow: &FlowValue, packet: &Packet) {
     let replies_leave = FlowFlags::FROM_CLIENT.union(FlowFlags::OTHER_AT_EGRESS);
     let is_own = flow.flags.contains(FlowFlags::OWN);
-    if flow.device == frame.device() || !flow.flags.contains(replies_leave) || is_own {
+    if !flow.flags.contains(replies_leave) || is_own {
         return;
     }
-    flows::set_device(key, flow, frame.device(), router(frame));
+    let (device, router) = (frame.device(), router(frame));
+    let is_known =
+        flow.device == device && flow.router[0] == router[0] && flow.router[1] == router[1];
+    if !is_known && flows::is_likely(key, flow, packet) {
+        flows::set_device(key, flow, device, router);
+    }
 }
 
 /// The link address that a frame came from; zeros on a device without one.
@@ -41,8 +46,8 @@ pub(super) fn router<F: HookFrame>(frame: &F) -> LinkAddr {
     if F::NETWORK == 0 {
         return [0; 2];
     }
-    let start = frame.load::<u32>(SOURCE);
-    let rest = frame.load::<u16>(SOURCE + 4);
+    let start = frame.load_linear::<u32>(SOURCE);
+    let rest = frame.load_linear::<u16>(SOURCE + 4);
     [start.unwrap_or(0), u32::from(rest.unwrap_or(0))]
 }
 
@@ -59,7 +64,9 @@ pub(super) fn next_hop<F: HookFrame>(
     }
     let (from, to) = (maps::device(frame.device())?, maps::device(by)?);
     let leads_to_pods = from.flags.union(to.flags).contains(DeviceFlags::PODS);
-    if leads_to_pods || !to.flags.contains(DeviceFlags::ATTACHED) {
+    let is_usable =
+        to.flags.contains(DeviceFlags::ATTACHED) && !to.flags.contains(DeviceFlags::NO_CARRIER);
+    if leads_to_pods || !is_usable {
         return None;
     }
     // Nothing past this point would fragment it, or tell its sender.

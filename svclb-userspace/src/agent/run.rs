@@ -427,6 +427,8 @@ impl Agent {
         self.carry_flows_over();
         self.kernel_flows.look_at_all(&self.dataplane);
         let attached = self.dataplane.attach()?;
+        // Those that were opened while the kernel's were read, which takes a second where it has many.
+        self.carry_flows_over();
         self.node_context.sync_devices(&mut self.dataplane, true);
         // Those that were opened meanwhile.
         let CarriedOver {

@@ -68,6 +68,8 @@ pub(crate) struct Frame {
     from: (IpAddr, u16),
     to: (IpAddr, u16),
     opens: bool,
+    /// Whether it opens the other side of a connection.
+    accepts: bool,
     ends: bool,
     resets: bool,
     hops: u8,
@@ -94,6 +96,7 @@ impl Frame {
             from: (family.client(), CLIENT_PORT),
             to: (family.node(), 0),
             opens: true,
+            accepts: false,
             ends: false,
             resets: false,
             hops: HOPS,
@@ -134,6 +137,15 @@ impl Frame {
     pub(crate) const fn established(self) -> Self {
         Self {
             opens: false,
+            ..self
+        }
+    }
+
+    /// A server's first in a connection.
+    pub(crate) const fn accepting(self) -> Self {
+        Self {
+            opens: false,
+            accepts: true,
             ..self
         }
     }
@@ -230,6 +242,7 @@ impl Frame {
                 } else {
                     tcp.ack(SEQUENCE)
                 };
+                let tcp = if self.accepts { tcp.syn() } else { tcp };
                 let tcp = if self.ends { tcp.fin() } else { tcp };
                 let tcp = if self.resets { tcp.rst() } else { tcp };
                 tcp.write(&mut bytes, &data).unwrap();

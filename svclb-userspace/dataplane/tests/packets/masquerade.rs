@@ -220,12 +220,36 @@ fn a_connection_whose_backend_is_gone_is_given_another_one_when_it_is_opened_aga
 
 #[test]
 fn a_connection_that_both_ended_makes_room_where_no_source_port_is_free() {
+    makes_room(Transport::Tcp, 2100, |world, left, request| {
+        passed(world, INGRESS, &left.reply().ending().bytes());
+        let last = passed(world, INGRESS, &request.ending().bytes());
+        passed(world, EGRESS, &last);
+    });
+}
+
+#[test]
+fn a_connection_that_was_not_opened_any_further_makes_room_where_no_source_port_is_free() {
+    makes_room(Transport::Tcp, 5100, |world, left, _| {
+        passed(world, INGRESS, &left.reply().accepting().bytes());
+    });
+}
+
+#[test]
+fn a_question_that_was_answered_makes_room_where_no_source_port_is_free() {
+    makes_room(Transport::Udp, 2100, |world, left, _| {
+        passed(world, INGRESS, &left.reply().bytes());
+    });
+}
+
+/// As many flows as there are source ports make room for others, after some milliseconds. `goes_on` is what
+/// becomes of each, as it left the node and as its client sent it.
+fn makes_room(transport: Transport, after: u64, goes_on: impl Fn(&World, Frame, Frame)) {
     // As many as there are.
     const PORTS: u16 = 1000;
     const LATER: u16 = 200;
     for family in [Family::V4, Family::V6] {
         let world = World::with_addresses_on_the_device(DeviceFlags::NONE);
-        let first = Frame::new(family, Transport::Tcp).to(family.node(), NODE_PORT);
+        let first = Frame::new(family, transport).to(family.node(), NODE_PORT);
         let mut dropped = 0;
         for port in 0..PORTS {
             let request = first.by_port(30_000 + port);
@@ -235,14 +259,10 @@ fn a_connection_that_both_ended_makes_room_where_no_source_port_is_free() {
                 dropped += 1;
                 continue;
             }
-            let left = from_node(inside, family, &run.frame);
-            // Both ends end it.
-            passed(&world, INGRESS, &left.reply().ending().bytes());
-            let last = passed(&world, INGRESS, &request.ending().bytes());
-            passed(&world, EGRESS, &last);
+            goes_on(&world, from_node(inside, family, &run.frame), request);
         }
         assert!(dropped < LATER, "{dropped}: most of the ports were taken");
-        std::thread::sleep(std::time::Duration::from_millis(2100));
+        std::thread::sleep(std::time::Duration::from_millis(after));
         for port in 0..LATER {
             let request = first.by_port(40_000 + port);
             let inside = comes_in(&world, family, request);

@@ -172,6 +172,7 @@ mod tests {
             kind,
             is_routed: true,
             has_ethernet: true,
+            has_carrier: true,
             ..Device::default()
         }
     }

@@ -124,6 +124,8 @@ enum Header {
 pub(super) struct Link {
     pub(super) name: String,
     pub(super) is_up: bool,
+    /// Whether what it is plugged into is there, too.
+    pub(super) has_carrier: bool,
     /// In bytes.
     pub(super) mtu: u32,
     /// Its MAC address; zeros without one.
@@ -142,6 +144,7 @@ impl Link {
     pub(super) fn of(message: &LinkMessage) -> Option<Self> {
         let mut link = Self {
             is_up: message.header.flags.contains(LinkFlags::Up),
+            has_carrier: message.header.flags.contains(LinkFlags::Running),
             header: header(message.header.link_layer_type),
             ..Self::default()
         };

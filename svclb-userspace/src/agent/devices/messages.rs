@@ -55,7 +55,7 @@ pub(super) fn link(index: u32, name: &str, shape: Shape) -> LinkMessage {
     message.header.index = index;
     message.header.link_layer_type = shape.layer;
     if shape.is_up {
-        message.header.flags |= LinkFlags::Up | LinkFlags::LowerUp;
+        message.header.flags |= LinkFlags::Up | LinkFlags::LowerUp | LinkFlags::Running;
     }
     if shape.layer == LinkLayerType::Loopback {
         message.header.flags |= LinkFlags::Loopback;

@@ -43,6 +43,8 @@ pub(crate) struct Device {
     pub(crate) preferred_sources: Vec<IpAddr>,
     /// Whether its frames begin with an Ethernet header; otherwise with the network header.
     pub(crate) has_ethernet: bool,
+    /// Whether anything can be sent by it.
+    pub(crate) has_carrier: bool,
     /// Whether it is an end of a veth or netkit pair.
     pub(crate) is_pair: bool,
     /// In bytes.

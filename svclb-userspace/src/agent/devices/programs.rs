@@ -360,7 +360,8 @@ impl DevicePrograms {
                     has_native_xdp && device.is_pair,
                 ))
                 .union(flag(DeviceFlags::ATTACHED, is_attached))
-                .union(flag(DeviceFlags::NO_ETHERNET, !device.has_ethernet)),
+                .union(flag(DeviceFlags::NO_ETHERNET, !device.has_ethernet))
+                .union(flag(DeviceFlags::NO_CARRIER, !device.has_carrier)),
         }
     }
 }

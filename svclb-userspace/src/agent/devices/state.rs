@@ -195,6 +195,7 @@ impl State {
             is_routed: facts.is_default || facts.has_gateway || has(Way::Direct),
             preferred_sources: self.routes.sources(index).collect(),
             has_ethernet: link.has_ethernet(),
+            has_carrier: link.has_carrier,
             is_pair: link.is_pair(),
             mtu: link.mtu,
             mac: link.mac,
