@@ -67,7 +67,8 @@ pub(crate) struct Run {
         default_value = "127.0.0.1:10249"
     )]
     pub(crate) metrics_addr: SocketAddr,
-    /// Where /healthz and /livez are served, for load balancers
+    /// Where /healthz and /livez are served, for load balancers; 0.0.0.0 is all addresses, those of
+    /// IPv6 included
     #[arg(
         long,
         env = "SVCLB_HEALTHZ_ADDR",

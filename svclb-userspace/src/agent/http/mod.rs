@@ -2,7 +2,8 @@
 
 pub(crate) mod server;
 
-use std::net::SocketAddr;
+use std::io;
+use std::net::{Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,6 +12,7 @@ use axum::http::{HeaderName, StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
 use axum::{Json, Router};
+use socket2::{Domain, Socket, Type};
 use tokio::net::TcpListener;
 use tracing::{info, warn};
 
@@ -18,6 +20,7 @@ use self::server::Limits;
 use super::health::Health;
 use super::metrics::Metrics;
 
+const BACKLOG: i32 = 1024;
 const RETRY: Duration = Duration::from_secs(5);
 
 /// As kube-proxy does: clients must not guess another type than the stated one.
@@ -29,7 +32,7 @@ pub(crate) fn serve(addr: SocketAddr, routes: Router, limits: Limits, flag: &'st
     tokio::spawn(async move {
         let mut warned = false;
         loop {
-            match TcpListener::bind(addr).await {
+            match listen(addr) {
                 Ok(listener) => {
                     if warned {
                         info!("{flag} {addr} is open now");
@@ -46,6 +49,38 @@ pub(crate) fn serve(addr: SocketAddr, routes: Router, limits: Limits, flag: &'st
             tokio::time::sleep(RETRY).await;
         }
     });
+}
+
+/// Opens a port. As with Go's listeners, and so kube-proxy's, `0.0.0.0` and `[::]` are all addresses
+/// of both families, whatever net.ipv6.bindv6only says; a kernel without IPv6 has those of IPv4.
+fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
+    if !addr.ip().is_unspecified() {
+        return open(addr);
+    }
+    let both = SocketAddr::from((Ipv6Addr::UNSPECIFIED, addr.port()));
+    match open(both) {
+        Err(error) if addr.is_ipv4() && lacks_ipv6(&error) => open(addr),
+        opened => opened,
+    }
+}
+
+fn lacks_ipv6(error: &io::Error) -> bool {
+    let errors = [nix::libc::EAFNOSUPPORT, nix::libc::EADDRNOTAVAIL];
+    error
+        .raw_os_error()
+        .is_some_and(|error| errors.contains(&error))
+}
+
+fn open(addr: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(addr), Type::STREAM, None)?;
+    if addr.is_ipv6() {
+        socket.set_only_v6(!addr.ip().is_unspecified())?;
+    }
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&addr.into())?;
+    socket.listen(BACKLOG)?;
+    TcpListener::from_std(socket.into())
 }
 
 /// The public routes: `/healthz` for load balancers, and `/livez` as with kube-proxy.
@@ -107,4 +142,40 @@ pub(crate) fn metrics_routes(metrics: Arc<Metrics>) -> Router {
 async fn scrape(State(metrics): State<Arc<Metrics>>) -> impl IntoResponse {
     const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     ([(header::CONTENT_TYPE, OPEN_METRICS)], metrics.encode())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{IpAddr, Ipv4Addr};
+
+    use tokio::net::TcpStream;
+
+    use super::*;
+
+    const LOOPBACKS: [IpAddr; 2] = [
+        IpAddr::V4(Ipv4Addr::LOCALHOST),
+        IpAddr::V6(Ipv6Addr::LOCALHOST),
+    ];
+
+    #[tokio::test]
+    async fn all_addresses_are_those_of_both_families() {
+        for all in ["0.0.0.0:0", "[::]:0"] {
+            let listener = listen(all.parse().unwrap()).unwrap();
+            let port = listener.local_addr().unwrap().port();
+            for ip in LOOPBACKS {
+                let connected = TcpStream::connect((ip, port)).await;
+                assert!(connected.is_ok(), "{all} does not answer at {ip}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn an_address_is_only_itself() {
+        for (ip, other) in [(0, 1), (1, 0)].map(|(a, b)| (LOOPBACKS[a], LOOPBACKS[b])) {
+            let listener = listen((ip, 0).into()).unwrap();
+            let port = listener.local_addr().unwrap().port();
+            assert!(TcpStream::connect((ip, port)).await.is_ok());
+            assert!(TcpStream::connect((other, port)).await.is_err());
+        }
+    }
 }
