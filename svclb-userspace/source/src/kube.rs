@@ -6,8 +6,11 @@
 //! that is empty, or that has objects older than the cached ones, takes effect only after the
 //! API server has confirmed it for a while: see [`RelistGuard`](relist_guard::RelistGuard).
 
+mod client;
 mod events;
+mod probe;
 pub(crate) mod relist_guard;
+pub(crate) mod timeouts;
 mod watch;
 
 use std::path::PathBuf;
@@ -15,10 +18,7 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::runtime::watcher;
-use kube::{Client, Config};
-use svclb_core::error_chain::error_chain;
 use svclb_core::model::{Event, Object, ObjectKey};
 use tokio::sync::mpsc::{Receiver, Sender};
 
@@ -26,8 +26,10 @@ use crate::convert::{self, SELECTOR};
 use crate::error::SourceError;
 use crate::event_sender::{Closed, EventSender};
 use crate::status::Status;
+use client::ApiClient;
 pub use events::{EventRecorder, KubeEvent, event_recorder};
 use relist_guard::GuardTimeouts;
+use timeouts::ApiTimeouts;
 use watch::{Kind, Shared, watch};
 
 /// How to reach a cluster.
@@ -44,6 +46,8 @@ pub struct KubeOptions {
     pub serves: bool,
     /// For how long the API server has to confirm a suspicious list.
     pub guard_timeouts: GuardTimeouts,
+    /// How long the API server may say nothing.
+    pub api_timeouts: ApiTimeouts,
 }
 
 /// Sends the cluster's objects and their changes to `tx` until its receiver is closed, and
@@ -58,14 +62,12 @@ pub async fn kubernetes(
     status: Status,
     kube_events: Receiver<KubeEvent>,
 ) -> Result<(), SourceError> {
-    let config = config(&options).await?;
-    let client = Client::try_from(config).map_err(|error| SourceError::Config {
-        reason: error_chain(&error),
-    })?;
+    let api_client = ApiClient::new(&options, status.clone()).await?;
+    let client = api_client.client().await;
     let closed = tx.clone();
     let shared = Arc::new(Shared::new(
         EventSender::new(tx, status.clone()),
-        status,
+        status.clone(),
         options.serves,
         options.guard_timeouts.confirm_after,
     ));
@@ -112,33 +114,11 @@ pub async fn kubernetes(
         &shared,
     );
     let published = events::publish(client.clone(), &options.node_name, kube_events);
+    let probe = probe::probe(&api_client, &client, &options.node_name, &shared, &status);
     tokio::select! {
         () = closed.closed() => {}
+        () = probe => {}
         (Closed, Closed, Closed, ()) = async { tokio::join!(services, slices, node, published) } => {}
     }
     Ok(())
-}
-
-async fn config(options: &KubeOptions) -> Result<Config, SourceError> {
-    let unusable = |error: &dyn std::error::Error| SourceError::Config {
-        reason: error_chain(error),
-    };
-    let mut config = match &options.kubeconfig {
-        Some(path) => {
-            let kubeconfig = Kubeconfig::read_from(path).map_err(|error| unusable(&error))?;
-            Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
-                .await
-                .map_err(|error| unusable(&error))?
-        }
-        None => Config::incluster().map_err(|error| unusable(&error))?,
-    };
-    if let Some(url) = &options.apiserver {
-        config.cluster_url =
-            url.parse()
-                .map_err(|error: http::uri::InvalidUri| SourceError::Apiserver {
-                    url: url.clone(),
-                    reason: error.to_string(),
-                })?;
-    }
-    Ok(config)
 }

@@ -20,6 +20,7 @@ mod status;
 pub mod testing;
 
 pub use self::kube::relist_guard::GuardTimeouts;
+pub use self::kube::timeouts::ApiTimeouts;
 pub use self::kube::{EventRecorder, KubeEvent, KubeOptions, event_recorder, kubernetes};
 pub use error::SourceError;
 pub use manifests::{FolderOptions, manifests};

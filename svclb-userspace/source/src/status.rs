@@ -1,6 +1,8 @@
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use crate::kube::timeouts::NOTICED_WITHIN;
 
 /// The state of a source, for metrics and health. A clone is another handle to the same.
 #[derive(Clone, Default, Debug)]
@@ -14,6 +16,16 @@ struct Inner {
     restarts: AtomicU64,
     events: AtomicU64,
     last_event: AtomicU64,
+    heard: Mutex<Heard>,
+}
+
+/// When the API server last said something.
+#[derive(Clone, Copy, Default, Debug)]
+struct Heard {
+    /// Anything at all, also that a request was accepted.
+    any: Option<Instant>,
+    /// What was asked for.
+    content: Option<Instant>,
 }
 
 impl Status {
@@ -22,9 +34,16 @@ impl Status {
         self.0.synced.load(Relaxed)
     }
 
-    /// Whether the folder is there, or every watch stands.
+    /// Whether the folder is there, or every watch stands and the API server was heard of in the
+    /// last 45 seconds.
     pub fn connected(&self) -> bool {
-        self.0.connected.load(Relaxed)
+        let is_silent = self.heard_ago().is_some_and(|ago| ago > NOTICED_WITHIN);
+        self.0.connected.load(Relaxed) && !is_silent
+    }
+
+    /// How long ago something was last heard of the API server; `None` before, and for a folder.
+    pub fn heard_ago(&self) -> Option<Duration> {
+        self.lock_heard().any.map(|at| at.elapsed())
     }
 
     /// How many problems of the configuration stand now.
@@ -45,6 +64,36 @@ impl Status {
     /// When the last event was sent, in milliseconds since the epoch; zero before the first.
     pub fn last_event_millis(&self) -> u64 {
         self.0.last_event.load(Relaxed)
+    }
+
+    /// When something was last heard of the API server.
+    pub fn last_heard(&self) -> Option<SystemTime> {
+        // By the clock of now: it may have been set since.
+        SystemTime::now().checked_sub(self.heard_ago()?)
+    }
+
+    /// The API server responded.
+    pub(crate) fn heard(&self) {
+        self.lock_heard().any = Some(Instant::now());
+    }
+
+    /// A part of a response came, or its end.
+    pub(crate) fn said(&self) {
+        let now = Some(Instant::now());
+        *self.lock_heard() = Heard {
+            any: now,
+            content: now,
+        };
+    }
+
+    /// When a part of a response last came.
+    pub(crate) fn last_said(&self) -> Option<Instant> {
+        self.lock_heard().content
+    }
+
+    fn lock_heard(&self) -> MutexGuard<'_, Heard> {
+        let heard = self.0.heard.lock();
+        heard.unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn set_synced(&self) {

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicU64;
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use jiff::Timestamp;
 use prometheus_client::collector::Collector;
@@ -36,6 +36,7 @@ pub(crate) struct Metrics {
     failing_services: Family<ServiceLabels, Gauge>,
     waiting: Gauge,
     connected: Gauge,
+    last_heard: Gauge<f64, AtomicU64>,
     problems: Gauge,
     entries: Family<Labels, Gauge>,
 }
@@ -84,6 +85,12 @@ impl Metrics {
             "Time from start to the first full sync; zero before it",
             ready_seconds.clone(),
         );
+        let last_heard = Gauge::<f64, AtomicU64>::default();
+        registry.register(
+            "svclb_source_last_heard_timestamp_seconds",
+            "When the API server last said something; zero before, and for a folder",
+            last_heard.clone(),
+        );
         let mut gauge = |name: &str, help: &str| {
             let gauge = Gauge::default();
             registry.register(name, help, gauge.clone());
@@ -100,7 +107,7 @@ impl Metrics {
         );
         let connected = gauge(
             "svclb_source_connected",
-            "1 while the API server or the folder is there",
+            "1 while every watch of the API server stands and it answers, or the folder is there",
         );
         let problems = gauge("svclb_source_problems", "Problems in the configuration");
         let failing_services = Family::<ServiceLabels, Gauge>::default();
@@ -131,6 +138,7 @@ impl Metrics {
             failing_services,
             waiting,
             connected,
+            last_heard,
             problems,
             entries,
         }
@@ -188,6 +196,10 @@ impl Metrics {
         self.services.set(number(services));
         self.waiting.set(number(waiting));
         self.connected.set(i64::from(source.connected()));
+        if let Some(heard) = source.last_heard() {
+            let since_epoch = heard.duration_since(UNIX_EPOCH).unwrap_or_default();
+            self.last_heard.set(since_epoch.as_secs_f64());
+        }
         self.problems
             .set(i64::try_from(source.problems()).unwrap_or(i64::MAX));
         for (name, entries) in [

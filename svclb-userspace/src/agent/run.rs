@@ -15,7 +15,9 @@ use svclb_core::serving::ChangedServices;
 use svclb_dataplane::{
     Attachment, CarriedOver, Dataplane, Forwarding, XdpMode, forwarding_obstacles,
 };
-use svclb_source::{FolderOptions, GuardTimeouts, KubeEvent, KubeOptions, Status, event_recorder};
+use svclb_source::{
+    ApiTimeouts, FolderOptions, GuardTimeouts, KubeEvent, KubeOptions, Status, event_recorder,
+};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::MissedTickBehavior;
@@ -259,6 +261,7 @@ async fn watch_source(
                 node_name,
                 serves,
                 guard_timeouts: GuardTimeouts::default(),
+                api_timeouts: ApiTimeouts::default(),
             };
             svclb_source::kubernetes(options, sender, status, kube_events).await?;
         }

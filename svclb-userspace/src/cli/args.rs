@@ -45,7 +45,8 @@ pub(crate) struct Run {
     /// Read Services from the manifests in a folder instead of a cluster
     #[arg(long, env = "SVCLB_MANIFESTS", value_name = "DIR", conflicts_with_all = ["kubeconfig", "apiserver"])]
     pub(crate) manifests: Option<PathBuf>,
-    /// Reach the cluster with this kubeconfig [default: as a pod in the cluster]
+    /// Reach the cluster with this kubeconfig [default: as a pod in the cluster]; its files are read
+    /// again when they change, and HTTPS_PROXY and NO_PROXY count as for kubectl
     #[arg(long, env = "SVCLB_KUBECONFIG", value_name = "FILE")]
     pub(crate) kubeconfig: Option<PathBuf>,
     /// The API server's real address: its ClusterIP is one of those that svclb provides

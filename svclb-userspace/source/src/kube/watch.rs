@@ -32,11 +32,15 @@ pub(super) struct Shared {
     confirm_after: Duration,
     /// A bit for each kind that was not listed yet.
     unlisted: AtomicU8,
-    /// A bit for each kind whose watch does not stand: it broke, or there was no response yet.
+    /// A bit for each kind whose watch does not stand: it broke, or there was no response yet; and
+    /// [`SAYS_NOTHING`].
     broken: AtomicU8,
     /// A bit for each kind whose failure is logged.
     reported: AtomicU8,
 }
+
+/// In `broken` and `reported`: the API server accepts watches, and says nothing.
+const SAYS_NOTHING: u8 = 1 << 7;
 
 /// What differs between the kinds.
 pub(super) struct Kind<K> {
@@ -319,7 +323,10 @@ impl Shared {
         let before = self.broken.fetch_and(!bit, Ordering::Relaxed);
         self.reported.fetch_and(!bit, Ordering::Relaxed);
         if before & bit != 0 {
-            info!("watching {name}");
+            // A watch that is accepted is no word.
+            if before & SAYS_NOTHING == 0 {
+                info!("watching {name}");
+            }
             if before == bit {
                 self.status.set_connected(true);
             }
@@ -335,12 +342,47 @@ impl Shared {
         }
         self.broken.fetch_or(kind.bit, Ordering::Relaxed);
         self.status.set_connected(false);
-        if self.is_news(kind.bit) {
+        if !self.is_silent() && self.is_news(kind.bit) {
             warn!(
                 "cannot watch {}, and the request is repeated; what was served goes on being served: {}",
                 kind.name,
                 error_chain(error)
             );
+        }
+    }
+
+    /// Whether a watch on every kind stands.
+    pub(super) fn stand(&self) -> bool {
+        self.broken.load(Ordering::Relaxed) & !SAYS_NOTHING == 0
+    }
+
+    /// Whether the API server has said nothing when it was last asked for a word.
+    pub(super) fn is_silent(&self) -> bool {
+        self.broken.load(Ordering::Relaxed) & SAYS_NOTHING != 0
+    }
+
+    /// The API server was asked for a word, and said none. Returns whether it did before.
+    pub(super) fn fell_silent(&self, after: Duration) -> bool {
+        let before = self.broken.fetch_or(SAYS_NOTHING, Ordering::Relaxed);
+        self.status.set_connected(false);
+        if self.is_news(SAYS_NOTHING) {
+            warn!(
+                "the API server has said nothing for {} seconds; what was served goes on being served",
+                after.as_secs()
+            );
+        }
+        before & SAYS_NOTHING == 0
+    }
+
+    /// The API server said something.
+    pub(super) fn spoke(&self) {
+        let before = self.broken.fetch_and(!SAYS_NOTHING, Ordering::Relaxed);
+        self.reported.fetch_and(!SAYS_NOTHING, Ordering::Relaxed);
+        if before & SAYS_NOTHING != 0 {
+            info!("the API server answers again");
+            if before == SAYS_NOTHING {
+                self.status.set_connected(true);
+            }
         }
     }
 

@@ -6,15 +6,21 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::{Path, Query, State};
-use axum::http::StatusCode;
+use axum::extract::{Path, Query, Request, State};
+use axum::http::{StatusCode, header};
+use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use bytes::Bytes;
 use serde_json::{Value, json};
-use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::time::{Instant, timeout_at};
 
 use super::SELECTOR;
+use super::tls::{Clients, TlsListener};
+
+/// kube-apiserver's is a minute.
+const BOOKMARK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How the API server behaves.
 #[derive(Clone, Copy, PartialEq, Eq, Default)]
@@ -25,6 +31,14 @@ pub(crate) enum Mood {
     Broken,
     /// Every response takes so long.
     Slow(Duration),
+    /// No list is responded to.
+    HangsAtLists,
+    /// No watch is responded to.
+    HangsAtWatches,
+    /// Watches are accepted; nothing ever comes, not even their end.
+    Mute,
+    /// 429, with this `Retry-After`.
+    Busy(u64),
 }
 
 /// By resource, then by name.
@@ -44,6 +58,12 @@ pub(crate) struct Inner {
     pub(crate) lists: Vec<(String, Option<String>)>,
     /// How many requests were responded to with an error.
     pub(crate) failures: usize,
+    /// The token that a request has to have, if any.
+    pub(crate) token: Option<String>,
+    /// When each request came, and with which `Authorization`.
+    pub(crate) requests: Vec<(Instant, String)>,
+    /// What clients did by TLS.
+    pub(crate) clients: Arc<Mutex<Clients>>,
     /// Events that were written, with the namespace.
     pub(crate) written: Vec<(String, Value)>,
 }
@@ -121,10 +141,38 @@ impl Double {
         self.drop_watches();
     }
 
+    /// Serves HTTP/1 in clear.
     pub(crate) async fn start(&self) -> String {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let routes = Router::new()
+        let routes = self.routes();
+        tokio::spawn(async move { axum::serve(listener, routes).await });
+        format!("http://{address}")
+    }
+
+    /// Serves HTTP/2 and HTTP/1 by TLS, at 127.0.0.1; returns the port. A client may show a
+    /// certificate.
+    pub(crate) async fn start_tls(&self) -> u16 {
+        let clients = self.with(|inner| Arc::clone(&inner.clients));
+        let listener = TlsListener::bind(clients).await;
+        let port = listener.port();
+        let routes = self.routes();
+        tokio::spawn(async move { axum::serve(listener, routes).await });
+        port
+    }
+
+    /// The next line of a watch without one: a bookmark.
+    fn bookmark(&self, receiver: &mut UnboundedReceiver<String>) -> String {
+        self.with(|inner| {
+            let version = inner.version.to_string();
+            let bookmark = json!({"type": "BOOKMARK", "object": {"kind": "", "apiVersion": "",
+                "metadata": {"resourceVersion": version}}});
+            receiver.try_recv().unwrap_or(format!("{bookmark}\n"))
+        })
+    }
+
+    fn routes(&self) -> Router {
+        Router::new()
             .route("/api/v1/{resource}", get(read))
             .route(
                 "/api/v1/namespaces/{namespace}/services",
@@ -135,9 +183,35 @@ impl Double {
                 "/apis/events.k8s.io/v1/namespaces/{namespace}/events",
                 post(write_event),
             )
-            .with_state(self.clone());
-        tokio::spawn(async move { axum::serve(listener, routes).await });
-        format!("http://{address}")
+            .layer(from_fn_with_state(self.clone(), admit))
+            .with_state(self.clone())
+    }
+}
+
+/// Who is refused before anything is read.
+async fn admit(State(double): State<Double>, request: Request, next: Next) -> Response {
+    let authorization = request.headers().get(header::AUTHORIZATION);
+    let authorization = authorization.map_or("", |value| value.to_str().unwrap());
+    let refused = double.with(|inner| {
+        let is_wrong = |token| authorization != format!("Bearer {token}");
+        let refused = match inner.mood {
+            _ if inner.token.as_ref().is_some_and(is_wrong) => {
+                Some(StatusCode::UNAUTHORIZED.into_response())
+            }
+            Mood::Busy(seconds) => {
+                let after = [(header::RETRY_AFTER, seconds.to_string())];
+                Some((StatusCode::TOO_MANY_REQUESTS, after).into_response())
+            }
+            _ => None,
+        };
+        inner
+            .requests
+            .push((Instant::now(), authorization.to_owned()));
+        refused
+    });
+    match refused {
+        Some(refused) => refused,
+        None => next.run(request).await,
     }
 }
 
@@ -198,8 +272,16 @@ async fn read(
     Path(resource): Path<String>,
     Query(query): Query<BTreeMap<String, String>>,
 ) -> Response {
-    if let Mood::Slow(time) = double.with(|inner| inner.mood) {
-        tokio::time::sleep(time).await;
+    let is_watch = query.get("watch").is_some_and(|watch| watch != "false");
+    match double.with(|inner| inner.mood) {
+        Mood::Slow(time) => tokio::time::sleep(time).await,
+        Mood::HangsAtLists if !is_watch => std::future::pending().await,
+        Mood::HangsAtWatches if is_watch => std::future::pending().await,
+        Mood::Mute if is_watch => {
+            let nothing = futures_util::stream::pending::<Result<Bytes, std::io::Error>>();
+            return Body::from_stream(nothing).into_response();
+        }
+        _ => {}
     }
     double.with(|inner| {
         if inner.mood == Mood::Broken {
@@ -210,7 +292,7 @@ async fn read(
         inner
             .selectors
             .push((resource.clone(), selector.cloned().unwrap_or_default()));
-        if query.get("watch").is_some_and(|watch| watch != "false") {
+        if is_watch {
             let (sender, receiver) = unbounded_channel::<String>();
             let from: u64 = query["resourceVersion"].parse().unwrap();
             for (version, of, line) in &inner.history {
@@ -219,9 +301,24 @@ async fn read(
                 }
             }
             inner.watches.entry(resource).or_default().push(sender);
-            let lines = futures_util::stream::unfold(receiver, async |mut receiver| {
-                let line = receiver.recv().await?;
-                Some((Ok::<_, std::io::Error>(Bytes::from(line)), receiver))
+            // As kube-apiserver, it ends a watch after the time that it was asked for.
+            let seconds = query
+                .get("timeoutSeconds")
+                .map(|time| time.parse().unwrap());
+            let end = Instant::now() + Duration::from_secs(seconds.unwrap_or(300));
+            let open = (receiver, double.clone(), end);
+            let lines = futures_util::stream::unfold(open, async |(mut receiver, double, end)| {
+                let bookmark_at = Instant::now() + BOOKMARK_INTERVAL;
+                let line = timeout_at(end.min(bookmark_at), receiver.recv()).await;
+                let line = match line {
+                    Ok(line) => line?,
+                    Err(_) if end < bookmark_at => return None,
+                    Err(_) => double.bookmark(&mut receiver),
+                };
+                Some((
+                    Ok::<_, std::io::Error>(Bytes::from(line)),
+                    (receiver, double, end),
+                ))
             });
             return Body::from_stream(lines).into_response();
         }

@@ -5,9 +5,14 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod both;
+mod credentials;
 mod double;
 mod only_double;
+mod reach;
 mod real;
+mod relay;
+mod silence;
+mod tls;
 
 use std::time::Duration;
 
@@ -15,9 +20,13 @@ use double::Double;
 use real::Real;
 use serde_json::{Value, json};
 use svclb_core::model::{Event, Object, ObjectKey};
-use svclb_source::{EventRecorder, GuardTimeouts, KubeOptions, Status, event_recorder, kubernetes};
+use svclb_source::{
+    ApiTimeouts, EventRecorder, GuardTimeouts, KubeOptions, SourceError, Status, event_recorder,
+    kubernetes,
+};
 use tempfile::TempDir;
 use tokio::sync::mpsc::{Receiver, channel};
+use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 /// For how long a suspicious list is held back here.
@@ -78,6 +87,7 @@ struct Run<S> {
     events: Receiver<Vec<Event>>,
     status: Status,
     event_recorder: EventRecorder,
+    source: JoinHandle<Result<(), SourceError>>,
     _dir: TempDir,
 }
 
@@ -91,19 +101,55 @@ impl Run<Server> {
 
     /// Watches a server as it is, where something is served already or not.
     async fn watch_as_it_is(server: Server, serves: bool) -> Self {
-        let dir = TempDir::new().unwrap();
-        let kubeconfig = dir.path().join("config");
         let (url, user) = match &server {
             Server::Double(double) => (double.start().await, json!({})),
             Server::Real(real) => (real.url(), json!({"token": Real::TOKEN})),
         };
-        // The address that the kubeconfig names is not the one that counts.
-        let cluster = json!({"server": "https://127.0.0.1:1", "insecure-skip-tls-verify": true});
+        let setup = Setup {
+            url: Some(url),
+            user,
+            serves,
+            ..Setup::default()
+        };
+        setup.run(server)
+    }
+}
+
+/// How a source reaches its API server.
+struct Setup {
+    /// `--apiserver`
+    url: Option<String>,
+    /// `clusters[].cluster` of the kubeconfig.
+    cluster: Value,
+    /// `users[].user` of the kubeconfig.
+    user: Value,
+    serves: bool,
+    api_timeouts: ApiTimeouts,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Self {
+            url: None,
+            // Where `url` is given, this address is not the one that counts.
+            cluster: json!({"server": "https://127.0.0.1:1", "insecure-skip-tls-verify": true}),
+            user: json!({}),
+            serves: false,
+            api_timeouts: ApiTimeouts::default(),
+        }
+    }
+}
+
+impl Setup {
+    /// Starts a source.
+    fn run<S>(self, server: S) -> Run<S> {
+        let dir = TempDir::new().unwrap();
+        let kubeconfig = dir.path().join("config");
         std::fs::write(
             &kubeconfig,
             json!({"apiVersion": "v1", "kind": "Config", "current-context": "c",
-                "clusters": [{"name": "k", "cluster": cluster}],
-                "users": [{"name": "u", "user": user}],
+                "clusters": [{"name": "k", "cluster": self.cluster}],
+                "users": [{"name": "u", "user": self.user}],
                 "contexts": [{"name": "c", "context": {"cluster": "k", "user": "u"}}]})
             .to_string(),
         )
@@ -112,21 +158,23 @@ impl Run<Server> {
         let status = Status::default();
         let options = KubeOptions {
             kubeconfig: Some(kubeconfig),
-            apiserver: Some(url),
+            apiserver: self.url,
             node_name: "node1".into(),
-            serves,
+            serves: self.serves,
             guard_timeouts: GuardTimeouts {
                 confirm_after: CONFIRM_AFTER,
                 ..GuardTimeouts::default()
             },
+            api_timeouts: self.api_timeouts,
         };
         let (event_recorder, kube_events) = event_recorder();
-        tokio::spawn(kubernetes(options, sender, status.clone(), kube_events));
-        Self {
+        let source = kubernetes(options, sender, status.clone(), kube_events);
+        Run {
             server,
             events,
             status,
             event_recorder,
+            source: tokio::spawn(source),
             _dir: dir,
         }
     }
@@ -155,6 +203,18 @@ impl<S> Run<S> {
         expected.sort();
         sent.sort();
         assert_eq!(sent, expected);
+    }
+
+    /// Waits for a state of the connection, with no event.
+    async fn wait_for_connected(&self, connected: bool) {
+        let wait = async {
+            while self.status.connected() != connected {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), wait)
+            .await
+            .unwrap_or_else(|_| panic!("connected is not {connected} after 20 s"));
     }
 
     /// No more events come for some time.

@@ -17,6 +17,7 @@ async fn run() -> Run<Double> {
     let run = Run::watch(Server::Double(double.clone())).await;
     Run {
         server: double,
+        source: run.source,
         events: run.events,
         status: run.status,
         event_recorder: run.event_recorder,
@@ -393,18 +394,6 @@ async fn a_source_that_has_reached_no_api_server_is_not_connected() {
     );
 }
 
-/// Waits for a state of the connection, with no event.
-async fn wait_for_connected(run: &Run<Double>, connected: bool) {
-    let wait = async {
-        while run.status.connected() != connected {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(20), wait)
-        .await
-        .unwrap_or_else(|_| panic!("connected is not {connected} after 20 s"));
-}
-
 #[tokio::test]
 async fn watches_that_stand_again_are_connected_though_nothing_changes() {
     let mut run = run().await;
@@ -415,9 +404,9 @@ async fn watches_that_stand_again_are_connected_though_nothing_changes() {
     assert!(run.status.connected());
     run.server.with(|inner| inner.mood = Mood::Broken);
     run.server.drop_watches();
-    wait_for_connected(&run, false).await;
+    run.wait_for_connected(false).await;
     run.server.with(|inner| inner.mood = Mood::Well);
-    wait_for_connected(&run, true).await;
+    run.wait_for_connected(true).await;
     // The watches go on where they were: nothing was listed again.
     run.silence(Duration::from_millis(100)).await;
     assert_eq!(run.status.restarts(), 3);

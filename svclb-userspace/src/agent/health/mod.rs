@@ -65,8 +65,11 @@ pub(crate) struct Report {
     /// Why the proxy is not healthy, or the node not eligible.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) reason: Option<String>,
-    /// Whether the API server or the folder is there.
+    /// Whether every watch of the API server stands and it answers, or the folder is there.
     pub(crate) source_connected: bool,
+    /// RFC 3339: when the API server last said something.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) source_last_heard: Option<String>,
     /// How many Service ports could not be written. They make the node no less healthy.
     pub(crate) failed_service_ports: usize,
     /// The first Services that these belong to.
@@ -185,6 +188,8 @@ impl Health {
         let state = self.lock();
         let reason = state.reason(now);
         let current = Timestamp::now();
+        let last_heard = self.source.last_heard();
+        let last_heard = last_heard.and_then(|at| Timestamp::try_from(at).ok());
         let healthy = reason.is_none();
         // A healthy loop is about to write what waits, if anything does.
         let last_updated = if healthy {
@@ -209,6 +214,7 @@ impl Health {
             healthy,
             reason: reason.map(str::to_owned),
             source_connected: self.source.connected(),
+            source_last_heard: last_heard.map(|at| at.to_string()),
             failed_service_ports: state.failures.ports,
             failed_services: state.failures.named.clone(),
         }
