@@ -53,11 +53,11 @@ pub(super) struct ApiClient {
     held: tokio::sync::Mutex<Held>,
     /// Before this time no request is sent: the API server asked for it.
     not_before: Mutex<Option<Instant>>,
-    /// The watches that stand break when the sender is dropped.
-    unbroken: Mutex<(oneshot::Sender<()>, Broken)>,
+    /// The watches that stand end when the sender is dropped.
+    watches: Mutex<(oneshot::Sender<()>, WatchesEnd)>,
 }
 
-type Broken = Shared<oneshot::Receiver<()>>;
+type WatchesEnd = Shared<oneshot::Receiver<()>>;
 
 /// The credentials, and the connections that were made with them.
 struct Held {
@@ -130,7 +130,7 @@ impl ApiClient {
             first,
             held: tokio::sync::Mutex::new(held),
             not_before: Mutex::new(None),
-            unbroken: Mutex::new(unbroken()),
+            watches: Mutex::new(watches()),
         }))
     }
 
@@ -150,9 +150,9 @@ impl ApiClient {
         &self.timeouts
     }
 
-    /// Breaks the watches that stand.
-    pub(super) fn break_watches(&self) {
-        *lock(&self.unbroken) = unbroken();
+    /// Ends the watches that stand, so that they are begun anew where they were.
+    pub(super) fn end_watches(&self) {
+        *lock(&self.watches) = watches();
     }
 
     /// Sends a request, and guards its response.
@@ -173,32 +173,34 @@ impl ApiClient {
         }
         self.note_retry_after(&response);
         let is_http1 = response.version() < Version::HTTP_2;
-        let limits = match asks_for_watch && response.status().is_success() {
-            true if asks_for_word => Limits {
+        let is_watch = asks_for_watch && response.status().is_success() && !asks_for_word;
+        let limits = match (is_watch, asks_for_word) {
+            (true, _) => Limits {
+                silence: match is_http1 {
+                    true => self.timeouts.quiet,
+                    false => self.timeouts.bookmark,
+                },
+                whole: None,
+                // No ping says whether the connection is still one: the watch is begun anew.
+                silence_is_end: is_http1,
+                is_watch,
+            },
+            (false, true) => Limits {
                 silence: self.timeouts.watch_response,
                 whole: None,
                 silence_is_end: false,
+                is_watch,
             },
-            // Over HTTP/1 no ping says whether the connection is still one: the watch is begun anew.
-            true if is_http1 => Limits {
-                silence: self.timeouts.quiet,
-                whole: None,
-                silence_is_end: true,
-            },
-            true => Limits {
-                silence: self.timeouts.bookmark,
-                whole: None,
-                silence_is_end: false,
-            },
-            false => Limits {
+            (false, false) => Limits {
                 silence: self.timeouts.body,
                 whole: Some(self.timeouts.whole),
                 silence_is_end: false,
+                is_watch,
             },
         };
-        let broken = lock(&self.unbroken).1.clone().map(|_dropped| ());
+        let watches_end = lock(&self.watches).1.clone().map(|_dropped| ());
         let status = self.status.clone();
-        Ok(response.map(|body| guarded(body, limits, broken, move || status.said())))
+        Ok(response.map(|body| guarded(body, limits, watches_end, move || status.said())))
     }
 
     async fn attempt(
@@ -448,9 +450,9 @@ impl Held {
     }
 }
 
-fn unbroken() -> (oneshot::Sender<()>, Broken) {
-    let (sender, broken) = oneshot::channel();
-    (sender, broken.shared())
+fn watches() -> (oneshot::Sender<()>, WatchesEnd) {
+    let (sender, end) = oneshot::channel();
+    (sender, end.shared())
 }
 
 fn is_watch(request: &Request<Body>) -> bool {

@@ -20,8 +20,8 @@ use super::client::{ApiClient, AsksForWord};
 use super::watch::Shared;
 use crate::status::Status;
 
-/// Asks for a word when none came for long, for ever. Where none is said, the watches break and
-/// are made again over new connections.
+/// Asks for a word when none came for long, for ever. Where none is said, the watches are begun
+/// anew over new connections.
 pub(super) async fn probe(
     api_client: &ApiClient,
     client: &Client,
@@ -59,6 +59,10 @@ pub(super) async fn probe(
             Ok(Ok(())) => {
                 // A refusal is a word, too.
                 status.said();
+                if is_known {
+                    // Those of before may stay silent.
+                    api_client.end_watches();
+                }
                 shared.spoke();
                 continue;
             }
@@ -71,7 +75,7 @@ pub(super) async fn probe(
         if is_known || silent_for() >= limit {
             api_client.leave(present).await;
             if shared.fell_silent(limit) {
-                api_client.break_watches();
+                api_client.end_watches();
             }
         }
         sleep(pause).await;

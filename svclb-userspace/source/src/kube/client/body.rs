@@ -22,8 +22,6 @@ pub(super) enum Silent {
     InBody(Duration),
     #[error("the response was not complete after {} s", .0.as_secs_f32())]
     Whole(Duration),
-    #[error("no watch brings anything any more")]
-    Watches,
 }
 
 /// What may come of a body.
@@ -33,22 +31,24 @@ pub(super) struct Limits {
     pub(super) whole: Option<Duration>,
     /// A silent one ends, so that it is asked for again, and is no error.
     pub(super) silence_is_end: bool,
+    /// Whether it ends with the watches.
+    pub(super) is_watch: bool,
 }
 
-/// A body that ends, or breaks, when nothing comes of it, and that breaks with `broken`. `said` is
+/// A body that breaks, or ends, when nothing comes of it. A watch ends with `watches_end`. `said` is
 /// called at each frame, and at an end that the API server makes.
 pub(super) fn guarded(
     body: Incoming,
     limits: Limits,
-    broken: impl Future<Output = ()> + Send + 'static,
+    watches_end: impl Future<Output = ()> + Send + 'static,
     said: impl Fn() + Send + 'static,
 ) -> GuardedBody {
     let whole = limits.whole.map(|whole| (Instant::now() + whole, whole));
-    let open = Some((body, Box::pin(broken)));
+    let open = Some((body, Box::pin(watches_end)));
     let frames = unfold(
         (open, said, limits, whole),
         async |(open, said, limits, whole)| {
-            let (mut body, mut broken) = open?;
+            let (mut body, mut watches_end) = open?;
             let silent_at = Instant::now() + limits.silence;
             let failed = |silent| Some(Err(BoxError::from(silent)));
             let frame = tokio::select! {
@@ -63,10 +63,10 @@ pub(super) fn guarded(
                     Some((at, whole)) if at < silent_at => failed(Silent::Whole(whole)),
                     _ => failed(Silent::InBody(limits.silence)),
                 },
-                () = &mut broken => failed(Silent::Watches),
+                () = &mut watches_end, if limits.is_watch => None,
             };
             let is_over = !matches!(frame, Some(Ok(_)));
-            let open = (!is_over).then_some((body, broken));
+            let open = (!is_over).then_some((body, watches_end));
             Some((frame?, (open, said, limits, whole)))
         },
     );
