@@ -170,6 +170,14 @@ impl Outside {
         self.run(|| tool::nft(rules))
     }
 
+    /// Runs a command of ip(8) at the router.
+    ///
+    /// # Errors
+    /// What `ip` says.
+    pub fn ip(&self, command: &str) -> Result<()> {
+        self.run(|| ip::batch(&[command.to_owned()]))
+    }
+
     /// Runs something on a thread in the router's network namespace.
     ///
     /// # Errors

@@ -6,7 +6,7 @@ use svclb_tests::{Outside, PodNetwork, Transport, UplinkOptions};
 #[cfg(feature = "all-networks")]
 use svclb_tests::{has_devices, lacks};
 
-use super::{MODES, NODE_PORT, World, asks_all, kinds, service};
+use super::{MODES, NODE_PORT, World, asks_all, asks_on, kinds, service};
 
 /// As providers' networks, which take each address from its own segment only.
 fn takes_own_addresses_only(outside: &Outside) {
@@ -65,6 +65,42 @@ fn replies_leave_by_the_uplink_that_was_asked() {
             }
             world.start(&[mode, &["--nodeport-addresses", "all"]].concat());
             serves(&world, &seconds, mode);
+        }
+    }
+}
+
+#[test]
+fn replies_follow_a_router_whose_link_address_changes() {
+    let options = UplinkOptions {
+        rp_filter: 2,
+        ..UplinkOptions::default()
+    };
+    for mode in MODES {
+        let (mut world, seconds) = world(options);
+        world.put(&service(), &["a", "b"]);
+        world.start(&[mode, &["--nodeport-addresses", "all"]].concat());
+        serves(&world, &seconds, mode);
+        let mut sockets = Vec::new();
+        for to in seconds.iter().map(|ip| SocketAddr::new(*ip, NODE_PORT)) {
+            for transport in [Transport::Tcp, Transport::Udp] {
+                let socket = world.client.socket(transport, to.is_ipv6()).unwrap();
+                socket.connect(to).unwrap();
+                let backend = asks_on(&socket, "before").unwrap();
+                sockets.push((to, transport, socket, backend));
+            }
+        }
+        // As where another router takes over its address.
+        world
+            .outside
+            .ip("link set nodes2 address 02:00:00:00:02:fe")
+            .unwrap();
+        // It says so to its neighbours.
+        for node in &world.nodes {
+            node.ip("neigh flush dev eth1").unwrap();
+        }
+        for (to, transport, socket, backend) in &sockets {
+            let answer = asks_on(socket, "after");
+            assert_eq!(answer.as_ref(), Ok(backend), "{mode:?} {transport:?} {to}");
         }
     }
 }
