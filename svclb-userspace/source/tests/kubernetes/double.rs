@@ -153,8 +153,12 @@ impl Double {
     /// Serves HTTP/2 and HTTP/1 by TLS, at 127.0.0.1; returns the port. A client may show a
     /// certificate.
     pub(crate) async fn start_tls(&self) -> u16 {
+        self.start_tls_at(0).await
+    }
+
+    pub(crate) async fn start_tls_at(&self, port: u16) -> u16 {
         let clients = self.with(|inner| Arc::clone(&inner.clients));
-        let listener = TlsListener::bind(clients).await;
+        let listener = TlsListener::bind(port, clients).await;
         let port = listener.port();
         let routes = self.routes();
         tokio::spawn(async move { axum::serve(listener, routes).await });

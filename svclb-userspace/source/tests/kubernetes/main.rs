@@ -123,6 +123,8 @@ struct Setup {
     cluster: Value,
     /// `users[].user` of the kubeconfig.
     user: Value,
+    /// Without a kubeconfig, by the service account.
+    in_pod: bool,
     serves: bool,
     api_timeouts: ApiTimeouts,
 }
@@ -134,6 +136,7 @@ impl Default for Setup {
             // Where `url` is given, this address is not the one that counts.
             cluster: json!({"server": "https://127.0.0.1:1", "insecure-skip-tls-verify": true}),
             user: json!({}),
+            in_pod: false,
             serves: false,
             api_timeouts: ApiTimeouts::default(),
         }
@@ -157,7 +160,7 @@ impl Setup {
         let (sender, events) = channel(64);
         let status = Status::default();
         let options = KubeOptions {
-            kubeconfig: Some(kubeconfig),
+            kubeconfig: (!self.in_pod).then_some(kubeconfig),
             apiserver: self.url,
             node_name: "node1".into(),
             serves: self.serves,

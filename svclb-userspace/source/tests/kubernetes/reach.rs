@@ -10,7 +10,7 @@ use tokio::net::TcpListener;
 use super::double::Double;
 use super::relay::{Hello, Relay};
 use super::silence::{double, short};
-use super::{Run, Setup, tls};
+use super::{Run, Setup, service, tls};
 
 /// Where a test that needs a process of its own learns of ports.
 const PORT: &str = "SVCLB_TEST_PORT";
@@ -108,9 +108,7 @@ fn proxies_of_the_environment() {
         };
     }
     // The port is chosen here: the variable has to be there when the process begins.
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = listener.local_addr().unwrap().port().to_string();
-    drop(listener);
+    let port = free_port().to_string();
     for exceptions in ["other.invalid", EXCEPTED] {
         let mut command = Command::new(std::env::current_exe().unwrap());
         command
@@ -150,23 +148,33 @@ fn the_next_address_of_a_name() {
     let hosts = dir.path().join("hosts");
     let lines = [1, 2, 3].map(|last| format!("127.0.0.{last} api.invalid\n"));
     std::fs::write(&hosts, lines.concat()).unwrap();
-    let with_hosts = |script: &str| {
+    let own = format!("mount --bind {} /etc/hosts", hosts.display());
+    again_with_mounts("the_next_address_of_a_name", &own, &[(PORT, "any")]);
+}
+
+/// As [`again`], with mounts of its own that a script makes.
+fn again_with_mounts(test: &str, script: &str, variables: &[(&str, &str)]) {
+    let with = |then: &str| {
         let mut command = Command::new("unshare");
-        let hosts = hosts.display();
         command
             .args(["--mount", "--map-root-user", "sh", "-c"])
-            .arg(format!("mount --bind {hosts} /etc/hosts && {script}"))
+            .arg(format!("{script} && {then}"))
             .arg("sh")
             .arg(std::env::current_exe().unwrap())
-            .env(PORT, "any");
+            .envs(variables.iter().copied());
         command
     };
-    let allowed = with_hosts("true").output();
+    let allowed = with("true").output();
     if allowed.is_ok_and(|output| output.status.success()) {
-        again("the_next_address_of_a_name", &mut with_hosts("exec \"$@\""));
+        again(test, &mut with("exec \"$@\""));
     } else {
         println!("LACKS: unshare with a mount namespace");
     }
+}
+
+fn free_port() -> u16 {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap().port()
 }
 
 async fn with_addresses() {
@@ -182,4 +190,53 @@ async fn with_addresses() {
         let at_name = at(format!("https://api.invalid:{port}"), json!({}));
         let _run = serves(at_name, double.clone()).await;
     }
+}
+
+/// Where a pod has its service account's files.
+const ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
+
+#[test]
+fn a_pod_whose_token_is_renewed() {
+    if let Some(port) = given(PORT) {
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        return runtime.block_on(in_pod(port.parse().unwrap()));
+    }
+    let port = free_port().to_string();
+    let files = format!(
+        "mount -t tmpfs none /run && mkdir -p {ACCOUNT} && cp {} {ACCOUNT}/ca.crt && \
+         echo default > {ACCOUNT}/namespace && echo early > {ACCOUNT}/token",
+        tls::file("ca.crt").display()
+    );
+    let variables = [
+        ("KUBERNETES_SERVICE_HOST", "127.0.0.1"),
+        ("KUBERNETES_SERVICE_PORT", &port),
+        (PORT, &port),
+    ];
+    again_with_mounts("a_pod_whose_token_is_renewed", &files, &variables);
+}
+
+async fn in_pod(port: u16) {
+    let double = double();
+    double.with(|inner| inner.token = Some("early".to_owned()));
+    double.start_tls_at(port).await;
+    let setup = Setup {
+        in_pod: true,
+        api_timeouts: short(),
+        ..Setup::default()
+    };
+    let mut run = serves(setup, double.clone()).await;
+    // The kubelet writes the new one while the old one is still good.
+    std::fs::write(format!("{ACCOUNT}/token"), "late\n").unwrap();
+    tokio::time::sleep(short().credentials * 2).await;
+    double.with(|inner| inner.token = Some("late".to_owned()));
+    double.with(|inner| inner.requests.clear());
+    double.drop_watches();
+    double.put("services", service("web", 81));
+    run.expect(&["web 81"]).await;
+    run.wait_for_connected(true).await;
+    let requests = double.with(|inner| inner.requests.clone());
+    assert!(
+        requests.iter().all(|(_, with)| with == "Bearer late"),
+        "{requests:?}"
+    );
 }

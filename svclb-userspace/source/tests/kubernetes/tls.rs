@@ -91,7 +91,7 @@ pub(crate) struct TlsListener {
 }
 
 impl TlsListener {
-    pub(crate) async fn bind(clients: Arc<Mutex<Clients>>) -> Self {
+    pub(crate) async fn bind(port: u16, clients: Arc<Mutex<Clients>>) -> Self {
         let chain = vec![certificate("server")];
         let key = PrivateKeyDer::from_pem_file(file("server.key")).unwrap();
         let mut config = ServerConfig::builder()
@@ -100,7 +100,7 @@ impl TlsListener {
             .unwrap();
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         Self {
-            tcp: TcpListener::bind("127.0.0.1:0").await.unwrap(),
+            tcp: TcpListener::bind(("127.0.0.1", port)).await.unwrap(),
             acceptor: Arc::new(config).into(),
             clients,
         }
