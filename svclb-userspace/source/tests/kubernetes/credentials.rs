@@ -342,7 +342,7 @@ async fn a_plugins_certificate_is_shown() {
 
 #[tokio::test]
 async fn a_plugin_that_hangs_or_fails_is_named_and_run_again() {
-    let (log, _guard) = Log::begin();
+    let log = Log::begin();
     let plugin = Plugin::new();
     plugin.act("sleep 60");
     let double = double();

@@ -3,16 +3,16 @@
 //! The times are a fraction of the shipped ones, of which a test of `kube::timeouts` says that each
 //! phase is noticed within 45 s.
 
+use std::cell::RefCell;
 use std::io::{self, Write};
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Once};
 use std::time::{Duration, Instant};
 
 use serde_json::json;
 use socket2::{Domain, Socket, Type};
 use svclb_source::ApiTimeouts;
 use tokio::time::{sleep, timeout};
-use tracing::subscriber::DefaultGuard;
 
 use super::double::{Double, Mood};
 use super::relay::{Hello, Relay};
@@ -41,13 +41,18 @@ pub(super) fn short() -> ApiTimeouts {
     }
 }
 
-/// What this thread's tasks log.
-#[derive(Clone, Default)]
-pub(super) struct Log(Arc<Mutex<Vec<u8>>>);
+thread_local! {
+    static LINES: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
 
-impl Write for Log {
+/// What this thread's tasks log, which are all of its test.
+pub(super) struct Log;
+
+struct Lines;
+
+impl Write for Lines {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().write(line)
+        LINES.with_borrow_mut(|lines| lines.write(line))
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -56,20 +61,22 @@ impl Write for Log {
 }
 
 impl Log {
-    /// Until the guard is dropped.
-    pub(super) fn begin() -> (Self, DefaultGuard) {
-        let log = Self::default();
-        let writer = log.clone();
-        let subscriber = tracing_subscriber::fmt()
-            .with_ansi(false)
-            .with_max_level(tracing::Level::INFO)
-            .with_writer(move || writer.clone())
-            .finish();
-        (log, tracing::subscriber::set_default(subscriber))
+    /// A subscriber of each thread would miss lines: whether anything listens to one is cached.
+    pub(super) fn begin() -> Self {
+        static SUBSCRIBED: Once = Once::new();
+        SUBSCRIBED.call_once(|| {
+            tracing_subscriber::fmt()
+                .with_ansi(false)
+                .with_max_level(tracing::Level::INFO)
+                .with_writer(|| Lines)
+                .init();
+        });
+        LINES.take();
+        Self
     }
 
     pub(super) fn text(&self) -> String {
-        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+        LINES.with_borrow(|lines| String::from_utf8(lines.clone()).unwrap())
     }
 
     /// Waits for a line that has this.
@@ -116,7 +123,7 @@ async fn serves_again(run: &mut Run<Double>) {
 /// The kernel drops what asks for a connection that nobody accepts.
 #[tokio::test]
 async fn connecting() {
-    let (log, _guard) = Log::begin();
+    let log = Log::begin();
     let full = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     full.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into())
         .unwrap();
@@ -137,7 +144,7 @@ async fn connecting() {
 
 #[tokio::test]
 async fn tls_handshake() {
-    let (log, _guard) = Log::begin();
+    let log = Log::begin();
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let run = at(format!("https://127.0.0.1:{port}")).run(());
@@ -152,7 +159,7 @@ async fn tls_handshake() {
 
 #[tokio::test]
 async fn a_list_whose_response_never_comes() {
-    let (log, _guard) = Log::begin();
+    let log = Log::begin();
     let double = double();
     double.with(|inner| inner.mood = Mood::HangsAtLists);
     let mut run = at(double.start().await).run(double);
@@ -166,7 +173,7 @@ async fn a_list_whose_response_never_comes() {
 
 #[tokio::test]
 async fn a_watch_whose_response_never_comes() {
-    let (log, _guard) = Log::begin();
+    let log = Log::begin();
     let double = double();
     double.with(|inner| inner.mood = Mood::HangsAtWatches);
     let mut run = at(double.start().await).run(double);
@@ -179,7 +186,7 @@ async fn a_watch_whose_response_never_comes() {
 
 /// Nothing distinguishes it from an API server with nothing to say but that it is asked.
 async fn watches_that_say_nothing(url: String, double: Double) {
-    let (log, _guard) = Log::begin();
+    let log = Log::begin();
     double.with(|inner| inner.mood = Mood::Mute);
     let mut run = at(url).run(double);
     run.expect(&["web 80", "web-1", "synced"]).await;
@@ -227,6 +234,7 @@ async fn a_relay_that_stops(scheme: &str, port: u16, double: Double) {
     timeout(NOTICED_WITHIN, run.expect(&["web 81"]))
         .await
         .unwrap();
+    run.wait_for_connected(true).await;
     relay.freeze_all();
     let since = Instant::now();
     run.wait_for_connected(false).await;
@@ -271,7 +279,7 @@ fn an_established_watch_whose_packets_vanish() {
             .enable_all()
             .build();
         runtime.unwrap().block_on(async {
-            let (log, _guard) = Log::begin();
+            let log = Log::begin();
             let double = double();
             let hour = Duration::from_secs(3600);
             let mut setup = at(format!("https://127.0.0.1:{}", double.start_tls().await));
@@ -284,6 +292,11 @@ fn an_established_watch_whose_packets_vanish() {
             let mut run = setup.run(double);
             run.expect(&["web 80", "web-1", "synced"]).await;
             run.wait_for_connected(true).await;
+            // So that it is no request that is not responded to.
+            while run.server.with(|inner| inner.watches.len()) < 3 {
+                sleep(Duration::from_millis(10)).await;
+            }
+            sleep(Duration::from_millis(100)).await;
             loopback("down");
             let limit = short().tcp * 2 + Duration::from_secs(2);
             log.wait_for("cannot watch", limit).await;
@@ -298,7 +311,7 @@ fn an_established_watch_whose_packets_vanish() {
 #[tokio::test]
 async fn an_api_server_with_nothing_to_say_is_connected() {
     for tls in [false, true] {
-        let (log, _guard) = Log::begin();
+        let log = Log::begin();
         let double = double();
         let url = match tls {
             true => format!("https://127.0.0.1:{}", double.start_tls().await),
@@ -321,7 +334,7 @@ async fn an_api_server_with_nothing_to_say_is_connected() {
 
 #[tokio::test]
 async fn retry_after_is_honoured() {
-    let (log, _guard) = Log::begin();
+    let log = Log::begin();
     let double = double();
     double.with(|inner| inner.mood = Mood::Busy(1));
     let mut run = at(double.start().await).run(double);
