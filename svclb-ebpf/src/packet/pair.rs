@@ -17,7 +17,7 @@ pub(super) const CANDIDATES: u32 = 24;
 /// backend pays for each look.
 pub(super) const BEFORE_OWN: u32 = 4;
 /// How many are looked at where none was free, to make one free: each costs the verifier.
-const TO_BE_FREED: u32 = 8;
+const TO_BE_FREED: u32 = 16;
 
 /// The attempts of a new flow: ports at random, the packet's own, and ports whose flows are over.
 const OWN: u32 = 1;

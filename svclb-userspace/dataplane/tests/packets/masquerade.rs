@@ -241,6 +241,24 @@ fn a_question_that_was_answered_makes_room_where_no_source_port_is_free() {
     });
 }
 
+/// As 14,000 questions of 1,500 a second with 11,000 ports, of which the kernel's conntrack loses none.
+#[test]
+fn questions_of_more_sockets_than_there_are_source_ports_are_all_answered() {
+    const QUESTIONS: u16 = 2000;
+    const EACH: std::time::Duration = std::time::Duration::from_millis(7);
+    let family = Family::V4;
+    let world = World::with_addresses_on_the_device(DeviceFlags::NONE);
+    let first = Frame::new(family, Transport::Udp).to(family.node(), NODE_PORT);
+    for port in 0..QUESTIONS {
+        let request = first.by_port(30_000 + port);
+        let inside = comes_in(&world, family, request);
+        let left = from_node(inside, family, &passed(&world, EGRESS, &inside.bytes()));
+        passed(&world, INGRESS, &left.reply().bytes());
+        std::thread::sleep(EACH);
+    }
+    assert_eq!(world.counted(Counter::DropNoPort), 0);
+}
+
 /// As many flows as there are source ports make room for others, after some milliseconds. `goes_on` is what
 /// becomes of each, as it left the node and as its client sent it.
 fn makes_room(transport: Transport, after: u64, goes_on: impl Fn(&World, Frame, Frame)) {
