@@ -45,7 +45,9 @@ pub use error::{
     AttachError, CleanupError, DeviceError, MountError, OpenError, PinLockError, PinnedError,
 };
 pub use features::{Features, features};
-pub use firewall::{KUBE_PROXY_MARK, OWN_MARK, choose_mark, forwarding_obstacles};
+pub use firewall::{
+    Frontend, KUBE_PROXY_MARK, OWN_MARK, Traffic, choose_mark, forwarding_obstacles,
+};
 pub use kernel_flows::{FlowsAt, LeftToKernel};
 pub use maps::devices::Devices;
 pub use maps::flows::{BusyBackend, Flow, Flows, Swept};

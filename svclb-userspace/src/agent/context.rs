@@ -98,6 +98,11 @@ impl NodeContext {
         self.device_programs.count()
     }
 
+    /// The devices by which clients outside come in: index and name.
+    pub(super) fn uplinks(&self) -> Vec<(u32, String)> {
+        self.device_programs.uplinks()
+    }
+
     /// The names of bridges by which clients outside come in.
     pub(super) fn bridges(&self) -> Vec<String> {
         self.device_programs.bridges()

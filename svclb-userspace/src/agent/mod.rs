@@ -18,6 +18,7 @@ mod http;
 mod kernel_flows;
 mod metrics;
 mod node_ports;
+mod obstacles;
 mod reconcile;
 mod run;
 mod udp_changes;

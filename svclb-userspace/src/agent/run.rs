@@ -7,13 +7,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use svclb_common::{ServiceFamily, ServiceRecord};
+use svclb_common::ServiceRecord;
 use svclb_core::conntrack::Timeouts;
-use svclb_core::model::{Event, Family, LocalSource};
+use svclb_core::model::{Event, LocalSource};
 use svclb_core::planner::Round;
 use svclb_core::serving::ChangedServices;
 use svclb_dataplane::{
-    Attachment, CarriedOver, Dataplane, Forwarding, XdpMode, forwarding_obstacles,
+    Attachment, CarriedOver, Dataplane, Forwarding, Traffic, XdpMode, forwarding_obstacles,
 };
 use svclb_source::{
     ApiTimeouts, FolderOptions, GuardTimeouts, KubeEvent, KubeOptions, Status, event_recorder,
@@ -32,6 +32,7 @@ use super::http::{self, server::Limits};
 use super::kernel_flows::KernelFlows;
 use super::metrics::Metrics;
 use super::node_ports::NodePortAddresses;
+use super::obstacles;
 use super::reconcile::{Committed, Reconciler};
 use super::udp_socket_reaper::{self, UdpSocketReaper};
 
@@ -342,6 +343,7 @@ impl Agent {
             self.node_context.sync_devices(&mut self.dataplane, false);
         }
         let mut wanted = BTreeSet::new();
+        let mut traffic = Traffic::default();
         let mut has_more = false;
         while let Some(round) = self.reconciler.next_round() {
             let committed = self.write(round);
@@ -353,6 +355,9 @@ impl Agent {
                 break;
             }
             wanted.extend(committed.round.plans.iter().map(|plan| plan.record));
+            for plan in &committed.round.plans {
+                obstacles::add(&mut traffic, plan);
+            }
         }
         let is_first_sync = !self.ready && self.reconciler.planner.cluster().is_synced();
         let attached = if is_first_sync {
@@ -373,7 +378,7 @@ impl Agent {
         // Only now: a reader of the line `ready` may ask for the health at once.
         if let Some(attached) = attached {
             self.log_ready(&attached);
-            self.look_for_obstacles(&wanted);
+            self.look_for_obstacles(traffic);
         }
         // An audit that is due runs when the one that is under way has ended.
         if !self.is_audit_due()
@@ -484,22 +489,17 @@ impl Agent {
         }
     }
 
-    /// Says what of the node keeps packets to these Services from being forwarded. It takes as long as
+    /// Says what of the node keeps this traffic from being forwarded. It takes as long as
     /// the firewall has rules, and nothing waits for it.
-    fn look_for_obstacles(&self, services: &BTreeSet<ServiceRecord>) {
+    fn look_for_obstacles(&self, mut traffic: Traffic) {
         let Some(mark) = self.mark else {
             return;
         };
-        let mut families = [
-            (Family::V4, ServiceFamily::V4),
-            (Family::V6, ServiceFamily::V6),
-        ]
-        .to_vec();
-        families.retain(|(_, family)| services.iter().any(|record| record.family == *family));
-        let families: Vec<_> = families.into_iter().map(|(family, _)| family).collect();
-        let bridges = self.node_context.bridges();
+        traffic.bridges = self.node_context.bridges();
+        traffic.uplinks = self.node_context.uplinks();
+        obstacles::leave_out_own(&mut traffic);
         let _running = tokio::task::spawn_blocking(move || {
-            for obstacle in forwarding_obstacles(mark, &families, &bridges) {
+            for obstacle in forwarding_obstacles(mark, &traffic) {
                 warn!("{obstacle}");
             }
         });

@@ -1,16 +1,19 @@
-//! The chains FORWARD, and POSTROUTING of NAT, of `iptables-legacy`, by getsockopt(2)
+//! The chains PREROUTING, FORWARD, and POSTROUTING of NAT, of `iptables-legacy`, by getsockopt(2)
 //! (include/uapi/linux/netfilter_ipv4/ip_tables.h and netfilter_ipv6/ip6_tables.h).
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, UdpSocket};
 
 use svclb_core::model::Family;
 
+use super::missing::{Sight, missing};
 use super::rules::{
-    Action, Chains, Dropping, Findings, Outcome, Packet, Place, Rule, all, decision, malformed,
-    masquerades_by, xt_mark,
+    Action, Chains, Condition, Dropping, Field, Findings, Outcome, Packet, Place, Rule, Test,
+    decision, malformed, masquerades_by, xt_match,
 };
+use super::traffic::Traffic;
 use crate::sys;
 
 /// Where a family's structures have what.
@@ -20,9 +23,9 @@ struct Layout {
     /// The tables that exist; to ask for another one would make it.
     names: &'static str,
     level: i32,
-    /// How long the part of an entry is that is compared with addresses, devices and protocol, and
-    /// which bytes of it are flags: for fragments and the like, and to invert a condition.
+    /// How long an address is, of which an entry has four at first: source, destination, their masks.
     address: usize,
+    /// Which bytes of an entry are flags: for fragments and the like, and to invert a condition.
     flags: usize,
     invert: usize,
     /// The flag of a jump that does not come back, and those of conditions.
@@ -40,7 +43,7 @@ const LAYOUTS: [Layout; 2] = [
         command: "iptables-legacy",
         names: "/proc/self/net/ip_tables_names",
         level: libc::IPPROTO_IP,
-        address: 82,
+        address: 4,
         flags: 82,
         invert: 83,
         goto: 2,
@@ -53,7 +56,7 @@ const LAYOUTS: [Layout; 2] = [
         command: "ip6tables-legacy",
         names: "/proc/self/net/ip6_tables_names",
         level: libc::IPPROTO_IPV6,
-        address: 131,
+        address: 16,
         flags: 131,
         invert: 132,
         goto: 4,
@@ -72,58 +75,86 @@ const NAME: usize = 32;
 /// `struct xt_entry_match` and `struct xt_entry_target`: a size of 16 bits, a name of 29, a revision.
 const HEADER: usize = 32;
 
+/// The tables that have chains which decide, and the priority of these chains.
+const TABLES: [(&str, Place, i32); 5] = [
+    ("raw", Place::Prerouting, -300),
+    ("mangle", Place::Prerouting, -150),
+    ("mangle", Place::Forward, -150),
+    ("filter", Place::Forward, 0),
+    ("nat", Place::Postrouting, 100),
+];
+
 /// What is in the way of packets with each of these marks.
 ///
 /// # Errors
 /// The system's error.
-pub(super) fn look(marks: &[u32], families: &[Family]) -> io::Result<Vec<Findings>> {
+pub(super) fn look(marks: &[u32], traffic: &Traffic) -> io::Result<Vec<Findings>> {
     let mut found = vec![Findings::default(); marks.len()];
     for layout in &LAYOUTS {
-        for place in Place::ALL {
-            if !families.contains(&layout.family) || !has_table(layout, place) {
+        for (name, place, priority) in TABLES {
+            if !traffic.families.contains(&layout.family) || !has_table(layout, name) {
                 continue;
             }
-            let table = read(layout, place)?;
+            let table = read(layout, name, place, priority)?;
             for (mark, found) in marks.iter().zip(&mut found) {
-                table.look(layout, place, *mark, found)?;
+                table.look(layout, *mark, traffic, found)?;
             }
         }
     }
     Ok(found)
 }
 
-pub(super) fn dropping(command: &str, mark: u32) -> Dropping {
+pub(super) fn dropping(command: &str, table: &str, place: Place, mark: u32) -> Dropping {
+    let (chain, of_table) = (chain_name(place), of_table(table));
     Dropping {
-        chain: format!("the chain FORWARD of {command}"),
-        remedy: format!("{command} -I FORWARD -m mark --mark {mark:#x}/{mark:#x} -j ACCEPT"),
+        place,
+        chain: chain_of(command, table, place),
+        remedy: format!(
+            "{command}{of_table} -I {chain} -m mark --mark {mark:#x}/{mark:#x} -j ACCEPT"
+        ),
     }
 }
 
-pub(super) fn masquerading(command: &str) -> String {
-    format!("the chain POSTROUTING of {command}")
+/// The chain of a table, in words.
+pub(super) fn chain_of(command: &str, table: &str, place: Place) -> String {
+    let of_table = match table {
+        "raw" | "mangle" => of_table(table),
+        _ => String::new(),
+    };
+    format!("the chain {} of {command}{of_table}", chain_name(place))
 }
 
-const fn table_name(place: Place) -> &'static str {
+fn of_table(table: &str) -> String {
+    match table {
+        "filter" => String::new(),
+        table => format!(" -t {table}"),
+    }
+}
+
+pub(super) const fn chain_name(place: Place) -> &'static str {
     match place {
-        Place::Forward => "filter",
-        Place::Postrouting => "nat",
+        Place::Prerouting => "PREROUTING",
+        Place::Forward => "FORWARD",
+        Place::Postrouting => "POSTROUTING",
     }
 }
 
-fn has_table(layout: &Layout, place: Place) -> bool {
+fn has_table(layout: &Layout, table: &str) -> bool {
     let names = fs::read_to_string(layout.names).unwrap_or_default();
-    names.lines().any(|name| name == table_name(place))
+    names.lines().any(|name| name == table)
 }
 
 /// The entries of a table, and where the chain of a hook begins and has its policy.
 struct Table {
+    name: &'static str,
+    place: Place,
+    priority: i32,
     entries: Vec<u8>,
     first: usize,
     policy: usize,
 }
 
-fn read(layout: &Layout, place: Place) -> io::Result<Table> {
-    let name = table_name(place);
+fn read(layout: &Layout, name: &'static str, place: Place, priority: i32) -> io::Result<Table> {
     let any = match layout.family {
         Family::V4 => Ipv4Addr::UNSPECIFIED.into(),
         Family::V6 => Ipv6Addr::UNSPECIFIED.into(),
@@ -146,6 +177,9 @@ fn read(layout: &Layout, place: Place) -> io::Result<Table> {
     // EAGAIN: the table changed since.
     sys::getsockopt(&socket, layout.level, GET_ENTRIES, &mut all)?;
     Ok(Table {
+        name,
+        place,
+        priority,
         entries: all.split_off(start),
         first,
         policy,
@@ -156,30 +190,58 @@ impl Table {
     fn look(
         &self,
         layout: &Layout,
-        place: Place,
         mark: u32,
+        traffic: &Traffic,
         found: &mut Findings,
     ) -> io::Result<()> {
-        let decision = |mark| {
-            let family = layout.family;
-            self.decision(layout, Packet { mark, family })
-        };
-        match place {
-            Place::Forward => {
-                if decision(mark)? == Outcome::Dropped {
-                    found.dropping.push(dropping(layout.command, mark));
+        let decision = |mark| self.decision(layout, Packet::new(mark, layout.family));
+        let mut drops = false;
+        match self.place {
+            Place::Prerouting => {
+                for packet in traffic.to_pods(mark, layout.family) {
+                    drops |= self.decision(layout, packet)? == Outcome::Dropped;
                 }
             }
+            Place::Forward => drops = decision(mark)? == Outcome::Dropped,
             Place::Postrouting => {
                 if masquerades_by(mark, decision)? {
-                    found.masquerading.push(masquerading(layout.command));
+                    let chain = chain_of(layout.command, self.name, self.place);
+                    found.masquerading.push(chain);
                 }
+                return Ok(());
             }
         }
+        if drops {
+            let dropping = dropping(layout.command, self.name, self.place, mark);
+            found.dropping.push(dropping);
+        }
+        let frontends = traffic.frontends(layout.family);
+        let sight = Sight::of(self.place, self.priority);
+        let mut rules = BTreeSet::new();
+        for packet in traffic.to_frontends(layout.family) {
+            let chains = self.chains(layout, packet, Rule::may_lead_to)?;
+            rules.extend(missing(&chains, &self.first, sight, &frontends));
+        }
+        let chain = chain_of(layout.command, self.name, self.place);
+        found.missing.extend(rules.iter().map(|_| chain.clone()));
         Ok(())
     }
 
-    fn decision(&self, layout: &Layout, packet: Packet) -> io::Result<Outcome> {
+    fn decision(&self, layout: &Layout, packet: Packet<'_>) -> io::Result<Outcome> {
+        let chains = self.chains(layout, packet, Rule::leads_to)?;
+        let policy = self.entry(layout, self.policy)?;
+        let policy = policy.rule(layout, self.policy, packet)?;
+        let policy_is_drop = policy.is_some_and(|rule| rule.action == Action::Drop);
+        Ok(decision(&chains, &self.first, policy_is_drop))
+    }
+
+    /// The chain of the hook, and those that its rules lead to.
+    fn chains(
+        &self,
+        layout: &Layout,
+        packet: Packet<'_>,
+        leads_to: fn(&Rule<usize>) -> Option<usize>,
+    ) -> io::Result<Chains<usize>> {
         let mut chains = Chains::new();
         let mut waiting = vec![self.first];
         while let Some(first) = waiting.pop() {
@@ -187,19 +249,19 @@ impl Table {
                 continue;
             }
             let rules = self.chain(layout, first, packet)?;
-            for rule in &rules {
-                waiting.extend(rule.leads_to());
-            }
+            waiting.extend(rules.iter().filter_map(leads_to));
             chains.insert(first, rules);
         }
-        let policy = self.entry(layout, self.policy)?;
-        let policy = policy.rule(layout, self.policy, packet)?;
-        let policy_is_drop = policy.is_some_and(|rule| rule.action == Action::Drop);
-        Ok(decision(&chains, &self.first, policy_is_drop))
+        Ok(chains)
     }
 
     /// The rules of a chain: up to the policy, or to the entry that begins another chain.
-    fn chain(&self, layout: &Layout, first: usize, packet: Packet) -> io::Result<Vec<Rule<usize>>> {
+    fn chain(
+        &self,
+        layout: &Layout,
+        first: usize,
+        packet: Packet<'_>,
+    ) -> io::Result<Vec<Rule<usize>>> {
         let mut rules = Vec::new();
         let mut at = first;
         while at < self.entries.len() && at != self.policy {
@@ -236,7 +298,12 @@ struct Entry<'a> {
 
 impl Entry<'_> {
     /// Of the entry at an offset; `None` if it begins a chain or ends the table.
-    fn rule(&self, layout: &Layout, at: usize, packet: Packet) -> io::Result<Option<Rule<usize>>> {
+    fn rule(
+        &self,
+        layout: &Layout,
+        at: usize,
+        packet: Packet<'_>,
+    ) -> io::Result<Option<Rule<usize>>> {
         let (_, name) = self.extension(self.target)?;
         let byte = |at: usize| self.bytes.get(at).copied().unwrap_or_default();
         let flags = byte(layout.flags);
@@ -260,26 +327,66 @@ impl Entry<'_> {
             }
             _ => Action::Continue,
         };
-        let addresses = self.bytes.get(..layout.address).unwrap_or_default();
-        let is_any = addresses.iter().all(|byte| *byte == 0)
-            && flags & layout.conditions == 0
-            && byte(layout.invert) == 0;
-        let mut conditions = vec![is_any.then_some(true)];
+        let mut conditions = self.conditions(layout, packet)?;
         let mut match_at = layout.entry;
         while match_at < self.target {
             let (size, name) = self.extension(match_at)?;
             let info = self.bytes.get(match_at + HEADER..match_at + size);
-            conditions.push(match name {
-                b"comment" => Some(true),
-                b"mark" => xt_mark(info.unwrap_or_default(), packet),
-                _ => None,
-            });
+            let revision = byte(match_at + HEADER - 1);
+            let info = info.unwrap_or_default();
+            conditions.extend(xt_match(name, revision, info, packet));
             match_at += size;
         }
-        Ok(Some(Rule {
-            applies: all(conditions.into_iter()),
-            action,
-        }))
+        Ok(Some(Rule::new(conditions, packet, action)))
+    }
+
+    /// Those of `struct ipt_ip`: the addresses, the names of the devices by which packets come in and
+    /// leave with a mask for each, and the protocol.
+    fn conditions(&self, layout: &Layout, packet: Packet<'_>) -> io::Result<Vec<Condition>> {
+        const DEVICE: u8 = 1;
+        const DESTINATION: u8 = 0x10;
+        const PROTOCOL: u8 = 0x40;
+        let part = |at: usize, length: usize| {
+            let bytes = self.bytes.get(at..at + length);
+            bytes.ok_or_else(|| malformed("an entry of iptables is cut"))
+        };
+        let address = |index: usize| part(index * layout.address, layout.address);
+        let name = |index: usize| part(4 * layout.address + 16 * index, 16);
+        let is_any = |mask: &[u8]| mask.iter().all(|byte| *byte == 0);
+        let byte = |at: usize| self.bytes.get(at).copied().unwrap_or_default();
+        let inverted = byte(layout.invert);
+        let is_inverted = |flag| inverted & flag != 0;
+        let others = is_any(address(2)?)
+            && is_any(name(3)?)
+            && byte(layout.flags) & layout.conditions == 0
+            && inverted & !(DEVICE | DESTINATION | PROTOCOL) == 0;
+        let mut conditions = vec![Condition::Other(others.then_some(true))];
+        if !is_any(name(2)?) || is_inverted(DEVICE) {
+            let (wanted, mask) = (name(0)?, name(2)?);
+            let is_met = packet.device.map(|(_, device)| {
+                let device = device.bytes().chain(std::iter::repeat(0));
+                let mut pairs = device.zip(wanted.iter().zip(mask));
+                let is_same = pairs.all(|(one, (two, mask))| (one ^ two) & mask == 0);
+                is_same != is_inverted(DEVICE)
+            });
+            conditions.push(Condition::Other(is_met));
+        }
+        if !is_any(address(3)?) || is_inverted(DESTINATION) {
+            conditions.push(Test::address(
+                Field::Address,
+                address(1)?,
+                address(3)?,
+                is_inverted(DESTINATION),
+            ));
+        }
+        let protocol = short(self.bytes, 4 * layout.address + 64)?;
+        if protocol != 0 || is_inverted(PROTOCOL) {
+            conditions.push(match u8::try_from(protocol) {
+                Ok(protocol) => Test::protocol(protocol, is_inverted(PROTOCOL)),
+                Err(_) => Condition::Other(None),
+            });
+        }
+        Ok(conditions)
     }
 
     /// The size and the name of a match or a target.
@@ -310,12 +417,14 @@ fn short(bytes: &[u8], at: usize) -> io::Result<usize> {
 
 #[cfg(test)]
 mod tests {
+    use std::net::IpAddr;
+
+    use super::super::missing::Frontend;
     use super::*;
 
-    const PACKET: Packet = Packet {
-        mark: 0x4000,
-        family: Family::V4,
-    };
+    fn packet() -> Packet<'static> {
+        Packet::new(0x4000, Family::V4)
+    }
 
     fn extension(name: &str, data: &[u8]) -> Vec<u8> {
         let mut bytes = vec![0; HEADER];
@@ -341,6 +450,18 @@ mod tests {
         extension("", &[verdict.to_ne_bytes(), [0; 4]].concat())
     }
 
+    fn table(entries: Vec<u8>, policy: usize, place: Place) -> Table {
+        let (name, _, priority) = TABLES.into_iter().find(|table| table.1 == place).unwrap();
+        Table {
+            name,
+            place,
+            priority,
+            entries,
+            first: 0,
+            policy,
+        }
+    }
+
     fn mark() -> Vec<u8> {
         let mark = 0x4000_u32.to_ne_bytes();
         extension("mark", &[mark, mark, [0; 4], [0; 4]].concat())
@@ -356,12 +477,8 @@ mod tests {
         entries.extend(entry(layout, &[mark()], verdict(-2)));
         entries.extend(entry(layout, &[], verdict(-5)));
         entries.extend(entry(layout, &[], extension("ERROR", &[0; 32])));
-        let table = Table {
-            entries,
-            first: 0,
-            policy: at,
-        };
-        table.decision(layout, PACKET).unwrap() == Outcome::Dropped
+        let table = table(entries, at, Place::Forward);
+        table.decision(layout, packet()).unwrap() == Outcome::Dropped
     }
 
     #[test]
@@ -372,7 +489,7 @@ mod tests {
             let accepts = entry(layout, &[mark()], verdict(-2));
             assert!(!dropped(layout, &[accepts], -1));
             let mut of_device = entry(layout, &[mark()], verdict(-2));
-            of_device[layout.address - 20] = 1;
+            of_device[4 * layout.address + 32] = 1;
             assert!(dropped(layout, &[of_device], -1));
             let other = entry(layout, &[extension("conntrack", &[0; 8])], verdict(-2));
             assert!(dropped(layout, &[other], -1));
@@ -411,15 +528,10 @@ mod tests {
                 let mut entries = rules.concat();
                 let policy = entries.len();
                 entries.extend(entry(layout, &[], verdict(-2)));
-                let first = 0;
-                let table = Table {
-                    entries,
-                    first,
-                    policy,
-                };
+                let table = table(entries, policy, Place::Postrouting);
                 let mut found = Findings::default();
-                let place = Place::Postrouting;
-                table.look(layout, place, 0x4000, &mut found).unwrap();
+                let traffic = Traffic::default();
+                table.look(layout, 0x4000, &traffic, &mut found).unwrap();
                 assert!(found.dropping.is_empty());
                 found.masquerading
             };
@@ -436,17 +548,125 @@ mod tests {
         }
     }
 
+    /// What is found of the chain of a table that has this rule.
+    fn found(layout: &Layout, place: Place, rule: Vec<u8>) -> Findings {
+        let (pod, at) = match layout.family {
+            Family::V4 => ("10.244.1.10", "192.0.2.1:30080"),
+            Family::V6 => ("fd00::a", "[2001:db8::1]:30080"),
+        };
+        let pod: IpAddr = pod.parse().unwrap();
+        let traffic = Traffic {
+            families: vec![layout.family],
+            bridges: vec![],
+            uplinks: vec![(7, "eth0".into())],
+            pods: vec![pod],
+            frontends: vec![Frontend {
+                at: at.parse().unwrap(),
+                protocol: 6,
+                backend: Some((pod, 80).into()),
+            }],
+        };
+        let policy = rule.len();
+        let entries = [rule, entry(layout, &[], verdict(-2))].concat();
+        let mut found = Findings::default();
+        let table = table(entries, policy, place);
+        table.look(layout, 0x4000, &traffic, &mut found).unwrap();
+        found
+    }
+
+    fn shorts(numbers: &[u16]) -> Vec<u8> {
+        numbers.iter().flat_map(|one| one.to_ne_bytes()).collect()
+    }
+
+    #[test]
+    fn rules_that_drop_by_a_frontend_are_counted() {
+        let tcp = |first, last| {
+            let ports = shorts(&[0, u16::MAX, first, last]);
+            extension("tcp", &[ports, vec![0; 4]].concat())
+        };
+        let multiport = |which: u8| {
+            let mut info = vec![which, 3];
+            info.extend(shorts(&[22, 30_000, 32_767]));
+            info.resize(32, 0);
+            info.extend([0, 1]);
+            info.resize(48, 0);
+            extension("multiport", &info)
+        };
+        let original = |first: u16, last: u16| {
+            let mut info = vec![0; 160];
+            info.splice(140..142, first.to_ne_bytes());
+            info.splice(146..148, (1_u16 << 9).to_ne_bytes());
+            info.splice(156..158, last.to_ne_bytes());
+            let mut matched = extension("conntrack", &info);
+            matched[HEADER - 1] = 3;
+            matched
+        };
+        for layout in &LAYOUTS {
+            for (place, matched, missing) in [
+                (Place::Prerouting, tcp(30_000, 32_767), 1),
+                (Place::Prerouting, tcp(22, 22), 0),
+                (Place::Prerouting, tcp(80, 80), 0),
+                (Place::Prerouting, multiport(1), 1),
+                (Place::Prerouting, multiport(0), 0),
+                (Place::Forward, original(30_000, 32_767), 1),
+                (Place::Forward, original(22, 22), 0),
+                (Place::Forward, tcp(30_000, 32_767), 0),
+            ] {
+                let rule = |action| entry(layout, std::slice::from_ref(&matched), verdict(action));
+                let dropped = found(layout, place, rule(-1));
+                assert_eq!(dropped.missing.len(), missing, "{place:?} {matched:?}");
+                assert!(dropped.dropping.is_empty());
+                assert!(found(layout, place, rule(-2)).missing.is_empty());
+            }
+        }
+    }
+
+    #[test]
+    fn a_chain_that_drops_what_is_for_pods_by_an_uplink_is_found_with_its_remedy() {
+        for layout in &LAYOUTS {
+            let pods: &[u8] = match layout.family {
+                Family::V4 => &[10, 244],
+                Family::V6 => &[0xfd, 0],
+            };
+            let rule = |network: &[u8], device: &str, invert: u8| {
+                let mut rule = entry(layout, &[], verdict(-1));
+                let length = layout.address;
+                rule.splice(length..length + 2, network.iter().copied());
+                rule.splice(3 * length..3 * length + 2, [0xff; 2]);
+                let end = device.len();
+                rule.splice(4 * length..4 * length + end, device.bytes());
+                rule.splice(4 * length + 32..4 * length + 32 + end, vec![0xff; end]);
+                rule[layout.invert] = invert;
+                rule
+            };
+            for (rule, is_found) in [
+                (rule(pods, "eth0\0", 0), true),
+                (rule(pods, "eth", 0), true),
+                (rule(pods, "docker0\0", 1), true),
+                (rule(pods, "docker0\0", 0), false),
+                (rule(pods, "eth0\0", 1), false),
+                (rule(&[10, 99], "eth0\0", 0), false),
+                (rule(pods, "eth0\0", 0x10), false),
+            ] {
+                let found = found(layout, Place::Prerouting, rule);
+                assert_eq!(!found.dropping.is_empty(), is_found);
+                assert!(found.missing.is_empty());
+                let command = layout.command;
+                let remedy = format!(
+                    "{command} -t raw -I PREROUTING -m mark --mark 0x4000/0x4000 -j ACCEPT"
+                );
+                assert!(found.dropping.iter().all(|one| one.remedy == remedy));
+            }
+        }
+    }
+
     #[test]
     fn a_cut_table_is_an_error_and_never_a_panic() {
         let layout = &LAYOUTS[0];
         let whole = entry(layout, &[mark()], verdict(-2));
         for length in 0..whole.len() {
-            let table = Table {
-                entries: whole[..length].to_vec(),
-                first: 0,
-                policy: 0,
-            };
-            assert!(table.decision(layout, PACKET).is_err(), "{length}");
+            let table = table(whole[..length].to_vec(), 0, Place::Forward);
+            assert!(table.decision(layout, packet()).is_err(), "{length}");
         }
     }
 }

@@ -1,23 +1,26 @@
-//! The chains of nf_tables at the forward hook, and those of NAT at the postrouting hook, by netlink
-//! (include/uapi/linux/netfilter/nf_tables.h), and so those that `iptables-nft` makes.
+//! The chains of nf_tables that filter at the prerouting and forward hooks, and those of NAT at the
+//! postrouting hook, by netlink (include/uapi/linux/netfilter/nf_tables.h), and so those that `iptables-nft` makes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
 use netlink_packet_core::NlasIterator;
 use svclb_core::model::Family;
 
 use super::ip_tables;
+use super::missing::{Sight, missing};
 use super::rules::{
-    Action, Chains, Dropping, Findings, Outcome, Packet, Place, Rule, all, decision, malformed,
-    masquerades_by, xt_mark,
+    Action, Chains, Condition, Dropping, Field, Findings, Outcome, Packet, Place, Range, Rule,
+    Test, decision, malformed, masquerades_by, xt_match,
 };
+use super::traffic::Traffic;
 use crate::netlink::Netlink;
 
 /// `NFNL_SUBSYS_NFTABLES`, in the upper byte of a message's type.
 const SUBSYSTEM: u16 = 10 << 8;
 const NFT_MSG_GETCHAIN: u16 = SUBSYSTEM | 4;
 const NFT_MSG_GETRULE: u16 = SUBSYSTEM | 7;
+const NFT_MSG_GETSETELEM: u16 = SUBSYSTEM | 13;
 
 /// `NFPROTO_…`: tables of one family, or of both.
 const INET: u8 = 1;
@@ -31,6 +34,7 @@ struct BaseChain {
     protocol: u8,
     table: String,
     name: String,
+    priority: i32,
     policy_is_drop: bool,
 }
 
@@ -38,19 +42,19 @@ struct BaseChain {
 ///
 /// # Errors
 /// The system's error; where the kernel has no nf_tables, too.
-pub(super) fn look(marks: &[u32], families: &[Family]) -> io::Result<Vec<Findings>> {
+pub(super) fn look(marks: &[u32], traffic: &Traffic) -> io::Result<Vec<Findings>> {
     /// How often a list is asked for that changes meanwhile.
     const ATTEMPTS: u32 = 5;
     for _ in 1..ATTEMPTS {
-        match read(marks, families) {
+        match read(marks, traffic) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             other => return other,
         }
     }
-    read(marks, families)
+    read(marks, traffic)
 }
 
-fn read(marks: &[u32], families: &[Family]) -> io::Result<Vec<Findings>> {
+fn read(marks: &[u32], traffic: &Traffic) -> io::Result<Vec<Findings>> {
     let mut netlink = Netlink::netfilter()?;
     let mut chains = Vec::new();
     // struct nfgenmsg: family (of all), version, resource.
@@ -59,23 +63,27 @@ fn read(marks: &[u32], families: &[Family]) -> io::Result<Vec<Findings>> {
     })?;
     let mut found = vec![Findings::default(); marks.len()];
     for chain in &chains {
-        let mut rules = rules_of(&mut netlink, chain);
+        let mut rules = Rules::new(Table {
+            netlink: &mut netlink,
+            chain,
+        });
         for (mark, found) in marks.iter().zip(&mut found) {
-            look_at(chain, &mut rules, *mark, families, found)?;
+            look_at(chain, &mut rules, *mark, traffic, found)?;
         }
     }
     Ok(found)
 }
 
-fn look_at<L: FnMut(&str) -> io::Result<Vec<Vec<u8>>>>(
+fn look_at<L: List>(
     chain: &BaseChain,
     rules: &mut Rules<L>,
     mark: u32,
-    families: &[Family],
+    traffic: &Traffic,
     found: &mut Findings,
 ) -> io::Result<()> {
     let (mut drops, mut masquerades) = (false, false);
-    for family in families {
+    let mut misses = BTreeSet::new();
+    for family in &traffic.families {
         let is_seen = match family {
             Family::V4 => chain.protocol != IPV6,
             Family::V6 => chain.protocol != IPV4,
@@ -83,42 +91,65 @@ fn look_at<L: FnMut(&str) -> io::Result<Vec<Vec<u8>>>>(
         if !is_seen {
             continue;
         }
-        let mut decision = |mark| {
-            let family = *family;
-            rules.decision(chain, Packet { mark, family })
-        };
+        let mut decision = |mark| rules.decision(chain, Packet::new(mark, *family));
         match chain.place {
+            Place::Prerouting => {
+                for packet in traffic.to_pods(mark, *family) {
+                    drops |= rules.decision(chain, packet)? == Outcome::Dropped;
+                }
+            }
             Place::Forward => drops |= decision(mark)? == Outcome::Dropped,
-            Place::Postrouting => masquerades |= masquerades_by(mark, decision)?,
+            Place::Postrouting => {
+                masquerades |= masquerades_by(mark, decision)?;
+                continue;
+            }
+        }
+        let frontends = traffic.frontends(*family);
+        let sight = Sight::of(chain.place, chain.priority);
+        for packet in traffic.to_frontends(*family) {
+            let chains = rules.chains(chain, packet, Rule::may_lead_to)?;
+            misses.extend(missing(&chains, &chain.name, sight, &frontends));
         }
     }
     if drops {
         found.dropping.push(dropping(chain, mark));
     }
     if masquerades {
-        found.masquerading.push(masquerading(chain));
+        found.masquerading.push(in_words(chain));
     }
+    found.missing.extend(misses.iter().map(|_| in_words(chain)));
     Ok(())
 }
 
-/// The rules of a table, by chain: those that a packet comes to are listed, since kube-proxy's table of
-/// NAT has thousands.
-struct Rules<L> {
-    list: L,
-    known: BTreeMap<String, Vec<Vec<u8>>>,
+/// What a table has.
+trait List {
+    /// The expressions of each rule of a chain.
+    fn rules(&mut self, chain: &str) -> io::Result<Vec<Vec<u8>>>;
+    /// The attributes of each element of a set.
+    fn elements(&mut self, set: &str) -> io::Result<Vec<Vec<u8>>>;
 }
 
-/// The rules of the kernel's table that a base chain is in.
-fn rules_of(
-    netlink: &mut Netlink,
-    chain: &BaseChain,
-) -> Rules<impl FnMut(&str) -> io::Result<Vec<Vec<u8>>>> {
-    let list = move |name: &str| {
-        let mut request = vec![chain.protocol, 0, 0, 0];
-        put_text(&mut request, NFTA_RULE_TABLE, &chain.table)?;
+/// The kernel's table that a base chain is in.
+struct Table<'a> {
+    netlink: &'a mut Netlink,
+    chain: &'a BaseChain,
+}
+
+impl Table<'_> {
+    /// A request about a chain or a set of the table: the attributes of its names have the same numbers.
+    fn request(&self, name: &str) -> io::Result<Vec<u8>> {
+        let mut request = vec![self.chain.protocol, 0, 0, 0];
+        put_text(&mut request, NFTA_RULE_TABLE, &self.chain.table)?;
         put_text(&mut request, NFTA_RULE_CHAIN, name)?;
+        Ok(request)
+    }
+}
+
+impl List for Table<'_> {
+    fn rules(&mut self, name: &str) -> io::Result<Vec<Vec<u8>>> {
+        let request = self.request(name)?;
         let mut rules = Vec::new();
-        netlink.dump(NFT_MSG_GETRULE, &request, |message| {
+        self.netlink.dump(NFT_MSG_GETRULE, &request, |message| {
             let attributes = Attributes::new(message.get(4..).unwrap_or_default());
             if attributes.text(NFTA_RULE_CHAIN).as_deref() == Some(name) {
                 let expressions = attributes.get(NFTA_RULE_EXPRESSIONS);
@@ -126,38 +157,129 @@ fn rules_of(
             }
         })?;
         Ok(rules)
-    };
-    Rules {
-        list,
-        known: BTreeMap::new(),
+    }
+
+    fn elements(&mut self, name: &str) -> io::Result<Vec<Vec<u8>>> {
+        const NFTA_SET_ELEM_LIST_ELEMENTS: u16 = 3;
+        let request = self.request(name)?;
+        let mut elements = Vec::new();
+        self.netlink.dump(NFT_MSG_GETSETELEM, &request, |message| {
+            let attributes = Attributes::new(message.get(4..).unwrap_or_default());
+            let list = attributes.get(NFTA_SET_ELEM_LIST_ELEMENTS);
+            let list = Attributes::new(list.unwrap_or_default());
+            elements.extend(list.all().map(|(_, element)| element.to_vec()));
+        })?;
+        Ok(elements)
     }
 }
 
-impl<L: FnMut(&str) -> io::Result<Vec<Vec<u8>>>> Rules<L> {
-    /// What becomes of a packet that comes to a base chain.
-    fn decision(&mut self, chain: &BaseChain, packet: Packet) -> io::Result<Outcome> {
-        let mut chains = Chains::new();
-        let mut waiting = vec![chain.name.clone()];
-        while let Some(name) = waiting.pop() {
-            if chains.contains_key(&name) {
-                continue;
-            }
-            let rules = self.chain(&name)?;
-            let rules: Vec<_> = rules.iter().map(|rule| self::rule(rule, packet)).collect();
-            waiting.extend(rules.iter().filter_map(Rule::leads_to));
-            chains.insert(name, rules);
+/// The rules of a table, by chain: those that a packet comes to are listed, since kube-proxy's table of
+/// NAT has thousands. So are the sets that where a packet goes is looked up in.
+struct Rules<L> {
+    list: L,
+    known: BTreeMap<String, Vec<Vec<u8>>>,
+    sets: BTreeMap<String, Vec<Range>>,
+}
+
+impl<L: List> Rules<L> {
+    /// How many chains are listed for one base chain.
+    const CHAINS: usize = 1000;
+
+    const fn new(list: L) -> Self {
+        Self {
+            list,
+            known: BTreeMap::new(),
+            sets: BTreeMap::new(),
         }
+    }
+
+    /// What becomes of a packet that comes to a base chain.
+    fn decision(&mut self, chain: &BaseChain, packet: Packet<'_>) -> io::Result<Outcome> {
+        let chains = self.chains(chain, packet, Rule::leads_to)?;
         Ok(decision(&chains, &chain.name, chain.policy_is_drop))
     }
 
-    /// The expressions of each rule of a chain.
-    fn chain(&mut self, name: &str) -> io::Result<&[Vec<u8>]> {
-        if !self.known.contains_key(name) {
-            let rules = (self.list)(name)?;
-            self.known.insert(name.to_owned(), rules);
+    /// A base chain, and those that its rules lead to.
+    fn chains(
+        &mut self,
+        chain: &BaseChain,
+        packet: Packet<'_>,
+        leads_to: fn(&Rule<String>) -> Option<String>,
+    ) -> io::Result<Chains<String>> {
+        let mut chains = Chains::new();
+        let mut waiting = vec![chain.name.clone()];
+        while let Some(name) = waiting.pop() {
+            if chains.contains_key(&name) || chains.len() >= Self::CHAINS {
+                continue;
+            }
+            let rules = self.chain(&name, packet)?;
+            waiting.extend(rules.iter().filter_map(leads_to));
+            chains.insert(name, rules);
         }
-        Ok(self.known.get(name).map_or(&[], Vec::as_slice))
+        Ok(chains)
     }
+
+    fn chain(&mut self, name: &str, packet: Packet<'_>) -> io::Result<Vec<Rule<String>>> {
+        let Self { list, known, sets } = self;
+        if !known.contains_key(name) {
+            known.insert(name.to_owned(), list.rules(name)?);
+        }
+        let mut set = |name: &str| {
+            // One that can't be listed is unknown, as are others that are not known here.
+            if !sets.contains_key(name) {
+                sets.insert(name.to_owned(), ranges(&list.elements(name).ok()?));
+            }
+            sets.get(name).cloned()
+        };
+        let rules = known.get(name).into_iter().flatten();
+        Ok(rules.map(|one| rule(one, packet, &mut set)).collect())
+    }
+}
+
+/// The ranges of a set, by its elements: each is a value, or one begins a range, and the first value behind
+/// the range ends it.
+fn ranges(elements: &[Vec<u8>]) -> Vec<Range> {
+    const NFTA_SET_ELEM_KEY: u16 = 1;
+    const NFTA_SET_ELEM_FLAGS: u16 = 3;
+    const NFT_SET_ELEM_INTERVAL_END: u32 = 1;
+    let bound = |element: &Vec<u8>| {
+        let element = Attributes::new(element);
+        let key = Attributes::new(element.get(NFTA_SET_ELEM_KEY)?).get(1)?;
+        let flags = element.number(NFTA_SET_ELEM_FLAGS).unwrap_or(0);
+        let is_first = flags & NFT_SET_ELEM_INTERVAL_END == 0;
+        Some((key.to_vec(), is_first))
+    };
+    let mut bounds: Vec<_> = elements.iter().filter_map(bound).collect();
+    // Where one range ends as another begins, the end is first.
+    bounds.sort();
+    let are_ranges = bounds.iter().any(|(_, is_first)| !is_first);
+    let mut ranges = Vec::new();
+    let mut rest = bounds.into_iter().peekable();
+    while let Some((first, is_first)) = rest.next() {
+        if !is_first {
+            continue;
+        }
+        let last = match rest.peek() {
+            _ if !are_ranges => first.clone(),
+            Some((end, _)) => before(end),
+            None => vec![0xff; first.len()],
+        };
+        ranges.push((first, last));
+    }
+    ranges
+}
+
+/// The number before another, in network byte order.
+fn before(number: &[u8]) -> Vec<u8> {
+    let mut number = number.to_vec();
+    for byte in number.iter_mut().rev() {
+        let is_borrowed = *byte == 0;
+        *byte = byte.wrapping_sub(1);
+        if !is_borrowed {
+            break;
+        }
+    }
+    number
 }
 
 const NFTA_CHAIN_TABLE: u16 = 1;
@@ -166,6 +288,7 @@ const NFTA_CHAIN_HOOK: u16 = 4;
 const NFTA_CHAIN_POLICY: u16 = 5;
 const NFTA_CHAIN_TYPE: u16 = 7;
 const NFTA_HOOK_HOOKNUM: u16 = 1;
+const NFTA_HOOK_PRIORITY: u16 = 2;
 
 /// The chain of a message, if it is one that decides about packets that are forwarded.
 fn base_chain(message: &[u8]) -> Option<BaseChain> {
@@ -174,6 +297,7 @@ fn base_chain(message: &[u8]) -> Option<BaseChain> {
     let protocol = header[0];
     let attributes = Attributes::new(attributes);
     let hook = Attributes::new(attributes.get(NFTA_CHAIN_HOOK)?);
+    let priority = hook.number(NFTA_HOOK_PRIORITY).unwrap_or(0);
     let hook = hook.number(NFTA_HOOK_HOOKNUM)?;
     let is_nat = attributes.text(NFTA_CHAIN_TYPE).as_deref() == Some("nat");
     let is_at = |place: &Place| u32::from(place.hook()) == hook;
@@ -181,6 +305,7 @@ fn base_chain(message: &[u8]) -> Option<BaseChain> {
     let decides = [INET, IPV4, IPV6].contains(&protocol)
         && match place {
             Place::Forward => true,
+            Place::Prerouting => !is_nat,
             Place::Postrouting => is_nat,
         };
     decides.then_some(BaseChain {
@@ -188,6 +313,7 @@ fn base_chain(message: &[u8]) -> Option<BaseChain> {
         protocol,
         table: attributes.text(NFTA_CHAIN_TABLE)?,
         name: attributes.text(NFTA_CHAIN_NAME)?,
+        priority: priority.cast_signed(),
         policy_is_drop: attributes.number(NFTA_CHAIN_POLICY) == Some(NF_DROP),
     })
 }
@@ -197,11 +323,16 @@ const NFTA_RULE_CHAIN: u16 = 2;
 const NFTA_RULE_EXPRESSIONS: u16 = 4;
 const NFTA_EXPR_NAME: u16 = 1;
 const NFTA_EXPR_DATA: u16 = 2;
+const NFTA_LOOKUP_DREG: u16 = 3;
 const NFTA_NAT_TYPE: u16 = 1;
 const NFT_NAT_SNAT: u32 = 0;
 
-/// A rule: its expressions, one after the other, load and compare registers.
-fn rule(expressions: &[u8], packet: Packet) -> Rule<String> {
+/// A rule: its expressions, one after the other, load and compare registers. `set` knows the sets.
+fn rule(
+    expressions: &[u8],
+    packet: Packet<'_>,
+    set: &mut dyn FnMut(&str) -> Option<Vec<Range>>,
+) -> Rule<String> {
     let mut registers = Registers::default();
     let mut conditions = Vec::new();
     let mut action = Action::Continue;
@@ -212,9 +343,15 @@ fn rule(expressions: &[u8], packet: Packet) -> Rule<String> {
         match name.as_str() {
             "counter" | "log" | "notrack" => {}
             "meta" => registers.load_meta(&data, packet),
+            "payload" => registers.load_payload(&data, packet.family),
+            "ct" => registers.load_ct(&data, packet.family),
             "bitwise" => registers.mask(&data),
             "cmp" => conditions.push(registers.compare(&data)),
-            "match" => conditions.push(xt_match(&data, packet)),
+            "range" => conditions.push(registers.compare_range(&data)),
+            "lookup" if data.number(NFTA_LOOKUP_DREG).is_none() => {
+                conditions.push(registers.look_up(&data, set));
+            }
+            "match" => conditions.extend(conditions_of_match(&data, packet)),
             "immediate" => match verdict(&data) {
                 Some(verdict) => action = verdict,
                 None => registers.forget(&data),
@@ -230,17 +367,14 @@ fn rule(expressions: &[u8], packet: Packet) -> Rule<String> {
                 // Another changes the packet and goes on, or decides by what is unknown.
                 _ => {}
             },
-            // A look-up, a part of the packet, its state, a limit…
+            // A map, a limit, an option of TCP…
             _ => {
                 registers.forget(&data);
-                conditions.push(None);
+                conditions.push(Condition::Other(None));
             }
         }
     }
-    Rule {
-        applies: all(conditions.into_iter()),
-        action,
-    }
+    Rule::new(conditions, packet, action)
 }
 
 /// `NFTA_IMMEDIATE_…`: the verdict, if it is one.
@@ -263,39 +397,120 @@ fn verdict(data: &Attributes<'_>) -> Option<Action<String>> {
 }
 
 /// `NFTA_MATCH_…`: a match of iptables.
-fn xt_match(data: &Attributes<'_>, packet: Packet) -> Option<bool> {
-    match data.text(1)?.as_str() {
-        "comment" => Some(true),
-        "mark" => xt_mark(data.get(3)?, packet),
-        _ => None,
-    }
+fn conditions_of_match(data: &Attributes<'_>, packet: Packet<'_>) -> Vec<Condition> {
+    let name = data.text(1).unwrap_or_default();
+    let revision = data.number(2).unwrap_or(0);
+    let revision = u8::try_from(revision).unwrap_or(u8::MAX);
+    xt_match(
+        name.as_bytes(),
+        revision,
+        data.get(3).unwrap_or_default(),
+        packet,
+    )
+}
+
+/// What a register holds.
+#[derive(Clone)]
+enum Value {
+    Bytes(Vec<u8>),
+    /// As many bytes of where the packet goes, from one on, as the mask has.
+    Part {
+        field: Field,
+        at: usize,
+        mask: Vec<u8>,
+    },
 }
 
 /// What is known of the registers.
 #[derive(Default)]
-struct Registers(BTreeMap<u32, Vec<u8>>);
+struct Registers(BTreeMap<u32, Value>);
 
 impl Registers {
     /// `NFTA_META_DREG` and `NFTA_META_KEY`.
-    fn load_meta(&mut self, data: &Attributes<'_>, packet: Packet) {
+    fn load_meta(&mut self, data: &Attributes<'_>, packet: Packet<'_>) {
         const NFT_META_MARK: u32 = 3;
+        // The device by which the packet came in.
+        const INDEX: u32 = 4;
+        const NAME: u32 = 6;
         const NFT_META_NFPROTO: u32 = 15;
+        const NFT_META_L4PROTO: u32 = 16;
         let Some(register) = data.number(1) else {
             // One that sets something.
             return;
         };
-        let value = match data.number(2) {
-            Some(NFT_META_MARK) => packet.mark.to_ne_bytes().to_vec(),
-            Some(NFT_META_NFPROTO) => vec![match packet.family {
+        let value = match (data.number(2), packet.device) {
+            (Some(NFT_META_MARK), _) => Value::Bytes(packet.mark.to_ne_bytes().to_vec()),
+            (Some(INDEX), Some((index, _))) => Value::Bytes(index.to_ne_bytes().to_vec()),
+            (Some(NAME), Some((_, name))) => {
+                let mut name = name.as_bytes().to_vec();
+                name.resize(16, 0);
+                Value::Bytes(name)
+            }
+            (Some(NFT_META_NFPROTO), _) => Value::Bytes(vec![match packet.family {
                 Family::V4 => IPV4,
                 Family::V6 => IPV6,
-            }],
+            }]),
+            (Some(NFT_META_L4PROTO), _) => part(Field::Protocol, 0, 1),
             _ => {
                 self.0.remove(&register);
                 return;
             }
         };
         self.0.insert(register, value);
+    }
+
+    /// `NFTA_PAYLOAD_…`: bytes of the network header, or of the next one.
+    fn load_payload(&mut self, data: &Attributes<'_>, family: Family) {
+        const NFT_PAYLOAD_NETWORK_HEADER: u32 = 1;
+        const NFT_PAYLOAD_TRANSPORT_HEADER: u32 = 2;
+        let Some(register) = data.number(1) else {
+            return;
+        };
+        let number = |kind| Some(data.number(kind)? as usize);
+        let loaded = || {
+            let (field, start, length) = match data.number(2)? {
+                NFT_PAYLOAD_NETWORK_HEADER => match family {
+                    Family::V4 => (Field::Address, 16, 4),
+                    Family::V6 => (Field::Address, 24, 16),
+                },
+                NFT_PAYLOAD_TRANSPORT_HEADER => (Field::Port, 2, 2),
+                _ => return None,
+            };
+            let (at, count) = (number(3)?.checked_sub(start)?, number(4)?);
+            (at < length && count <= length - at).then(|| part(field, at, count))
+        };
+        self.put(register, loaded());
+    }
+
+    /// `NFTA_CT_…`: of where a connection went at first.
+    fn load_ct(&mut self, data: &Attributes<'_>, family: Family) {
+        const ORIGINAL: &[u8] = &[0];
+        let Some(register) = data.number(1) else {
+            return;
+        };
+        let length = match family {
+            Family::V4 => 4,
+            Family::V6 => 16,
+        };
+        // NFT_CT_DST, NFT_CT_PROTO_DST, NFT_CT_DST_IP and NFT_CT_DST_IP6.
+        let loaded = match (data.number(2), data.get(3), family) {
+            (Some(9), Some(ORIGINAL), _)
+            | (Some(20), Some(ORIGINAL), Family::V4)
+            | (Some(22), Some(ORIGINAL), Family::V6) => {
+                Some(part(Field::OriginalAddress, 0, length))
+            }
+            (Some(12), Some(ORIGINAL), _) => Some(part(Field::OriginalPort, 0, 2)),
+            (Some(10), _, _) => Some(part(Field::Protocol, 0, 1)),
+            _ => None,
+        };
+        self.put(register, loaded);
+    }
+
+    fn put(&mut self, register: u32, value: Option<Value>) {
+        match value {
+            Some(value) => self.0.insert(register, value),
+            None => self.0.remove(&register),
+        };
     }
 
     /// `NFTA_BITWISE_…`: (source & mask) ^ xor; other operations are unknown.
@@ -309,26 +524,92 @@ impl Registers {
             }
             let value = |kind| Attributes::new(data.get(kind)?).get(1);
             let (mask, xor) = (value(4)?, value(5)?);
-            let from = self.0.get(&data.number(1)?)?;
-            let bytes = from.iter().zip(mask).zip(xor);
-            Some(bytes.map(|((byte, mask), xor)| byte & mask ^ xor).collect())
+            let and = |bytes: &[u8]| -> Vec<u8> {
+                let bytes = bytes.iter().zip(mask);
+                bytes.map(|(byte, mask)| byte & mask).collect()
+            };
+            Some(match self.0.get(&data.number(1)?)? {
+                Value::Bytes(from) => {
+                    let bytes = and(from).into_iter().zip(xor);
+                    Value::Bytes(bytes.map(|(byte, xor)| byte ^ xor).collect())
+                }
+                Value::Part {
+                    field,
+                    at,
+                    mask: before,
+                } if xor.iter().all(|byte| *byte == 0) => Value::Part {
+                    field: *field,
+                    at: *at,
+                    mask: and(before),
+                },
+                Value::Part { .. } => return None,
+            })
         };
-        match masked() {
-            Some(value) => self.0.insert(to, value),
-            None => self.0.remove(&to),
-        };
+        let masked = masked();
+        self.put(to, masked);
     }
 
-    /// `NFTA_CMP_…`: equal, or not.
-    fn compare(&self, data: &Attributes<'_>) -> Option<bool> {
-        let value = Attributes::new(data.get(3)?).get(1)?;
-        let register = self.0.get(&data.number(1)?)?;
-        let is_equal = register.get(..value.len())? == value;
-        match data.number(2)? {
-            0 => Some(is_equal),
-            1 => Some(!is_equal),
-            _ => None,
-        }
+    /// `NFTA_CMP_…`: equal, or not; of where a packet goes also less or greater.
+    fn compare(&self, data: &Attributes<'_>) -> Condition {
+        let compared = || {
+            let value = Attributes::new(data.get(3)?).get(1)?;
+            let value = value.to_vec();
+            let operation = data.number(2)?;
+            match self.0.get(&data.number(1)?)? {
+                Value::Bytes(register) => {
+                    let is_equal = register.get(..value.len())? == value;
+                    match operation {
+                        0 => Some(Condition::Other(Some(is_equal))),
+                        1 => Some(Condition::Other(Some(!is_equal))),
+                        _ => None,
+                    }
+                }
+                of_packet @ Value::Part { .. } => {
+                    let (least, most) = (vec![0; value.len()], vec![0xff; value.len()]);
+                    let (range, is_inverted) = match operation {
+                        0 => ((value.clone(), value), false),
+                        1 => ((value.clone(), value), true),
+                        // Less, at most, greater, at least.
+                        2 => ((value, most), true),
+                        3 => ((least, value), false),
+                        4 => ((least, value), true),
+                        5 => ((value, most), false),
+                        _ => return None,
+                    };
+                    test(of_packet, vec![range], is_inverted)
+                }
+            }
+        };
+        compared().unwrap_or(Condition::Other(None))
+    }
+
+    /// `NFTA_RANGE_…`: within, or not.
+    fn compare_range(&self, data: &Attributes<'_>) -> Condition {
+        let compared = || {
+            let value = |kind| Some(Attributes::new(data.get(kind)?).get(1)?.to_vec());
+            let is_inverted = data.number(2)? != 0;
+            let register = self.0.get(&data.number(1)?)?;
+            test(register, vec![(value(3)?, value(4)?)], is_inverted)
+        };
+        compared().unwrap_or(Condition::Other(None))
+    }
+
+    /// `NFTA_LOOKUP_…`: in a set, or not.
+    fn look_up(
+        &self,
+        data: &Attributes<'_>,
+        set: &mut dyn FnMut(&str) -> Option<Vec<Range>>,
+    ) -> Condition {
+        let mut compared = || {
+            let is_inverted = data.number(5).unwrap_or(0) & 1 != 0;
+            match self.0.get(&data.number(2)?)? {
+                Value::Bytes(_) => None,
+                of_packet @ Value::Part { .. } => {
+                    test(of_packet, set(&data.text(1)?)?, is_inverted)
+                }
+            }
+        };
+        compared().unwrap_or(Condition::Other(None))
     }
 
     /// An expression of which only this is known, that it may write registers.
@@ -337,24 +618,52 @@ impl Registers {
     }
 }
 
+/// As many bytes of a field.
+fn part(field: Field, at: usize, length: usize) -> Value {
+    let mask = vec![0xff; length];
+    Value::Part { field, at, mask }
+}
+
+/// A condition about where a packet goes; of several fields at once it is unknown.
+fn test(value: &Value, ranges: Vec<Range>, is_inverted: bool) -> Option<Condition> {
+    let Value::Part { field, at, mask } = value else {
+        return None;
+    };
+    let is_part = |(first, last): &Range| first.len() == mask.len() && last.len() == mask.len();
+    ranges.iter().all(is_part).then(|| {
+        Condition::Test(Test {
+            field: *field,
+            at: *at,
+            mask: mask.clone(),
+            ranges,
+            is_inverted,
+        })
+    })
+}
+
 fn dropping(chain: &BaseChain, mark: u32) -> Dropping {
-    let BaseChain { table, name, .. } = chain;
+    let BaseChain {
+        table, name, place, ..
+    } = chain;
     if let Some(iptables) = iptables(chain) {
-        return ip_tables::dropping(iptables, mark);
+        return ip_tables::dropping(iptables, table, *place, mark);
     }
     let family = family_name(chain);
     Dropping {
-        chain: format!("the chain {name} of the nftables table {family} {table}"),
+        place: *place,
+        chain: in_words(chain),
         remedy: format!(
             "nft insert rule {family} {table} {name} 'meta mark & {mark:#x} == {mark:#x} accept'"
         ),
     }
 }
 
-fn masquerading(chain: &BaseChain) -> String {
-    let BaseChain { table, name, .. } = chain;
+fn in_words(chain: &BaseChain) -> String {
+    let BaseChain {
+        table, name, place, ..
+    } = chain;
     if let Some(iptables) = iptables(chain) {
-        return ip_tables::masquerading(iptables);
+        return ip_tables::chain_of(iptables, table, *place);
     }
     let family = family_name(chain);
     format!("the chain {name} of the nftables table {family} {table}")
@@ -362,11 +671,12 @@ fn masquerading(chain: &BaseChain) -> String {
 
 /// The command that lists a chain, if `nft` does not: `iptables-nft` lists its own tables alone.
 fn iptables(chain: &BaseChain) -> Option<&'static str> {
-    let its = match chain.place {
-        Place::Forward => ("filter", "FORWARD"),
-        Place::Postrouting => ("nat", "POSTROUTING"),
+    let tables: &[&str] = match chain.place {
+        Place::Prerouting => &["raw", "mangle"],
+        Place::Forward => &["filter", "mangle"],
+        Place::Postrouting => &["nat"],
     };
-    if (&*chain.table, &*chain.name) != its {
+    if !tables.contains(&&*chain.table) || chain.name != ip_tables::chain_name(chain.place) {
         return None;
     }
     match chain.protocol {
@@ -435,6 +745,7 @@ fn put_text(message: &mut Vec<u8>, kind: u16, text: &str) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::missing::Frontend;
     use super::*;
 
     fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
@@ -482,14 +793,29 @@ mod tests {
         ]
     }
 
-    const PACKET: Packet = Packet {
-        mark: 0x4000,
-        family: Family::V4,
-    };
+    fn packet() -> Packet<'static> {
+        Packet::new(0x4000, Family::V4)
+    }
+
+    /// A rule in a table without sets.
+    fn rule(expressions: &[u8], packet: Packet<'_>) -> Rule<String> {
+        super::rule(expressions, packet, &mut |_| None)
+    }
+
+    /// Rules of each chain, and elements of each set.
+    impl<F: FnMut(&str) -> Vec<Vec<u8>>> List for F {
+        fn rules(&mut self, chain: &str) -> io::Result<Vec<Vec<u8>>> {
+            Ok(self(chain))
+        }
+
+        fn elements(&mut self, set: &str) -> io::Result<Vec<Vec<u8>>> {
+            Ok(self(set))
+        }
+    }
 
     #[test]
     fn a_rule_that_compares_the_mark_applies_or_does_not() {
-        let rule = |expressions: Vec<Vec<u8>>| rule(&expressions.concat(), PACKET);
+        let rule = |expressions: Vec<Vec<u8>>| rule(&expressions.concat(), packet());
         let accepted = rule(accepts(0x4000));
         assert_eq!(
             (accepted.applies, accepted.action),
@@ -531,23 +857,22 @@ mod tests {
             protocol,
             table: table.into(),
             name: name.into(),
+            priority: 0,
             policy_is_drop: false,
         };
         let kube_proxy = chain(IPV4, "kube-proxy", "nat-postrouting");
         let found = |chain: &BaseChain, rules: &[Vec<u8>]| {
-            let list = |name: &str| {
-                Ok(match name {
-                    "others" => rules.to_vec(),
-                    _ => vec![jump("others")],
-                })
+            let list = |name: &str| match name {
+                "others" => rules.to_vec(),
+                _ => vec![jump("others")],
             };
-            let mut all = Rules {
-                list,
-                known: BTreeMap::new(),
-            };
+            let mut all = Rules::new(list);
             let mut found = Findings::default();
-            let families = [Family::V4, Family::V6];
-            look_at(chain, &mut all, 0x4000, &families, &mut found).unwrap();
+            let traffic = Traffic {
+                families: vec![Family::V4, Family::V6],
+                ..Traffic::default()
+            };
+            look_at(chain, &mut all, 0x4000, &traffic, &mut found).unwrap();
             assert!(found.dropping.is_empty());
             found.masquerading
         };
@@ -578,15 +903,216 @@ mod tests {
         );
     }
 
+    fn drop_verdict() -> Vec<u8> {
+        expression(
+            "immediate",
+            &[number(1, 0), attribute(2, &attribute(2, &number(1, 0)))],
+        )
+    }
+
+    fn value(kind: u16, bytes: &[u8]) -> Vec<u8> {
+        attribute(kind, &attribute(1, bytes))
+    }
+
+    fn payload(base: u32, offset: u32, length: u32) -> Vec<u8> {
+        expression(
+            "payload",
+            &[
+                number(1, 8),
+                number(2, base),
+                number(3, offset),
+                number(4, length),
+            ],
+        )
+    }
+
+    fn compare(operation: u32, bytes: &[u8]) -> Vec<u8> {
+        expression(
+            "cmp",
+            &[number(1, 8), number(2, operation), value(3, bytes)],
+        )
+    }
+
+    fn looks_up(set: &str) -> Vec<u8> {
+        let set = attribute(1, format!("{set}\0").as_bytes());
+        expression("lookup", &[set, number(2, 8)])
+    }
+
+    /// An element of a set; of ranges it may be the end.
+    fn element(key: &[u8], is_end: bool) -> Vec<u8> {
+        [value(1, key), number(3, u32::from(is_end))].concat()
+    }
+
+    fn traffic() -> Traffic {
+        let frontend = |at: &str, backend: &str| Frontend {
+            at: at.parse().unwrap(),
+            protocol: 6,
+            backend: Some(backend.parse().unwrap()),
+        };
+        Traffic {
+            families: vec![Family::V4, Family::V6],
+            bridges: vec![],
+            uplinks: vec![(7, "eth0".into())],
+            pods: vec!["10.244.1.10".parse().unwrap(), "fd00::a".parse().unwrap()],
+            frontends: vec![
+                frontend("192.0.2.1:30080", "10.244.1.10:80"),
+                frontend("[2001:db8::10]:80", "[fd00::a]:8080"),
+            ],
+        }
+    }
+
+    /// What is found of a chain before NAT that has these rules, in a table with one set.
+    fn found(place: Place, rules: &[Vec<u8>], set: &[Vec<u8>]) -> Findings {
+        let chain = BaseChain {
+            place,
+            protocol: INET,
+            table: "operator".into(),
+            name: "guard".into(),
+            priority: -150,
+            policy_is_drop: false,
+        };
+        let list = |name: &str| match name {
+            "set" => set.to_vec(),
+            _ => rules.to_vec(),
+        };
+        let mut found = Findings::default();
+        look_at(
+            &chain,
+            &mut Rules::new(list),
+            0x4000,
+            &traffic(),
+            &mut found,
+        )
+        .unwrap();
+        found
+    }
+
+    #[test]
+    fn rules_that_drop_by_a_frontend_are_counted() {
+        let port = || payload(2, 2, 2);
+        let [least, most, ssh] = [30_000_u16, 32_767, 22].map(u16::to_be_bytes);
+        let original =
+            |key: u32| expression("ct", &[number(1, 8), number(2, key), attribute(3, &[0])]);
+        let ranged = expression(
+            "range",
+            &[
+                number(1, 8),
+                number(2, 0),
+                value(3, &least),
+                value(4, &most),
+            ],
+        );
+        let masks = |mask: &[u8]| {
+            let none = vec![0; mask.len()];
+            expression(
+                "bitwise",
+                &[number(1, 8), number(2, 8), value(4, mask), value(5, &none)],
+            )
+        };
+        for (conditions, missing) in [
+            (vec![port(), compare(5, &least), compare(3, &most)], 1),
+            (vec![port(), ranged.clone()], 1),
+            (vec![port(), looks_up("set")], 1),
+            (vec![port(), compare(0, &ssh)], 0),
+            (vec![port(), compare(1, &ssh)], 0),
+            // Source ports.
+            (vec![payload(2, 0, 2), ranged.clone()], 0),
+            (vec![payload(1, 16, 4), compare(0, &[192, 0, 2, 1])], 1),
+            (vec![payload(1, 16, 3), compare(0, &[192, 0, 2])], 1),
+            (
+                vec![
+                    payload(1, 16, 4),
+                    masks(&[255, 255, 254, 0]),
+                    compare(0, &[192, 0, 2, 0]),
+                ],
+                1,
+            ),
+            (vec![payload(1, 16, 4), compare(0, &[192, 0, 2, 9])], 0),
+            (
+                vec![payload(1, 24, 4), compare(0, &[0x20, 1, 0xd, 0xb8])],
+                1,
+            ),
+            (vec![original(12), ranged.clone()], 1),
+            (vec![original(20), compare(0, &[192, 0, 2, 1])], 1),
+            (vec![original(8), compare(0, &[192, 0, 2, 1])], 0),
+        ] {
+            let rule = [conditions.concat(), drop_verdict()].concat();
+            let set = [
+                element(&most, true),
+                element(&least, false),
+                element(&[0, 0], true),
+            ];
+            let all = found(Place::Prerouting, &[rule], &set);
+            assert_eq!(all.missing.len(), missing, "{conditions:?}");
+            assert!(all.dropping.is_empty(), "{conditions:?}");
+        }
+        let by_port = [port(), ranged, drop_verdict()].concat();
+        assert!(found(Place::Forward, &[by_port], &[]).missing.is_empty());
+    }
+
+    #[test]
+    fn a_chain_that_drops_what_is_for_pods_by_an_uplink_is_found_with_its_remedy() {
+        let by = |key: u32, value: &[u8]| {
+            [
+                expression("meta", &[number(2, key), number(1, 8)]),
+                compare(0, value),
+            ]
+            .concat()
+        };
+        let to = |octets: &[u8]| [payload(1, 16, 3), compare(0, octets)].concat();
+        let pods = to(&[10, 244, 1]);
+        let mut name = b"eth0".to_vec();
+        name.resize(16, 0);
+        for (conditions, is_found) in [
+            (vec![by(6, &name), pods.clone()], true),
+            (vec![by(6, b"eth"), pods.clone()], true),
+            (vec![by(4, &7_u32.to_ne_bytes()), pods.clone()], true),
+            (vec![by(4, &8_u32.to_ne_bytes()), pods.clone()], false),
+            (vec![by(6, b"docker0"), pods.clone()], false),
+            (vec![by(6, &name), to(&[10, 244, 2])], false),
+            (vec![pods, expression("limit", &[])], false),
+        ] {
+            let rule = [conditions.concat(), drop_verdict()].concat();
+            let all = found(Place::Prerouting, std::slice::from_ref(&rule), &[]);
+            assert_eq!(!all.dropping.is_empty(), is_found, "{conditions:?}");
+            assert!(all.missing.is_empty(), "{conditions:?}");
+            let remedy =
+                "nft insert rule inet operator guard 'meta mark & 0x4000 == 0x4000 accept'";
+            assert!(all.dropping.iter().all(|one| one.remedy == remedy));
+            // As the remedy says.
+            let all = found(Place::Prerouting, &[accepts(0x4000).concat(), rule], &[]);
+            assert!(all.dropping.is_empty(), "{conditions:?}");
+        }
+    }
+
+    #[test]
+    fn a_set_has_values_or_ranges() {
+        let both = |first: &[u8], last: &[u8]| (first.to_vec(), last.to_vec());
+        let values = [element(&[0, 22], false), element(&[0, 80], false)];
+        assert_eq!(
+            ranges(&values),
+            [both(&[0, 22], &[0, 22]), both(&[0, 80], &[0, 80])]
+        );
+        let of_ranges = [
+            element(&[1, 0], true),
+            element(&[0, 80], false),
+            element(&[0, 0], true),
+            element(&[255, 0], false),
+        ];
+        let expected = [both(&[0, 80], &[0, 255]), both(&[255, 0], &[255, 255])];
+        assert_eq!(ranges(&of_ranges), expected);
+        assert_eq!(ranges(&[vec![1, 2], vec![]]), []);
+    }
+
     #[test]
     fn a_malformed_rule_is_none_that_applies_and_never_a_panic() {
         let whole = accepts(0x4000).concat();
         for length in 0..whole.len() {
-            let _ = rule(&whole[..length], PACKET);
+            let _ = rule(&whole[..length], packet());
         }
         for fill in [0, 1, 0x7f, 0xff] {
             let filled = [fill; 64];
-            assert_ne!(rule(&filled, PACKET).action, Action::Accept);
+            assert_ne!(rule(&filled, packet()).action, Action::Accept);
             assert!(base_chain(&filled).is_none());
         }
     }
@@ -598,6 +1124,7 @@ mod tests {
             protocol,
             table: table.into(),
             name: name.into(),
+            priority: 0,
             policy_is_drop: true,
         };
         for (chain, remedy) in [

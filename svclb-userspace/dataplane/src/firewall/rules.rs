@@ -1,9 +1,12 @@
-//! What a firewall's rules do to a translated packet, of which only the mark and the family are known.
+//! What a firewall's rules do to a translated packet, of which only the mark and the family are known, and
+//! where it comes in the device and the address that it is for.
 
 use std::collections::BTreeMap;
 use std::io;
 
 use svclb_core::model::Family;
+
+pub(super) use super::destination::{Condition, Destination, Field, Range, Test};
 
 /// What is in the way of translated packets with one mark.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -11,11 +14,14 @@ pub(super) struct Findings {
     pub(super) dropping: Vec<Dropping>,
     /// The chains that give packets the node's address because of the mark.
     pub(super) masquerading: Vec<String>,
+    /// The chains of rules that drop packets by what is translated before, each as often as it has such.
+    pub(super) missing: Vec<String>,
 }
 
 /// A chain that drops translated packets, and the command that would let them pass.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Dropping {
+    pub(super) place: Place,
     pub(super) chain: String,
     pub(super) remedy: String,
 }
@@ -23,6 +29,8 @@ pub(super) struct Dropping {
 /// Where rules decide about packets that the kernel forwards.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Place {
+    /// The chains that see what comes in.
+    Prerouting,
     /// The chains that may drop them.
     Forward,
     /// The chains of NAT in which they may be given another source.
@@ -30,11 +38,13 @@ pub(super) enum Place {
 }
 
 impl Place {
-    pub(super) const ALL: [Self; 2] = [Self::Forward, Self::Postrouting];
+    pub(super) const ALL: [Self; 3] = [Self::Prerouting, Self::Forward, Self::Postrouting];
 
-    /// `NF_INET_FORWARD` and `NF_INET_POST_ROUTING` (include/uapi/linux/netfilter.h).
+    /// `NF_INET_PRE_ROUTING`, `NF_INET_FORWARD` and `NF_INET_POST_ROUTING`
+    /// (include/uapi/linux/netfilter.h).
     pub(super) const fn hook(self) -> u8 {
         match self {
+            Self::Prerouting => 0,
             Self::Forward => 2,
             Self::Postrouting => 4,
         }
@@ -43,9 +53,23 @@ impl Place {
 
 /// What is known of a packet.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Packet {
+pub(super) struct Packet<'a> {
     pub(super) mark: u32,
     pub(super) family: Family,
+    /// By which device it comes in: its index and name.
+    pub(super) device: Option<&'a (u32, String)>,
+    pub(super) to: Destination,
+}
+
+impl Packet<'_> {
+    pub(super) fn new(mark: u32, family: Family) -> Self {
+        Self {
+            mark,
+            family,
+            device: None,
+            to: Destination::default(),
+        }
+    }
 }
 
 /// A rule, as far as it concerns one packet.
@@ -53,10 +77,44 @@ pub(super) struct Packet {
 pub(super) struct Rule<C> {
     /// Whether the packet meets all conditions; `None` if that depends on what is unknown.
     pub(super) applies: Option<bool>,
+    /// Whether it meets those that are not in `tests`.
+    pub(super) otherwise: Option<bool>,
+    /// The conditions about where a packet goes.
+    pub(super) tests: Vec<Test>,
     pub(super) action: Action<C>,
 }
 
+impl<C> Rule<C> {
+    pub(super) fn new(conditions: Vec<Condition>, packet: Packet<'_>, action: Action<C>) -> Self {
+        let (mut others, mut tests) = (Vec::new(), Vec::new());
+        for condition in conditions {
+            match condition {
+                Condition::Other(is_met) => others.push(is_met),
+                Condition::Test(test) => tests.push(test),
+            }
+        }
+        let otherwise = all(others.into_iter());
+        let to = tests.iter().map(|test| test.is_met(&packet.to));
+        Self {
+            applies: all(to.chain([otherwise])),
+            otherwise,
+            tests,
+            action,
+        }
+    }
+}
+
 impl<C: Clone> Rule<C> {
+    /// The chain in which some packet may go on, whatever its destination is.
+    pub(super) fn may_lead_to(&self) -> Option<C> {
+        match &self.action {
+            Action::Jump(next) | Action::Goto(next) if self.otherwise != Some(false) => {
+                Some(next.clone())
+            }
+            _ => None,
+        }
+    }
+
     /// The chain in which the packet goes on, if it surely does.
     pub(super) fn leads_to(&self) -> Option<C> {
         match &self.action {
@@ -151,8 +209,27 @@ pub(super) fn masquerades_by(
     Ok(decision(mark)? == Outcome::Masqueraded && decision(0)? != Outcome::Masqueraded)
 }
 
+/// The conditions of a match of iptables.
+pub(super) fn xt_match(
+    name: &[u8],
+    revision: u8,
+    info: &[u8],
+    packet: Packet<'_>,
+) -> Vec<Condition> {
+    let conditions = match name {
+        b"comment" => return Vec::new(),
+        b"mark" => return vec![Condition::Other(xt_mark(info, packet))],
+        b"tcp" => Test::xt_tcp(info),
+        b"udp" => Test::xt_udp(info),
+        b"multiport" => Test::xt_multiport(info),
+        b"conntrack" if revision == 3 => Test::xt_conntrack(info, packet.family),
+        _ => None,
+    };
+    conditions.unwrap_or_else(|| vec![Condition::Other(None)])
+}
+
 /// `xt_mark_mtinfo1` (include/uapi/linux/netfilter/xt_mark.h): whether a packet has the mark.
-pub(super) fn xt_mark(info: &[u8], packet: Packet) -> Option<bool> {
+fn xt_mark(info: &[u8], packet: Packet<'_>) -> Option<bool> {
     let word = |at: usize| Some(u32::from_ne_bytes(*info.get(at..)?.first_chunk()?));
     let (mark, mask, invert) = (word(0)?, word(4)?, *info.get(8)? != 0);
     Some((packet.mark & mask == mark) != invert)
@@ -179,8 +256,12 @@ pub(super) fn malformed(what: &str) -> io::Error {
 mod tests {
     use super::*;
 
+    fn packet() -> Packet<'static> {
+        Packet::new(0x4000, Family::V4)
+    }
+
     fn rule(applies: Option<bool>, action: Action<u8>) -> Rule<u8> {
-        Rule { applies, action }
+        Rule::new(vec![Condition::Other(applies)], packet(), action)
     }
 
     #[test]
@@ -259,10 +340,7 @@ mod tests {
             info.extend([invert, 0, 0, 0]);
             info
         };
-        let packet = Packet {
-            mark: 0x4000,
-            family: Family::V4,
-        };
+        let packet = packet();
         for (mark, mask, invert, expected) in [
             (0x4000, 0x4000, 0, true),
             (0x4000, u32::MAX, 0, true),

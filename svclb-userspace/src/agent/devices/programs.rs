@@ -90,6 +90,18 @@ impl DevicePrograms {
         )
     }
 
+    /// The devices that are attached to and lead to other machines: index and name.
+    pub(crate) fn uplinks(&self) -> Vec<(u32, String)> {
+        let attached = self
+            .attached
+            .keys()
+            .filter_map(|index| Some((*index, self.known.get(index)?)));
+        attached
+            .filter(|(_, device)| !self.choices.leads_to_pods(device))
+            .map(|(index, device)| (index, device.name.clone()))
+            .collect()
+    }
+
     /// The names of bridges that are attached to and lead to other machines.
     pub(crate) fn bridges(&self) -> Vec<String> {
         let attached = self

@@ -175,3 +175,118 @@ fn where_a_rule_accepts_the_mark_nothing_is_said() {
     }
     assert_eq!(warnings(&mut world), Vec::<String>::new());
 }
+
+/// Docker's rule: from outside, pods are reached by what NAT makes of published ports alone.
+#[test]
+fn a_prerouting_chain_that_drops_what_is_for_pods() {
+    let mut world = world();
+    let node = &world.nodes[0];
+    node.nft(
+        "table inet operator { chain direct {
+           type filter hook prerouting priority -300
+           iifname \"eth0\" ip daddr 10.244.0.0/16 ip saddr != 192.0.2.0/24 ct state new counter drop
+           iifname \"eth1\" ip daddr 10.244.0.0/16 drop
+           iifname \"eth0\" ip daddr 192.0.2.200 drop
+         }
+         }",
+    )
+    .unwrap();
+    // Who else is let through is not known: nothing is said of this one.
+    assert_eq!(warnings(&mut world), Vec::<String>::new());
+
+    for variant in ["nft", "legacy"] {
+        let mut world = self::world();
+        for (iptables, pods) in [
+            ("iptables", "10.244.0.0/16"),
+            ("ip6tables", "fd00:10:244::/48"),
+        ] {
+            runs(
+                &world.nodes[0],
+                &format!("{iptables}-{variant} -t raw -A PREROUTING -d {pods} -i eth0 -j DROP"),
+            );
+        }
+        let warnings = warnings(&mut world);
+        let chains =
+            ["iptables", "ip6tables"].map(|name| format!("PREROUTING of {name}-{variant} -t raw"));
+        is_mended(world, &warnings, &[&chains[0], &chains[1]]);
+    }
+
+    let mut world = self::world();
+    let rules = "
+        table inet operator { chain direct {
+          type filter hook prerouting priority -300
+          iifname \"eth0\" ip daddr { 10.244.0.0/16, 10.245.0.0/16 } counter drop
+          iifname \"eth0\" ip6 daddr fd00:10:244::/48 counter drop
+        }
+        }";
+    world.nodes[0].nft(rules).unwrap();
+    let warnings = warnings(&mut world);
+    is_mended(
+        world,
+        &warnings,
+        &["direct of the nftables table inet operator"],
+    );
+}
+
+/// Whatever clients there are for whom such a rule is: it does not see their connections to Services.
+#[test]
+fn rules_by_a_services_own_address_or_port() {
+    let before = "type filter hook prerouting priority -150";
+    let behind = "type filter hook forward priority 0";
+    let office = "ip saddr != 198.51.100.0/24";
+    let nft = |hook: &str, rule: &str| {
+        format!("nft 'table inet operator {{ chain guard {{ {hook}\n {rule}\n }}\n }}'")
+    };
+    let table = "guard of the nftables table inet operator";
+    for (rules, chain) in [
+        (
+            nft(before, &format!("tcp dport 30000-32767 {office} drop\n udp dport 30000-32767 {office} drop")),
+            Some(table),
+        ),
+        (nft(before, "ip daddr { 203.0.113.10, 203.0.113.11 } tcp dport { 80, 443 } ip saddr != 198.51.100.0/24 drop"), Some(table)),
+        (nft(before, "ip6 daddr fd00:203:0:113::/64 counter drop"), Some(table)),
+        (nft(before, "meta l4proto tcp ct original proto-dst 30080 ip saddr != 198.51.100.0/24 drop"), Some(table)),
+        (nft(behind, "ct original ip daddr 203.0.113.10 ip saddr != 198.51.100.0/24 reject"), Some(table)),
+        (
+            "iptables-legacy -A FORWARD -p tcp -m conntrack --ctorigdstport 30000:32767 ! -s 198.51.100.0/24 -j DROP".into(),
+            Some("FORWARD of iptables-legacy"),
+        ),
+        (
+            "iptables-nft -N GUARD; iptables-nft -A FORWARD -j GUARD;
+             iptables-nft -A GUARD -p tcp -m conntrack --ctorigdst 203.0.113.10 ! -s 198.51.100.0/24 -j REJECT".into(),
+            Some("FORWARD of iptables-nft"),
+        ),
+        (
+            "iptables-nft -t mangle -A PREROUTING -p tcp --dport 30000:32767 ! -s 198.51.100.0/24 -j DROP".into(),
+            Some("PREROUTING of iptables-nft -t mangle"),
+        ),
+        (
+            "ip6tables-legacy -t raw -A PREROUTING -p udp -m multiport --dports 53,30000:32767 -s 2001:db8::/32 -j DROP".into(),
+            Some("PREROUTING of ip6tables-legacy -t raw"),
+        ),
+        // Not about Services, or not to drop: the node's shell, another address, what is behind NAT.
+        (nft(before, &format!("tcp dport 22 {office} drop\n ip daddr 192.0.2.250 drop\n udp dport 30000-32767 accept")), None),
+        (nft(before, &format!("iifname \"docker0\" tcp dport 30000-32767 drop\n tcp dport 30000-32767 {office} counter")), None),
+        (nft(behind, &format!("tcp dport 30000-32767 {office} drop\n meta l4proto tcp ct original proto-dst 22 drop")), None),
+        (
+            "iptables-legacy -A FORWARD -p tcp -m conntrack --ctorigdstport 30000:32767 -s 198.51.100.0/24 -j ACCEPT;
+             iptables-legacy -A FORWARD -p udp -m conntrack --ctorigdstport 53 -j DROP;
+             iptables-legacy -A FORWARD -m conntrack --ctstate INVALID -j DROP".into(),
+            None,
+        ),
+    ] {
+        let mut world = world();
+        runs(&world.nodes[0], &rules);
+        let warnings = warnings(&mut world);
+        let Some(chain) = chain else {
+            assert_eq!(warnings, Vec::<String>::new(), "{rules}");
+            continue;
+        };
+        assert_eq!(warnings.len(), 1, "{rules}: {warnings:?}");
+        assert!(warnings[0].contains(chain), "{rules}: {warnings:?}");
+        assert!(warnings[0].contains("no effect"), "{rules}: {warnings:?}");
+        for to in world.balanced() {
+            assert!(world.client.ask(Transport::Tcp, to).is_ok(), "{rules}: {to}");
+        }
+    }
+}
