@@ -2,12 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::{Node, Service};
-use k8s_openapi::api::discovery::v1::EndpointSlice;
 use serde::Deserialize;
 use serde_json::Value;
 use svclb_core::model::{Object, ObjectKey};
 use svclb_source::convert::{self, Names};
+use svclb_source::objects::{EndpointSlice, Node, Service, from_json};
 use svclb_source::testing;
 
 use crate::cluster::{Cluster, NODE};
@@ -91,17 +90,18 @@ pub fn objects(bytes: &[u8]) {
 fn converted(object: Value, names: &Names) -> Option<Object> {
     let mut problems = Vec::new();
     let kind = object.get("kind")?.as_str()?.to_owned();
+    let json = object.to_string();
     let converted = match kind.as_str() {
         "Service" => {
-            let from: Service = serde_json::from_value(object).ok()?;
+            let from: Service = from_json(&json).ok()?;
             convert::service(from, names, &mut problems).map(Object::Service)
         }
         "EndpointSlice" => {
-            let from: EndpointSlice = serde_json::from_value(object).ok()?;
+            let from: EndpointSlice = from_json(&json).ok()?;
             convert::endpoint_slice(from, names, &mut problems).map(Object::EndpointSlice)
         }
         "Node" => {
-            let from: Node = serde_json::from_value(object).ok()?;
+            let from: Node = from_json(&json).ok()?;
             let node = convert::node(from, names, &mut problems);
             node.filter(|node| &*node.name == NODE).map(Object::Node)
         }

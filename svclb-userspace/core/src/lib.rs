@@ -29,6 +29,7 @@ mod conflicts;
 pub mod conntrack;
 pub mod diff;
 pub mod error_chain;
+pub mod event_limit;
 mod failures;
 #[cfg(feature = "testing")]
 pub mod fake;

@@ -36,6 +36,11 @@ impl<M> Cache<M> {
         self.objects.is_empty()
     }
 
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
+        self.objects.len()
+    }
+
     pub(crate) fn get(&self, key: &ObjectKey) -> Option<&CachedObject<M>> {
         self.objects.get(key)
     }

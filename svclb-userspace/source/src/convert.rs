@@ -4,6 +4,7 @@
 //! A value that can't be used is left out and reported as a [`Problem`]; the rest of its
 //! object is kept.
 
+mod address;
 mod endpoints;
 mod names;
 mod node;
@@ -12,12 +13,11 @@ mod slice;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
 use std::fmt;
-use std::net::IpAddr;
-
 use svclb_common::Proto;
 
+use crate::objects::Labels;
+use address::{address, range};
 pub use endpoints::endpoints;
 pub use names::Names;
 pub use node::node;
@@ -51,11 +51,8 @@ impl fmt::Display for Problem {
 /// Whether a label gives the Service to another proxy, or to none. Any value counts.
 ///
 /// kube-proxy has the API server leave out the same ones, with [`SELECTOR`].
-pub fn not_ours(labels: Option<&BTreeMap<String, String>>) -> bool {
-    labels.is_some_and(|labels| {
-        labels.contains_key("service.kubernetes.io/service-proxy-name")
-            || labels.contains_key("service.kubernetes.io/headless")
-    })
+pub const fn not_ours(labels: &Labels) -> bool {
+    labels.service_proxy_name.is_some() || labels.headless.is_some()
 }
 
 /// The label selector for what is ours, of Services and EndpointSlices alike.
@@ -63,7 +60,7 @@ pub const SELECTOR: &str =
     "!service.kubernetes.io/service-proxy-name,!service.kubernetes.io/headless";
 
 /// A port number that can be used.
-fn port(number: i32) -> Option<u16> {
+fn port(number: i64) -> Option<u16> {
     u16::try_from(number).ok().filter(|number| *number != 0)
 }
 
@@ -75,9 +72,4 @@ fn protocol(name: Option<&str>) -> Option<Proto> {
         Some("SCTP") => Some(Proto::SCTP),
         Some(_) => None,
     }
-}
-
-/// An address in the notations that Kubernetes accepts: no zone, no port.
-fn address(text: &str) -> Option<IpAddr> {
-    text.parse().ok()
 }

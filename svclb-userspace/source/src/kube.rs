@@ -12,12 +12,11 @@ mod probe;
 pub(crate) mod relist_guard;
 pub(crate) mod timeouts;
 mod watch;
+mod watched;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Node, Service};
-use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::runtime::watcher;
 use svclb_core::model::{Event, Object, ObjectKey};
 use tokio::sync::mpsc::{Receiver, Sender};
@@ -25,12 +24,13 @@ use tokio::sync::mpsc::{Receiver, Sender};
 use crate::convert::{self, SELECTOR};
 use crate::error::SourceError;
 use crate::event_sender::{Closed, EventSender};
+use crate::objects::{EndpointSlice, Node, Service};
 use crate::status::Status;
 use client::ApiClient;
 pub use events::{EventRecorder, KubeEvent, event_recorder};
 use relist_guard::GuardTimeouts;
 use timeouts::ApiTimeouts;
-use watch::{Kind, Shared, watch};
+use watch::{Shared, Watch, watch};
 
 /// How to reach a cluster.
 #[derive(Clone, Debug)]
@@ -65,18 +65,19 @@ pub async fn kubernetes(
     let api_client = ApiClient::new(&options, status.clone()).await?;
     let client = api_client.client().await;
     let closed = tx.clone();
+    let (event_recorder, own_kube_events) = event_recorder();
     let shared = Arc::new(Shared::new(
         EventSender::new(tx, status.clone()),
         status.clone(),
-        options.serves,
-        options.guard_timeouts.confirm_after,
+        &options,
+        event_recorder,
     ));
     let labelled = watcher::Config::default().labels(SELECTOR);
     let own = watcher::Config::default().fields(&format!("metadata.name={}", options.node_name));
     let services = watch::<Service>(
         &client,
         labelled.clone(),
-        Kind {
+        Watch {
             name: "Services",
             bit: 1,
             is_never_empty: true,
@@ -90,7 +91,7 @@ pub async fn kubernetes(
     let slices = watch::<EndpointSlice>(
         &client,
         labelled,
-        Kind {
+        Watch {
             name: "EndpointSlices",
             bit: 2,
             is_never_empty: true,
@@ -104,7 +105,7 @@ pub async fn kubernetes(
     let node = watch::<Node>(
         &client,
         own,
-        Kind {
+        Watch {
             name: "this Node",
             bit: 4,
             is_never_empty: false,
@@ -113,7 +114,11 @@ pub async fn kubernetes(
         },
         &shared,
     );
-    let published = events::publish(client.clone(), &options.node_name, kube_events);
+    let published = events::publish(
+        client.clone(),
+        Arc::clone(&options.node_name),
+        [kube_events, own_kube_events],
+    );
     let probe = probe::probe(&api_client, &client, &options.node_name, &shared, &status);
     tokio::select! {
         () = closed.closed() => {}

@@ -14,6 +14,7 @@ mod event_sender;
 mod fingerprint;
 mod kube;
 mod manifests;
+pub mod objects;
 mod problems;
 mod status;
 #[cfg(feature = "testing")]

@@ -5,8 +5,10 @@
 //! endpoint changed in a file of ten thousand Services costs one document's parsing.
 
 mod document;
+mod documents;
 mod file;
 mod folder;
+mod list;
 
 use std::path::PathBuf;
 use std::sync::Arc;

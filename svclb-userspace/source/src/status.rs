@@ -13,6 +13,7 @@ struct Inner {
     synced: AtomicBool,
     connected: AtomicBool,
     problems: AtomicU64,
+    unreadable: AtomicU64,
     restarts: AtomicU64,
     events: AtomicU64,
     last_event: AtomicU64,
@@ -49,6 +50,11 @@ impl Status {
     /// How many problems of the configuration stand now.
     pub fn problems(&self) -> u64 {
         self.0.problems.load(Relaxed)
+    }
+
+    /// How many objects cannot be read now. What was served of them before goes on being served.
+    pub fn unreadable(&self) -> u64 {
+        self.0.unreadable.load(Relaxed)
     }
 
     /// How often a watch began with a listing, the first time included.
@@ -109,6 +115,12 @@ impl Status {
     pub(crate) fn replace_problems(&self, before: usize, after: usize) {
         self.0.problems.fetch_add(after as u64, Relaxed);
         self.0.problems.fetch_sub(before as u64, Relaxed);
+    }
+
+    /// Replaces a number of objects that cannot be read by another one.
+    pub(crate) fn replace_unreadable(&self, before: usize, after: usize) {
+        self.0.unreadable.fetch_add(after as u64, Relaxed);
+        self.0.unreadable.fetch_sub(before as u64, Relaxed);
     }
 
     pub(crate) fn restarted(&self) {

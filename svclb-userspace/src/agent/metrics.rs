@@ -38,6 +38,7 @@ pub(crate) struct Metrics {
     connected: Gauge,
     last_heard: Gauge<f64, AtomicU64>,
     problems: Gauge,
+    unreadable: Gauge,
     entries: Family<Labels, Gauge>,
 }
 
@@ -110,6 +111,10 @@ impl Metrics {
             "1 while every watch of the API server stands and it answers, or the folder is there",
         );
         let problems = gauge("svclb_source_problems", "Problems in the configuration");
+        let unreadable = gauge(
+            "svclb_source_unreadable_objects",
+            "Objects of the API server that cannot be read, and stay as they were",
+        );
         let failing_services = Family::<ServiceLabels, Gauge>::default();
         registry.register(
             "svclb_service_failing",
@@ -140,6 +145,7 @@ impl Metrics {
             connected,
             last_heard,
             problems,
+            unreadable,
             entries,
         }
     }
@@ -202,6 +208,8 @@ impl Metrics {
         }
         self.problems
             .set(i64::try_from(source.problems()).unwrap_or(i64::MAX));
+        self.unreadable
+            .set(i64::try_from(source.unreadable()).unwrap_or(i64::MAX));
         for (name, entries) in [
             ("FRONTENDS", fill.frontends),
             ("SLOTS", fill.slots),

@@ -52,7 +52,7 @@ pub(crate) struct Run {
     /// The API server's real address: its ClusterIP is one of those that svclb provides
     #[arg(long, env = "SVCLB_APISERVER", value_name = "URL")]
     pub(crate) apiserver: Option<String>,
-    /// The name of this node's Node object [default: the hostname]
+    /// The name of this node's Node object [default: the hostname in lower case]
     #[arg(long, env = "SVCLB_NODE_NAME", value_name = "NAME")]
     pub(crate) node_name: Option<String>,
     /// The cgroup (v2) whose sockets are translated [default: the root, so all of them]

@@ -191,6 +191,23 @@ fn init_log(args: &Run) -> anyhow::Result<()> {
 
 fn hostname() -> Option<String> {
     let name = fs::read_to_string("/proc/sys/kernel/hostname").ok()?;
-    let name = name.trim();
-    (!name.is_empty()).then(|| name.to_owned())
+    node_name(&name)
+}
+
+/// The name that a kubelet gives the Node of a machine: its hostname, in lower case.
+fn node_name(hostname: &str) -> Option<String> {
+    let name = hostname.trim().to_lowercase();
+    (!name.is_empty()).then_some(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_has_its_hostname_in_lower_case() {
+        let name = node_name("Worker-1.Example\n");
+        assert_eq!(name.as_deref(), Some("worker-1.example"));
+        assert_eq!(node_name(" \n"), None);
+    }
 }

@@ -1,15 +1,12 @@
-use k8s_openapi::api::core::v1 as core;
 use svclb_core::model::{Conditions, Endpoint, EndpointPort, EndpointSlice, Family, ObjectName};
 
 use super::{Names, Problem, address, port, protocol};
-
-/// The label that keeps Kubernetes from mirroring an Endpoints object.
-const SKIP_MIRROR: &str = "endpointslice.kubernetes.io/skip-mirror";
+use crate::objects;
 
 /// A v1 Endpoints object as what Kubernetes would mirror it into: a slice for each subset
 /// and family. In a cluster its mirroring controller does this, so only the manifests need it.
 pub fn endpoints(
-    from: core::Endpoints,
+    from: objects::Endpoints,
     names: &Names,
     problems: &mut Vec<Problem>,
 ) -> Vec<EndpointSlice> {
@@ -17,16 +14,15 @@ pub fn endpoints(
         problems.push(Problem::new("metadata.name", "missing; ignored"));
         return Vec::new();
     };
-    let labels = from.metadata.labels.unwrap_or_default();
-    if labels.get(SKIP_MIRROR).is_some_and(|value| value == "true") {
+    if from.metadata.labels.skip_mirror.as_deref() == Some("true") {
         return Vec::new();
     }
     let namespace = names.get(from.metadata.namespace.as_deref().unwrap_or("default"));
     let mut slices = Vec::new();
-    for (index, subset) in from.subsets.into_iter().flatten().enumerate() {
-        let ports = ports(index, subset.ports.unwrap_or_default(), names, problems);
-        let ready = subset.addresses.unwrap_or_default();
-        let unready = subset.not_ready_addresses.unwrap_or_default();
+    for (index, subset) in from.subsets.into_iter().enumerate() {
+        let ports = ports(index, subset.ports, names, problems);
+        let ready = subset.addresses;
+        let unready = subset.not_ready_addresses;
         let mut all = addresses(index, "addresses", ready, true, names, problems);
         all.extend(addresses(
             index,
@@ -65,7 +61,7 @@ pub fn endpoints(
 fn addresses(
     subset: usize,
     list: &str,
-    from: Vec<core::EndpointAddress>,
+    from: Vec<objects::EndpointAddress>,
     ready: bool,
     names: &Names,
     problems: &mut Vec<Problem>,
@@ -96,13 +92,14 @@ fn addresses(
 /// Here a port without a name is the unnamed one: only slices tell `nil` from empty.
 fn ports(
     subset: usize,
-    from: Vec<core::EndpointPort>,
+    from: Vec<objects::EndpointPort>,
     names: &Names,
     problems: &mut Vec<Problem>,
 ) -> Vec<EndpointPort> {
     let mut ports = Vec::with_capacity(from.len());
     for (index, entry) in from.into_iter().enumerate() {
-        match (port(entry.port), protocol(entry.protocol.as_deref())) {
+        let number = entry.port.unwrap_or_default();
+        match (port(number), protocol(entry.protocol.as_deref())) {
             (Some(port), Some(proto)) => ports.push(EndpointPort {
                 name: names.get(entry.name.as_deref().unwrap_or_default()),
                 port,
@@ -110,10 +107,7 @@ fn ports(
             }),
             (None, _) => problems.push(Problem::new(
                 format!("subsets[{subset}].ports[{index}].port"),
-                format!(
-                    "{} is not within 1 to 65535; this port is left out",
-                    entry.port
-                ),
+                format!("{number} is not within 1 to 65535; this port is left out"),
             )),
             (_, None) => problems.push(Problem::new(
                 format!("subsets[{subset}].ports[{index}].protocol"),

@@ -1,14 +1,14 @@
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use k8s_openapi::api::core::v1 as core;
+use jiff::Timestamp;
 use svclb_common::Label;
 use svclb_core::model::{
     LocalSource, ObjectName, Service, ServicePort, ServiceType, TrafficPolicy,
 };
 
-use super::{Names, Problem, address, port, protocol};
+use super::{Names, Problem, address, port, protocol, range};
+use crate::objects;
 
 /// `sessionAffinityConfig.clientIP.timeoutSeconds` by default.
 const DEFAULT_AFFINITY: u32 = 10_800;
@@ -19,7 +19,11 @@ const LOCAL_SOURCE: &str = "svclb.io/local-source";
 /// A Service. Headless and ExternalName ones are converted, too: the plan leaves them out.
 ///
 /// `None`, with a problem, only for one that has no name, or one that no cluster would take.
-pub fn service(from: core::Service, names: &Names, problems: &mut Vec<Problem>) -> Option<Service> {
+pub fn service(
+    from: objects::Service,
+    names: &Names,
+    problems: &mut Vec<Problem>,
+) -> Option<Service> {
     let Some(name) = from.metadata.name else {
         problems.push(Problem::new("metadata.name", "missing; ignored"));
         return None;
@@ -34,25 +38,22 @@ pub fn service(from: core::Service, names: &Names, problems: &mut Vec<Problem>) 
             return None;
         }
     }
-    let spec = from.spec.unwrap_or_default();
-    let cluster_ips = match (&spec.cluster_ips, &spec.cluster_ip) {
-        (Some(list), _) if !list.is_empty() => {
-            addresses("spec.clusterIPs", list.iter().map(String::as_str), problems)
-        }
-        (_, one) => addresses("spec.clusterIP", one.as_deref(), problems),
+    let spec = from.spec;
+    let cluster_ips = match &*spec.cluster_ips {
+        [] => addresses("spec.clusterIP", spec.cluster_ip.as_deref(), problems),
+        list => addresses("spec.clusterIPs", list.iter().map(String::as_str), problems),
     };
     let external_ips = addresses(
         "spec.externalIPs",
-        spec.external_ips.iter().flatten().map(String::as_str),
+        spec.external_ips.iter().map(String::as_str),
         problems,
     );
     // ipMode Proxy means that traffic has to go out to the balancer (KEP-1860).
-    let ingress = from.status.and_then(|status| status.load_balancer);
+    let ingress = from.status.load_balancer.ingress;
     let mut ingress_ips = addresses(
         "status.loadBalancer.ingress",
         ingress
             .iter()
-            .flat_map(|balancer| balancer.ingress.iter().flatten())
             .filter(|ingress| ingress.ip_mode.as_deref() != Some("Proxy"))
             .filter_map(|ingress| ingress.ip.as_deref()),
         problems,
@@ -67,14 +68,11 @@ pub fn service(from: core::Service, names: &Names, problems: &mut Vec<Problem>) 
         ));
     }
     let affinity_seconds = affinity(&spec, problems);
-    let local_source = local_source(from.metadata.annotations.as_ref(), problems);
+    let local_source = local_source(from.metadata.annotations.local_source.as_deref(), problems);
     let health_check_node_port = health_check_node_port(&spec, problems);
     Some(Service {
         name: ObjectName::new(names.get(namespace), names.get(&name)),
-        created: from
-            .metadata
-            .creation_timestamp
-            .map_or(0, |time| time.0.as_second()),
+        created: created(from.metadata.creation_timestamp.as_deref(), problems),
         kind: match spec.type_.as_deref() {
             None | Some("" | "ClusterIP") => ServiceType::ClusterIp,
             Some("NodePort") => ServiceType::NodePort,
@@ -83,7 +81,7 @@ pub fn service(from: core::Service, names: &Names, problems: &mut Vec<Problem>) 
             Some(other) => {
                 problems.push(Problem::new(
                     "spec.type",
-                    format!("{other} is no type of Service; taken as ClusterIP"),
+                    format!("{other:?} is no type of Service; taken as ClusterIP"),
                 ));
                 ServiceType::ClusterIp
             }
@@ -92,7 +90,7 @@ pub fn service(from: core::Service, names: &Names, problems: &mut Vec<Problem>) 
         external_ips,
         ingress_ips,
         source_ranges,
-        ports: ports(spec.ports.unwrap_or_default(), names, problems),
+        ports: ports(spec.ports, names, problems),
         affinity_seconds,
         internal_policy: policy(
             "spec.internalTrafficPolicy",
@@ -109,13 +107,25 @@ pub fn service(from: core::Service, names: &Names, problems: &mut Vec<Problem>) 
     })
 }
 
+/// Seconds since the epoch; zero without a time.
+fn created(text: Option<&str>, problems: &mut Vec<Problem>) -> i64 {
+    let Some(text) = text else { return 0 };
+    text.parse::<Timestamp>().map_or_else(
+        |_| {
+            problems.push(Problem::new(
+                "metadata.creationTimestamp",
+                format!("{text:?} is no time as in RFC 3339; taken as unset"),
+            ));
+            0
+        },
+        Timestamp::as_second,
+    )
+}
+
 /// The annotation `svclb.io/local-source`.
-fn local_source(
-    annotations: Option<&BTreeMap<String, String>>,
-    problems: &mut Vec<Problem>,
-) -> Option<LocalSource> {
-    let text = annotations?.get(LOCAL_SOURCE)?;
-    text.parse()
+fn local_source(text: Option<&str>, problems: &mut Vec<Problem>) -> Option<LocalSource> {
+    text?
+        .parse()
         .map_err(|error| {
             let field = format!("metadata.annotations[{LOCAL_SOURCE}]");
             problems.push(Problem::new(field, format!("{error}; ignored")));
@@ -125,14 +135,14 @@ fn local_source(
 
 /// The ranges that can be read. Blanks around them are trimmed, as kube-proxy does, and host bits
 /// are ignored.
-fn source_ranges(spec: &core::ServiceSpec, problems: &mut Vec<Problem>) -> Vec<IpNet> {
-    let ranges = spec.load_balancer_source_ranges.iter().flatten();
+fn source_ranges(spec: &objects::ServiceSpec, problems: &mut Vec<Problem>) -> Vec<IpNet> {
+    let ranges = spec.load_balancer_source_ranges.iter();
     let mut found = Vec::new();
     for (index, text) in ranges.enumerate() {
-        match text.trim().parse::<IpNet>() {
-            Ok(range) => found.push(range.trunc()),
-            Err(_) if text.trim().is_empty() => {}
-            Err(_) => problems.push(Problem::new(
+        match range(text.trim()) {
+            Some(range) => found.push(range.trunc()),
+            None if text.trim().is_empty() => {}
+            None => problems.push(Problem::new(
                 format!("spec.loadBalancerSourceRanges[{index}]"),
                 format!("{text:?} is no range of addresses such as 192.0.2.0/24; left out"),
             )),
@@ -141,8 +151,8 @@ fn source_ranges(spec: &core::ServiceSpec, problems: &mut Vec<Problem>) -> Vec<I
     found
 }
 
-fn names_sources(spec: &core::ServiceSpec) -> bool {
-    let mut ranges = spec.load_balancer_source_ranges.iter().flatten();
+fn names_sources(spec: &objects::ServiceSpec) -> bool {
+    let mut ranges = spec.load_balancer_source_ranges.iter();
     ranges.any(|range| !range.trim().is_empty())
 }
 
@@ -168,7 +178,7 @@ fn addresses<'a>(
 }
 
 fn ports(
-    from: Vec<core::ServicePort>,
+    from: Vec<objects::ServicePort>,
     names: &Names,
     problems: &mut Vec<Problem>,
 ) -> Vec<ServicePort> {
@@ -230,7 +240,7 @@ fn ports(
     ports
 }
 
-fn health_check_node_port(spec: &core::ServiceSpec, problems: &mut Vec<Problem>) -> u16 {
+fn health_check_node_port(spec: &objects::ServiceSpec, problems: &mut Vec<Problem>) -> u16 {
     let number = spec.health_check_node_port.unwrap_or(0);
     u16::try_from(number).unwrap_or_else(|_| {
         problems.push(Problem::new(
@@ -241,26 +251,24 @@ fn health_check_node_port(spec: &core::ServiceSpec, problems: &mut Vec<Problem>)
     })
 }
 
-fn affinity(spec: &core::ServiceSpec, problems: &mut Vec<Problem>) -> Option<u32> {
+fn affinity(spec: &objects::ServiceSpec, problems: &mut Vec<Problem>) -> Option<u32> {
     match spec.session_affinity.as_deref() {
         None | Some("" | "None") => return None,
         Some("ClientIP") => {}
         Some(other) => {
             problems.push(Problem::new(
                 "spec.sessionAffinity",
-                format!("{other} is neither None nor ClientIP; taken as None"),
+                format!("{other:?} is neither None nor ClientIP; taken as None"),
             ));
             return None;
         }
     }
-    let seconds = spec
-        .session_affinity_config
-        .as_ref()
-        .and_then(|config| config.client_ip.as_ref()?.timeout_seconds);
-    match seconds {
-        None => Some(DEFAULT_AFFINITY),
-        Some(seconds @ 1..=86_400) => Some(seconds.unsigned_abs()),
-        Some(seconds) => {
+    let Some(seconds) = spec.session_affinity_config.client_ip.timeout_seconds else {
+        return Some(DEFAULT_AFFINITY);
+    };
+    match u32::try_from(seconds) {
+        Ok(seconds @ 1..=86_400) => Some(seconds),
+        _ => {
             problems.push(Problem::new(
                 "spec.sessionAffinityConfig.clientIP.timeoutSeconds",
                 format!("{seconds} is not within 1 to 86400; taken as {DEFAULT_AFFINITY}"),
@@ -277,7 +285,7 @@ fn policy(field: &str, value: Option<&str>, problems: &mut Vec<Problem>) -> Traf
         Some(other) => {
             problems.push(Problem::new(
                 field,
-                format!("{other} is neither Cluster nor Local; taken as Cluster"),
+                format!("{other:?} is neither Cluster nor Local; taken as Cluster"),
             ));
             TrafficPolicy::Cluster
         }

@@ -1,9 +1,9 @@
-use k8s_openapi::api::discovery::v1 as discovery;
 use svclb_core::model::{
     Conditions, Endpoint, EndpointPort, EndpointSlice, Family, Hints, ObjectName,
 };
 
 use super::{Names, Problem, address, port, protocol};
+use crate::objects;
 
 /// The label with the name of the Service that a slice belongs to.
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
@@ -11,7 +11,7 @@ const SERVICE_NAME: &str = "kubernetes.io/service-name";
 /// An EndpointSlice. `None` for one of names (FQDN), and, with a problem, for one that
 /// belongs to no Service.
 pub fn endpoint_slice(
-    from: discovery::EndpointSlice,
+    from: objects::EndpointSlice,
     names: &Names,
     problems: &mut Vec<Problem>,
 ) -> Option<EndpointSlice> {
@@ -19,7 +19,7 @@ pub fn endpoint_slice(
         problems.push(Problem::new("metadata.name", "missing; ignored"));
         return None;
     };
-    let family = match from.address_type.as_str() {
+    let family = match from.address_type.as_deref().unwrap_or_default() {
         "IPv4" => Family::V4,
         "IPv6" => Family::V6,
         "FQDN" => return None,
@@ -31,8 +31,8 @@ pub fn endpoint_slice(
             return None;
         }
     };
-    let labels = from.metadata.labels.unwrap_or_default();
-    let Some(service) = labels.get(SERVICE_NAME).filter(|name| !name.is_empty()) else {
+    let service = from.metadata.labels.service_name;
+    let Some(service) = service.filter(|name| !name.is_empty()) else {
         problems.push(Problem::new(
             format!("metadata.labels[{SERVICE_NAME}]"),
             "missing; the slice belongs to no Service and is ignored",
@@ -42,9 +42,9 @@ pub fn endpoint_slice(
     let namespace = from.metadata.namespace.as_deref().unwrap_or("default");
     Some(EndpointSlice {
         name: ObjectName::new(names.get(namespace), name),
-        service: names.get(service),
+        service: names.get(&service),
         family,
-        ports: ports(from.ports.unwrap_or_default(), names, problems),
+        ports: ports(from.ports, names, problems),
         endpoints: from
             .endpoints
             .into_iter()
@@ -57,7 +57,7 @@ pub fn endpoint_slice(
 /// Only the first address counts: the others are ignored by every proxy.
 fn one(
     index: usize,
-    from: discovery::Endpoint,
+    from: objects::Endpoint,
     family: Family,
     names: &Names,
     problems: &mut Vec<Problem>,
@@ -77,7 +77,7 @@ fn one(
         ));
         return None;
     }
-    let conditions = from.conditions.unwrap_or_default();
+    let conditions = from.conditions;
     Some(Endpoint {
         addr,
         conditions: Conditions {
@@ -86,16 +86,22 @@ fn one(
             terminating: conditions.terminating.unwrap_or(false),
         },
         node: from.node_name.map(|node| names.get(&node)),
-        hints: from.hints.and_then(|from| hints(from, names)),
+        hints: hints(from.hints, names),
     })
 }
 
-fn hints(from: discovery::EndpointHints, names: &Names) -> Option<Box<Hints>> {
-    let zones = from.for_zones.into_iter().flatten();
-    let nodes = from.for_nodes.into_iter().flatten();
+fn hints(from: objects::Hints, names: &Names) -> Option<Box<Hints>> {
     let hints = Hints {
-        zones: zones.map(|zone| names.get(&zone.name)).collect(),
-        nodes: nodes.map(|node| names.get(&node.name)).collect(),
+        zones: from
+            .for_zones
+            .iter()
+            .map(|zone| names.get(&zone.name))
+            .collect(),
+        nodes: from
+            .for_nodes
+            .iter()
+            .map(|node| names.get(&node.name))
+            .collect(),
     };
     (hints != Hints::default()).then(|| Box::new(hints))
 }
@@ -103,7 +109,7 @@ fn hints(from: discovery::EndpointHints, names: &Names) -> Option<Box<Hints>> {
 /// Ports without a name, without a number or with 0 are left to others: kube-proxy skips
 /// them, too.
 fn ports(
-    from: Vec<discovery::EndpointPort>,
+    from: Vec<objects::EndpointPort>,
     names: &Names,
     problems: &mut Vec<Problem>,
 ) -> Vec<EndpointPort> {

@@ -1,19 +1,27 @@
-//! Kubernetes Events (`events.k8s.io/v1`) about Services, for people who look at them.
+//! Kubernetes Events (`events.k8s.io/v1`) about objects, for people who look at them.
 
-use k8s_openapi::api::core::v1::{ObjectReference, Service};
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::{Node, ObjectReference, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::ListParams;
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
-use kube::{Api, Client};
+use kube::{Api, Client, Resource};
 use svclb_core::error_chain::error_chain;
-use svclb_core::model::ObjectName;
+use svclb_core::model::{ObjectKey, ObjectName};
 use tokio::sync::mpsc::{self, Receiver, Sender};
 use tracing::debug;
 
-/// A warning about a Service.
+/// The longest note that the API server takes, in bytes (`events.k8s.io/v1`).
+const LONGEST_NOTE: usize = 1024;
+
+/// A warning about an object.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct KubeEvent {
-    /// Which Service.
-    pub service: ObjectName,
+    /// Which object.
+    pub regarding: ObjectKey,
+    /// `metadata.uid` of the object, if it is known. That of a Service is asked for.
+    pub uid: Option<String>,
     /// Why, in a word of CamelCase: what alerts look for.
     pub reason: &'static str,
     /// What was tried, in a word of CamelCase.
@@ -33,36 +41,70 @@ pub fn event_recorder() -> (EventRecorder, Receiver<KubeEvent>) {
 
 /// Writes Events into the cluster until all senders are dropped. Nothing depends on them: one that
 /// the API server refuses is only logged.
-pub(super) async fn publish(client: Client, node_name: &str, mut kube_events: Receiver<KubeEvent>) {
+pub(super) async fn publish(
+    client: Client,
+    node_name: Arc<str>,
+    [mut of_agent, mut of_source]: [Receiver<KubeEvent>; 2],
+) {
     let reporter = Reporter {
         controller: "svclb".to_owned(),
-        instance: Some(node_name.to_owned()),
+        instance: Some(node_name.to_string()),
     };
     let recorder = Recorder::new(client.clone(), reporter);
-    while let Some(kube_event) = kube_events.recv().await {
+    loop {
+        let mut kube_event = tokio::select! {
+            Some(kube_event) = of_agent.recv() => kube_event,
+            Some(kube_event) = of_source.recv() => kube_event,
+            else => return,
+        };
+        if let (ObjectKey::Service(name), None) = (&kube_event.regarding, &kube_event.uid) {
+            kube_event.uid = uid(&client, name).await;
+        }
         let regarding = ObjectReference {
-            uid: uid(&client, &kube_event.service).await,
-            api_version: Some("v1".to_owned()),
-            kind: Some("Service".to_owned()),
-            namespace: Some(kube_event.service.namespace.to_string()),
-            name: Some(kube_event.service.name.to_string()),
-            ..ObjectReference::default()
+            uid: kube_event.uid,
+            ..reference(&kube_event.regarding, &node_name)
         };
         let event = Event {
             type_: EventType::Warning,
             reason: kube_event.reason.to_owned(),
-            note: Some(kube_event.note),
+            note: Some(shortened(kube_event.note)),
             action: kube_event.action.to_owned(),
             secondary: None,
         };
         if let Err(error) = recorder.publish(&event, &regarding).await {
             debug!(
-                "no Event can be written about Service {}: {}",
-                kube_event.service,
+                "no Event can be written about {:?}: {}",
+                kube_event.regarding,
                 error_chain(&error)
             );
         }
     }
+}
+
+fn reference(to: &ObjectKey, node_name: &str) -> ObjectReference {
+    fn of<K: Resource<DynamicType = ()>>(namespace: Option<&str>, name: &str) -> ObjectReference {
+        ObjectReference {
+            api_version: Some(K::api_version(&()).into_owned()),
+            kind: Some(K::kind(&()).into_owned()),
+            namespace: namespace.map(str::to_owned),
+            name: Some(name.to_owned()),
+            ..ObjectReference::default()
+        }
+    }
+    match to {
+        ObjectKey::Service(of_service) => {
+            of::<Service>(Some(&of_service.namespace), &of_service.name)
+        }
+        ObjectKey::EndpointSlice(of_slice) => {
+            of::<EndpointSlice>(Some(&of_slice.namespace), &of_slice.name)
+        }
+        ObjectKey::Node => of::<Node>(None, node_name),
+    }
+}
+
+fn shortened(mut note: String) -> String {
+    note.truncate(note.floor_char_boundary(LONGEST_NOTE));
+    note
 }
 
 /// `metadata.uid` of a Service: `kubectl describe` selects Events by it. It is asked for, and not

@@ -1,56 +1,69 @@
 //! The watch on one kind of objects.
 
 use std::collections::HashSet;
-use std::fmt::Debug;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures_util::TryStreamExt;
+use kube::core::Status;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event as WatchEvent, watcher};
 use kube::{Api, Client, Resource};
-use serde::de::DeserializeOwned;
 use svclb_core::error_chain::error_chain;
+use svclb_core::event_limit::EventLimit;
+use svclb_core::log_once::LogOnce;
 use svclb_core::model::{Event, Object, ObjectKey, ObjectName};
 use tower::service_fn;
 use tracing::{debug, info, warn};
 
 use super::relist_guard::{Decision, RelistGuard};
+use super::watched::{Kind, Watched};
+use super::{EventRecorder, KubeEvent, KubeOptions};
 use crate::cache::Cache;
 use crate::convert::{Names, Problem};
 use crate::event_sender::{Closed, EventSender};
 use crate::problems::Problems;
-use crate::status::Status;
+use crate::status::Status as SourceStatus;
+
+/// The place of problems with the Node that is not there.
+const THIS_NODE: &str = "this node";
 
 /// What the three watches share.
 pub(super) struct Shared {
     event_sender: EventSender,
-    status: Status,
+    status: SourceStatus,
     names: Names,
+    node_name: Arc<str>,
     serves: bool,
     confirm_after: Duration,
+    event_recorder: EventRecorder,
+    event_limit: Mutex<EventLimit>,
     /// A bit for each kind that was not listed yet.
     unlisted: AtomicU8,
     /// A bit for each kind whose watch does not stand: it broke, or there was no response yet; and
     /// [`SAYS_NOTHING`].
     broken: AtomicU8,
-    /// A bit for each kind whose failure is logged.
+    /// A bit for each kind whose failure was looked at for the log.
     reported: AtomicU8,
+    /// A bit for each kind that the log says is watched.
+    announced: AtomicU8,
+    log_once: Mutex<LogOnce>,
+    started: Instant,
 }
 
 /// In `broken` and `reported`: the API server accepts watches, and says nothing.
 const SAYS_NOTHING: u8 = 1 << 7;
 
 /// What differs between the kinds.
-pub(super) struct Kind<K> {
+pub(super) struct Watch<T> {
     pub(super) name: &'static str,
     pub(super) bit: u8,
     /// A cluster always has some: those of the API server itself, `default/kubernetes`.
     pub(super) is_never_empty: bool,
     /// The key of the object of a name, also of one that cannot be converted.
     pub(super) key: fn(ObjectName) -> ObjectKey,
-    pub(super) convert: fn(K, &Names, &mut Vec<Problem>) -> Option<Object>,
+    pub(super) convert: fn(T, &Names, &mut Vec<Problem>) -> Option<Object>,
 }
 
 /// The state of one watch.
@@ -60,6 +73,8 @@ struct State {
     listing: Option<Listing>,
     guard: RelistGuard,
     problems: Problems,
+    /// The objects that cannot be read.
+    unreadable: HashSet<ObjectKey>,
 }
 
 struct Listing {
@@ -72,6 +87,8 @@ struct Listing {
     goes_back: bool,
     /// The objects that it has named so far.
     listed: HashSet<ObjectKey>,
+    /// Those of them that cannot be read.
+    unreadable: HashSet<ObjectKey>,
     /// Those with problems, as places of [`Problems`].
     with_problems: HashSet<String>,
 }
@@ -85,6 +102,7 @@ impl Listing {
             is_empty: true,
             goes_back: false,
             listed: HashSet::new(),
+            unreadable: HashSet::new(),
             with_problems: HashSet::new(),
         }
     }
@@ -96,16 +114,13 @@ impl Listing {
 /// older than one that was read before, and lack what was added since. So only the first list of a
 /// node that serves nothing yet is a cached one: it can take nothing away, and the watch from its
 /// version on brings what it lacks.
-pub(super) async fn watch<K>(
+pub(super) async fn watch<T: Kind>(
     client: &Client,
     config: watcher::Config,
-    kind: Kind<K>,
+    kind: Watch<T>,
     shared: &Arc<Shared>,
-) -> Closed
-where
-    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
-{
-    let api = Api::<K>::all(client_of(client, &kind, shared));
+) -> Closed {
+    let api = Api::<Watched<T>>::all(client_of(client, &kind, shared));
     let cached = watcher::Config {
         // The cache does not do pages, and with a page size kube asks for a quorum read.
         page_size: None,
@@ -120,6 +135,7 @@ where
         listing: None,
         guard: RelistGuard::new(shared.confirm_after),
         problems: Problems::new(shared.status.clone()),
+        unreadable: HashSet::new(),
     };
     loop {
         let relist_at = state.guard.relist_at();
@@ -159,7 +175,7 @@ where
 }
 
 /// A client with the connections of another one, for the watch on a kind: it notes the responses.
-fn client_of<K>(client: &Client, kind: &Kind<K>, shared: &Arc<Shared>) -> Client {
+fn client_of<T>(client: &Client, kind: &Watch<T>, shared: &Arc<Shared>) -> Client {
     let (name, bit) = (kind.name, kind.bit);
     let (connections, shared) = (client.clone(), Arc::clone(shared));
     let service = service_fn(move |request| {
@@ -178,26 +194,32 @@ fn client_of<K>(client: &Client, kind: &Kind<K>, shared: &Arc<Shared>) -> Client
 impl Shared {
     pub(super) fn new(
         event_sender: EventSender,
-        status: Status,
-        serves: bool,
-        confirm_after: Duration,
+        status: SourceStatus,
+        options: &KubeOptions,
+        event_recorder: EventRecorder,
     ) -> Self {
         Self {
             event_sender,
             status,
             names: Names::default(),
-            serves,
-            confirm_after,
+            node_name: Arc::clone(&options.node_name),
+            serves: options.serves,
+            confirm_after: options.guard_timeouts.confirm_after,
+            event_recorder,
+            event_limit: Mutex::new(EventLimit::new(&options.node_name)),
             unlisted: AtomicU8::new(0b111),
             broken: AtomicU8::new(0b111),
             reported: AtomicU8::new(0),
+            announced: AtomicU8::new(0),
+            log_once: Mutex::new(LogOnce::default()),
+            started: Instant::now(),
         }
     }
 
-    fn handle<K: Resource<DynamicType = ()>>(
+    fn handle<T: Kind>(
         &self,
-        event: WatchEvent<K>,
-        kind: &Kind<K>,
+        event: WatchEvent<Watched<T>>,
+        kind: &Watch<T>,
         state: &mut State,
     ) -> Vec<Event> {
         let mut events = Vec::new();
@@ -206,12 +228,17 @@ impl Shared {
                 state.listing = Some(Listing::begin(&state.guard));
                 self.status.restarted();
             }
-            WatchEvent::Apply(object) | WatchEvent::InitApply(object) => {
+            WatchEvent::InitApply(object) => events.extend(self.apply(object, kind, state)),
+            WatchEvent::Apply(object) => {
                 events.extend(self.apply(object, kind, state));
+                self.look_for_node(kind, state);
             }
             WatchEvent::Delete(object) => {
+                let key = self.key(&object, kind);
                 state.problems.set(&place(&object), []);
-                events.extend(state.cache.remove(&self.key(&object, kind)));
+                self.set_unreadable(state, &key, false);
+                events.extend(state.cache.remove(&key));
+                self.look_for_node(kind, state);
             }
             WatchEvent::InitDone => {
                 let Some(listing) = state.listing.take() else {
@@ -223,7 +250,11 @@ impl Shared {
                 events = state.cache.retain(|key| listing.listed.contains(key));
                 state
                     .problems
-                    .retain(|place| listing.with_problems.contains(place));
+                    .retain(|place| place == THIS_NODE || listing.with_problems.contains(place));
+                let before = std::mem::replace(&mut state.unreadable, listing.unreadable);
+                let now = state.unreadable.len();
+                self.status.replace_unreadable(before.len(), now);
+                self.look_for_node(kind, state);
                 let before = self.unlisted.fetch_and(!kind.bit, Ordering::Relaxed);
                 if before == kind.bit {
                     self.status.set_synced();
@@ -235,16 +266,17 @@ impl Shared {
     }
 
     /// An object that cannot be converted is none that can be served: a slice that has lost the
-    /// label with its Service's name belongs to no Service any more, and is removed.
-    fn apply<K: Resource<DynamicType = ()>>(
+    /// label with its Service's name belongs to no Service any more, and is removed. One that cannot
+    /// be read at all stays as it was.
+    fn apply<T: Kind>(
         &self,
-        object: K,
-        kind: &Kind<K>,
+        read: Watched<T>,
+        kind: &Watch<T>,
         state: &mut State,
     ) -> Option<Event> {
-        let place = place(&object);
-        let key = self.key(&object, kind);
-        let version = object.meta().resource_version.as_deref();
+        let place = place(&read);
+        let key = self.key(&read, kind);
+        let version = read.meta().resource_version.as_deref();
         let version = version.and_then(|version| version.parse().ok());
         if let Some(listing) = &mut state.listing {
             listing.is_empty = false;
@@ -255,8 +287,23 @@ impl Shared {
                 return None;
             }
         }
+        self.set_unreadable(state, &key, read.object.is_err());
         let mut problems = Vec::new();
-        let converted = (kind.convert)(object, &self.names, &mut problems);
+        let uid = read.meta().uid.clone();
+        let converted = match read.object {
+            Ok(object) => (kind.convert)(*object, &self.names, &mut problems),
+            Err(reason) => {
+                let line = format!("cannot be read, and stays as it was: {reason}");
+                self.send_event(&key, uid, || format!("{place} {line} (on this node)"));
+                state.problems.set(&place, [line]);
+                if let Some(listing) = &mut state.listing {
+                    listing.listed.insert(key.clone());
+                    listing.unreadable.insert(key);
+                    listing.with_problems.insert(place);
+                }
+                return None;
+            }
+        };
         state
             .problems
             .set(&place, problems.iter().map(ToString::to_string));
@@ -276,7 +323,56 @@ impl Shared {
         }
     }
 
-    fn key<K: Resource>(&self, object: &K, kind: &Kind<K>) -> ObjectKey {
+    fn set_unreadable(&self, state: &mut State, key: &ObjectKey, is_unreadable: bool) {
+        let before = state.unreadable.len();
+        if is_unreadable {
+            state.unreadable.insert(key.clone());
+        } else {
+            state.unreadable.remove(key);
+        }
+        self.status
+            .replace_unreadable(before, state.unreadable.len());
+    }
+
+    /// Sends an Event about an object unless there were enough.
+    fn send_event(&self, object: &ObjectKey, uid: Option<String>, note: impl FnOnce() -> String) {
+        let now = Instant::now();
+        let limit = self.event_limit.lock();
+        let mut limit = limit.unwrap_or_else(PoisonError::into_inner);
+        if !limit.allows(object, now) {
+            return;
+        }
+        let event = KubeEvent {
+            regarding: object.clone(),
+            uid,
+            reason: "FailedToReadObject",
+            action: "Read",
+            note: note(),
+        };
+        if self.event_recorder.try_send(event).is_ok() {
+            limit.sent(object.clone(), now);
+        }
+    }
+
+    /// Says while there is no Node of this node's name. The watch goes on looking for it.
+    fn look_for_node<T: Kind>(&self, kind: &Watch<T>, state: &mut State) {
+        let key = (kind.key)(ObjectName::new("", Arc::clone(&self.node_name)));
+        if key != ObjectKey::Node {
+            return;
+        }
+        let is_missing = state.cache.get(&key).is_none() && !state.unreadable.contains(&key);
+        let line = is_missing.then(|| {
+            format!(
+                "there is no Node {:?}, and it is looked for; until there is one, the node's zone and \
+                 internal addresses are unknown, and load balancers are told to leave the node out; \
+                 --node-name has to be the name of this machine's Node, as `kubectl get nodes` has it",
+                self.node_name
+            )
+        });
+        state.problems.set(THIS_NODE, line);
+    }
+
+    fn key<T: Kind>(&self, object: &Watched<T>, kind: &Watch<T>) -> ObjectKey {
         let metadata = object.meta();
         let namespace = metadata.namespace.as_deref().unwrap_or("default");
         let name = metadata.name.as_deref().unwrap_or_default();
@@ -286,12 +382,12 @@ impl Shared {
         ))
     }
 
-    fn is_listed<K>(&self, kind: &Kind<K>) -> bool {
+    fn is_listed<T>(&self, kind: &Watch<T>) -> bool {
         self.unlisted.load(Ordering::Relaxed) & kind.bit == 0
     }
 
     /// Whether the objects that a listing lacks are to be removed.
-    fn accepts<K>(&self, kind: &Kind<K>, state: &mut State, listing: &Listing) -> bool {
+    fn accepts<T>(&self, kind: &Watch<T>, state: &mut State, listing: &Listing) -> bool {
         let had_some = !state.cache.is_empty() || self.serves && !self.is_listed(kind);
         let is_empty = kind.is_never_empty && listing.is_empty && had_some;
         let is_suspicious = is_empty || listing.goes_back;
@@ -322,19 +418,18 @@ impl Shared {
     fn reached(&self, name: &str, bit: u8) {
         let before = self.broken.fetch_and(!bit, Ordering::Relaxed);
         self.reported.fetch_and(!bit, Ordering::Relaxed);
-        if before & bit != 0 {
-            // A watch that is accepted is no word.
-            if before & SAYS_NOTHING == 0 {
-                info!("watching {name}");
-            }
-            if before == bit {
-                self.status.set_connected(true);
-            }
+        // A watch that is accepted is no word.
+        if before & SAYS_NOTHING == 0 && self.announced.fetch_or(bit, Ordering::Relaxed) & bit == 0
+        {
+            info!("watching {name}");
+        }
+        if before == bit {
+            self.status.set_connected(true);
         }
     }
 
     /// A watch broke. Logged once, and not at each attempt.
-    fn lost<K>(&self, kind: &Kind<K>, error: &watcher::Error) {
+    fn lost<T>(&self, kind: &Watch<T>, error: &watcher::Error) {
         // The server's history does not go back that far: what there is is listed again.
         if matches!(error, watcher::Error::WatchError(status) if status.code == 410) {
             debug!("{}: {error}; listing again", kind.name);
@@ -342,12 +437,13 @@ impl Shared {
         }
         self.broken.fetch_or(kind.bit, Ordering::Relaxed);
         self.status.set_connected(false);
-        if !self.is_silent() && self.is_news(kind.bit) {
-            warn!(
-                "cannot watch {}, and the request is repeated; what was served goes on being served: {}",
-                kind.name,
-                error_chain(error)
-            );
+        let line = format!(
+            "cannot watch {}, and the request is repeated; what was served goes on being served: {}",
+            kind.name,
+            reason(error)
+        );
+        if !self.is_silent() && self.is_news(kind.bit, &line) {
+            warn!("{line}");
         }
     }
 
@@ -365,7 +461,7 @@ impl Shared {
     pub(super) fn fell_silent(&self, after: Duration) -> bool {
         let before = self.broken.fetch_or(SAYS_NOTHING, Ordering::Relaxed);
         self.status.set_connected(false);
-        if self.is_news(SAYS_NOTHING) {
+        if self.reported.fetch_or(SAYS_NOTHING, Ordering::Relaxed) & SAYS_NOTHING == 0 {
             warn!(
                 "the API server has said nothing for {} seconds; what was served goes on being served",
                 after.as_secs()
@@ -386,37 +482,126 @@ impl Shared {
         }
     }
 
-    /// Whether no failure of this watch was logged since it last stood, or since the start.
-    fn is_news(&self, bit: u8) -> bool {
-        self.reported.fetch_or(bit, Ordering::Relaxed) & bit == 0
+    /// Whether no failure of this watch was logged since it last stood, or since the start, and this
+    /// one not within ten minutes: a watch may stand for a moment between any two failures.
+    fn is_news(&self, bit: u8, line: &str) -> bool {
+        let reported = self.reported.fetch_or(bit, Ordering::Relaxed) & bit != 0;
+        let log_once = self.log_once.lock();
+        let mut log_once = log_once.unwrap_or_else(PoisonError::into_inner);
+        let is_news = !reported && log_once.first(line, self.started.elapsed());
+        if is_news {
+            self.announced.fetch_and(!bit, Ordering::Relaxed);
+        }
+        is_news
     }
 }
 
-fn place<K: Resource<DynamicType = ()>>(object: &K) -> String {
+/// Why a watch broke, in the API server's words where it has some.
+fn reason(error: &watcher::Error) -> String {
+    let (error, what) = match error {
+        watcher::Error::InitialListFailed(error) => (error, "list"),
+        watcher::Error::WatchStartFailed(error) => (error, "watch"),
+        watcher::Error::WatchFailed(error) => (error, "event of a watch"),
+        watcher::Error::WatchError(status) => return api_reason(status),
+        watcher::Error::NoResourceVersion => return error_chain(error),
+    };
+    match error {
+        kube::Error::Api(status) => api_reason(status),
+        kube::Error::SerdeError(error) => {
+            format!("the API server's response is no {what} that can be read: {error}")
+        }
+        error => error_chain(error),
+    }
+}
+
+/// kube takes a line that it cannot read for a `Status`, which may have any fields.
+fn api_reason(status: &Status) -> String {
+    let Status {
+        code,
+        reason,
+        message,
+        ..
+    } = status;
+    if (*code, &**reason, &**message) == (0, "", "") {
+        return "the API server sent a line that is no event of a watch; is there a proxy in between?"
+            .to_owned();
+    }
+    let code = (*code != 0).then(|| code.to_string());
+    let parts = [code.as_deref().unwrap_or_default(), reason, message];
+    let parts = parts.into_iter().filter(|part| !part.is_empty());
+    let parts = parts.collect::<Vec<_>>();
+    format!("the API server says: {}", parts.join(", "))
+}
+
+fn place<T: Kind>(object: &Watched<T>) -> String {
     let metadata = object.meta();
-    format!(
-        "{} {}/{}",
-        K::kind(&()),
-        metadata.namespace.as_deref().unwrap_or_default(),
-        metadata.name.as_deref().unwrap_or_default()
-    )
+    let name = metadata.name.as_deref().unwrap_or("(without a name)");
+    match &metadata.namespace {
+        Some(namespace) => format!("{} {namespace}/{name}", T::KIND),
+        None => format!("{} {name}", T::KIND),
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::relist_guard::GuardTimeouts;
     use super::*;
+
+    fn shared() -> (Shared, SourceStatus) {
+        let (sender, _events) = tokio::sync::mpsc::channel(1);
+        let status = SourceStatus::default();
+        let event_sender = EventSender::new(sender, status.clone());
+        let options = KubeOptions {
+            kubeconfig: None,
+            apiserver: None,
+            node_name: "node1".into(),
+            serves: false,
+            guard_timeouts: GuardTimeouts::default(),
+            api_timeouts: crate::ApiTimeouts::default(),
+        };
+        let (event_recorder, _) = crate::event_recorder();
+        let shared = Shared::new(event_sender, status.clone(), &options, event_recorder);
+        (shared, status)
+    }
 
     #[test]
     fn a_failure_is_reported_once_also_before_the_watch_first_stood() {
-        let (sender, _events) = tokio::sync::mpsc::channel(1);
-        let status = Status::default();
-        let event_sender = EventSender::new(sender, status.clone());
-        let shared = Shared::new(event_sender, status.clone(), false, Duration::ZERO);
-        let reports = [1, 1, 2].map(|bit| shared.is_news(bit));
-        assert_eq!(reports, [true, false, true]);
+        let (shared, status) = shared();
+        let reports = [1, 1, 2].map(|bit| shared.is_news(bit, "broken"));
+        assert_eq!(reports, [true, false, false]);
         shared.reached("Services", 1);
         assert!(!status.connected(), "two watches do not stand");
-        let reports = [1, 1, 2].map(|bit| shared.is_news(bit));
+        let reports = [1, 1, 2].map(|bit| shared.is_news(bit, "broken otherwise"));
         assert_eq!(reports, [true, false, false]);
+    }
+
+    #[test]
+    fn a_watch_that_stands_for_a_moment_between_failures_is_no_news() {
+        let (shared, _) = shared();
+        let mut said = 0;
+        for _ in 0..100 {
+            shared.reached("Services", 1);
+            let announced = shared.announced.load(Ordering::Relaxed);
+            said += usize::from(shared.is_news(1, "broken"));
+            assert_eq!(announced & 1, 1);
+        }
+        assert_eq!(said, 1);
+        assert_eq!(shared.announced.load(Ordering::Relaxed) & 1, 1);
+    }
+
+    #[test]
+    fn the_reason_is_what_the_api_server_says() {
+        let status = |json| serde_json::from_value::<Status>(json).unwrap().boxed();
+        let forbidden = status(serde_json::json!({"code": 403, "reason": "Forbidden",
+            "message": "services is forbidden: no RBAC policy matched"}));
+        let error = watcher::Error::InitialListFailed(kube::Error::Api(forbidden));
+        assert_eq!(
+            reason(&error),
+            "the API server says: 403, Forbidden, services is forbidden: no RBAC policy matched"
+        );
+        // What kube makes of an event that it cannot read.
+        let hidden = status(serde_json::json!({"type": "NEW", "object": {}}));
+        let error = watcher::Error::WatchFailed(kube::Error::Api(hidden));
+        assert!(reason(&error).contains("no event of a watch"), "{error}");
     }
 }

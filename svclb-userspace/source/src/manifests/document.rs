@@ -8,32 +8,36 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use k8s_openapi::api::core::v1::{Endpoints, Node, Service};
-use k8s_openapi::api::discovery::v1::EndpointSlice;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserialize, DeserializeOwned, Deserializer, Error, MapAccess, Visitor};
 use serde_json::{Map, Value};
+use serde_saphyr::{DuplicateKeyPolicy, Options};
 
-/// Reads a document. The text is JSON, or YAML (of which JSON is a part).
+use super::list::Type;
+use crate::objects::{self, EndpointSlice, Endpoints, KubeObject, Node, Service};
+
+/// Reads a document. The text is JSON, or YAML (of which JSON is a part). `of_list` is its type if it
+/// has none of its own.
 ///
 /// # Errors
 /// One line: what is wrong, and where.
-pub(super) fn parse(text: &str, json: bool) -> Result<Document, String> {
+pub(super) fn parse(text: &str, json: bool, of_list: Option<&Type>) -> Result<Document, String> {
     let braced = text.trim_start().starts_with('{');
     if json || braced {
-        let read = parse_json(text);
+        let read = parse_json(text, of_list);
         // Braces alone make no JSON: YAML's own notation has them, too.
         if json || read.is_ok() {
             return read;
         }
     }
-    match kind_of_yaml(text) {
-        Some((api_version, kind)) => parse_as(api_version, kind, &Yaml(text)),
-        None => Yaml(text).read(),
+    match (kind_of_yaml(text), of_list) {
+        (Some((api_version, kind)), _) => parse_as(api_version, kind, false, &Yaml(text)),
+        (None, Some(of)) => parse_as(&of.api_version, &of.kind, true, &Yaml(text)),
+        (None, None) => Yaml(text).read(),
     }
 }
 
-fn parse_json(text: &str) -> Result<Document, String> {
+fn parse_json(text: &str, of_list: Option<&Type>) -> Result<Document, String> {
     #[derive(serde::Deserialize)]
     #[serde(rename_all = "camelCase")]
     struct Kind<'a> {
@@ -42,9 +46,10 @@ fn parse_json(text: &str) -> Result<Document, String> {
         #[serde(borrow)]
         kind: Cow<'a, str>,
     }
-    match serde_json::from_str::<Kind<'_>>(text) {
-        Ok(kind) => parse_as(&kind.api_version, &kind.kind, &Json(text)),
-        Err(_) => Json(text).read(),
+    match (serde_json::from_str::<Kind<'_>>(text), of_list) {
+        (Ok(kind), _) => parse_as(&kind.api_version, &kind.kind, false, &Json(text)),
+        (Err(_), Some(of)) => parse_as(&of.api_version, &of.kind, true, &Json(text)),
+        (Err(_), None) => Json(text).read(),
     }
 }
 
@@ -61,15 +66,48 @@ fn kind_of_yaml(text: &str) -> Option<(&str, &str)> {
     Some((field("apiVersion")?, field("kind")?))
 }
 
-/// Reads a document that is likely of a kind.
-fn parse_as(api_version: &str, kind: &str, text: &impl Text) -> Result<Document, String> {
-    // These types refuse a document of another version or kind.
+/// The version and kind of a document in YAML.
+pub(super) fn type_of_yaml(text: &str) -> Option<[String; 2]> {
+    #[derive(serde::Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Head {
+        api_version: String,
+        kind: String,
+    }
+    let head: Head = Yaml(text).read().ok()?;
+    Some([head.api_version, head.kind])
+}
+
+/// Reads a document that is likely of a kind. One of a list of this kind need not say so.
+fn parse_as(
+    api_version: &str,
+    kind: &str,
+    is_of_list: bool,
+    text: &impl Text,
+) -> Result<Document, String> {
     match (api_version, kind) {
-        ("v1", "Service") => text.read().map(Document::Service),
-        ("discovery.k8s.io/v1", "EndpointSlice") => text.read().map(Document::EndpointSlice),
-        ("v1", "Endpoints") => text.read().map(Document::Endpoints),
-        ("v1", "Node") => text.read().map(Document::Node),
+        ("v1", "Service") => read_as(text, is_of_list, Document::Service),
+        ("discovery.k8s.io/v1", "EndpointSlice") => {
+            read_as(text, is_of_list, Document::EndpointSlice)
+        }
+        ("v1", "Endpoints") => read_as(text, is_of_list, Document::Endpoints),
+        ("v1", "Node") => read_as(text, is_of_list, Document::Node),
         _ => text.read(),
+    }
+}
+
+/// Reads a document into a type, if it says that it is of this type.
+fn read_as<T: KubeObject>(
+    text: &impl Text,
+    is_of_list: bool,
+    document: fn(Box<T>) -> Document,
+) -> Result<Document, String> {
+    let object: T = text.read()?;
+    let is_type = object.type_meta() == [Some(T::API_VERSION), Some(T::KIND)];
+    if is_type || (is_of_list && object.type_meta() == [None, None]) {
+        Ok(document(Box::new(object)))
+    } else {
+        text.read()
     }
 }
 
@@ -83,17 +121,27 @@ struct Yaml<'a>(&'a str);
 
 impl Text for Json<'_> {
     fn read<T: DeserializeOwned>(&self) -> Result<T, String> {
-        let mut deserializer = serde_json::Deserializer::from_str(self.0);
-        let read = serde_path_to_error::deserialize(&mut deserializer);
-        let read = read.map_err(|error| one_line(&error))?;
-        deserializer.end().map_err(|error| one_line(&error))?;
-        Ok(read)
+        objects::from_json(self.0)
     }
 }
 
 impl Text for Yaml<'_> {
     fn read<T: DeserializeOwned>(&self) -> Result<T, String> {
-        serde_saphyr::from_str(self.0).map_err(|error| one_line(&error))
+        serde_saphyr::from_str_with_options(self.0, yaml(DuplicateKeyPolicy::Error))
+            .map_err(|error| one_line(&error))
+    }
+}
+
+/// How YAML is read. What costs no more than the text is long has the limit of a file's size, and none
+/// of its own; what aliases stand for keeps the library's limits.
+fn yaml(duplicate_keys: DuplicateKeyPolicy) -> Options {
+    serde_saphyr::options! {
+        budget: serde_saphyr::budget! {
+            max_events: usize::MAX,
+            max_nodes: usize::MAX,
+            max_total_scalar_bytes: usize::MAX,
+        },
+        duplicate_keys: duplicate_keys,
     }
 }
 
@@ -163,7 +211,7 @@ impl<'de> Visitor<'de> for DocumentVisitor {
 /// A list's items.
 #[derive(serde::Deserialize)]
 struct Items {
-    items: Vec<Document>,
+    items: Option<Vec<Document>>,
 }
 
 fn read<'de, A: MapAccess<'de>>(
@@ -177,9 +225,8 @@ fn read<'de, A: MapAccess<'de>>(
         ("discovery.k8s.io/v1", "EndpointSlice") => Document::EndpointSlice(object(aside, map)?),
         ("v1", "Endpoints") => Document::Endpoints(object(aside, map)?),
         ("v1", "Node") => Document::Node(object(aside, map)?),
-        ("v1", "List" | "ServiceList" | "EndpointsList" | "NodeList")
-        | ("discovery.k8s.io/v1", "EndpointSliceList") => {
-            Document::List(object::<Items, A>(aside, map)?.items)
+        _ if Type::of_items(api_version, kind).is_ok() => {
+            Document::List(object::<Items, A>(aside, map)?.items.unwrap_or_default())
         }
         _ => {
             skip(map)?;
@@ -209,7 +256,18 @@ fn skip<'de, A: MapAccess<'de>>(mut map: A) -> Result<(), A::Error> {
     Ok(())
 }
 
-/// What names an object in a document that is not as it should be.
+/// What names the object of a document that is not as it should be: one of its fields has a wrong type,
+/// or it has a key twice. `None` if the text is broken.
+pub(super) fn head(text: &str, json: bool) -> Option<Head> {
+    if json {
+        // Of two keys of one name it takes the last.
+        let value: Value = serde_json::from_str(text).ok()?;
+        return serde_json::from_value(value).ok();
+    }
+    serde_saphyr::from_str_with_options(text, yaml(DuplicateKeyPolicy::FirstWins)).ok()
+}
+
+/// What names an object.
 #[derive(serde::Deserialize, Default)]
 #[serde(default)]
 pub(super) struct Head {

@@ -1,9 +1,9 @@
 //! One file: its documents, and the objects in them.
 
 use std::collections::HashMap;
-use std::fs::{File, Metadata};
+use std::fs::{self, File};
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, BufRead, BufReader};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -11,15 +11,18 @@ use std::sync::Arc;
 use svclb_core::model::{Object, ObjectKey, ObjectName, ServiceType};
 
 use super::document::{self, Document, Head};
+use super::documents::Documents;
+use super::list::{self, Items, Type};
 use crate::convert::{self, Names, Problem};
 use crate::fingerprint::fingerprint;
+use crate::objects::Metadata;
 
 /// What differs when a file was written or replaced.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Stamp([i64; 5]);
 
 impl Stamp {
-    pub(super) fn of(metadata: &Metadata) -> Self {
+    pub(super) fn of(metadata: &fs::Metadata) -> Self {
         Self([
             metadata.mtime(),
             metadata.mtime_nsec(),
@@ -50,6 +53,55 @@ pub(crate) struct ReadDocument {
     pub(crate) broken: bool,
 }
 
+/// A document, or an item of a list.
+struct Piece {
+    text: String,
+    /// The number of the document in its file, from 1.
+    document: usize,
+    /// The number in its list, from 1.
+    item: Option<usize>,
+    /// The type that its list gives it.
+    of_list: Option<Arc<Type>>,
+}
+
+impl Piece {
+    fn place(&self) -> String {
+        match self.item {
+            Some(item) => format!("document {}, item {item}", self.document),
+            None => format!("document {}", self.document),
+        }
+    }
+
+    fn head(&self, json: bool) -> Option<Head> {
+        let mut head = document::head(&self.text, json)?;
+        if let Some(of) = &self.of_list
+            && head.kind.is_empty()
+        {
+            head.kind.clone_from(&of.kind);
+        }
+        Some(head)
+    }
+}
+
+/// A document, or the items of one that is a list.
+fn pieces_of(text: String, document: usize, json: bool) -> Vec<Piece> {
+    let Some(Items { texts, of }) = list::items(&text, json) else {
+        return vec![Piece {
+            text,
+            document,
+            item: None,
+            of_list: None,
+        }];
+    };
+    let pieces = texts.into_iter().zip(1..).map(|(text, item)| Piece {
+        text,
+        document,
+        item: Some(item),
+        of_list: of.clone(),
+    });
+    pieces.collect()
+}
+
 /// How a folder's files are read.
 pub(crate) struct Reader {
     node_name: Arc<str>,
@@ -58,6 +110,10 @@ pub(crate) struct Reader {
 
 /// The most documents that are parsed at once, over all CPUs.
 const PARALLEL: usize = 512;
+
+/// The largest manifest that is read, in MiB. One of 50,000 Services and their EndpointSlices, as
+/// `kubectl get -o yaml` writes them, has about 250.
+const LARGEST_MIB: u64 = 512;
 
 impl Reader {
     /// For manifests that are found on a node.
@@ -77,7 +133,15 @@ impl Reader {
         let json = path
             .extension()
             .is_some_and(|extension| extension == "json");
-        let file = BufReader::with_capacity(1 << 16, File::open(path)?);
+        let file = File::open(path)?;
+        let mib = file.metadata()?.len() >> 20;
+        if mib >= LARGEST_MIB {
+            return Err(io::Error::other(format!(
+                "it has {mib} MiB, and manifests of less than {LARGEST_MIB} MiB are read; split it into \
+                 several files"
+            )));
+        }
+        let file = BufReader::with_capacity(1 << 16, file);
         self.read(file, json, before)
     }
 
@@ -91,55 +155,46 @@ impl Reader {
         let before: HashMap<u64, &DocumentState> =
             before.iter().map(|state| (state.hash, state)).collect();
         let mut read = Vec::new();
-        let mut texts = Vec::new();
-        loop {
+        let mut pieces = Vec::new();
+        let mut documents = Documents::new(&mut file);
+        for number in 1.. {
             let text = if json {
-                whole(&mut file)?
+                documents.whole()?
             } else {
-                next_document(&mut file)?
+                documents.next_document()?
             };
-            let end = text.is_none();
-            texts.extend(text);
-            if texts.len() >= PARALLEL || end {
-                let number = read.len();
-                read.extend(self.parse_all(&texts, number, json, &before));
-                texts.clear();
+            let is_end = text.is_none();
+            if let Some(text) = text {
+                pieces.extend(pieces_of(text, number, json));
             }
-            if end {
-                return Ok(read);
+            if pieces.len() >= PARALLEL || is_end {
+                read.extend(self.parse_all(&pieces, json, &before));
+                pieces.clear();
+            }
+            if is_end {
+                break;
             }
         }
+        Ok(read)
     }
 
     /// Parses documents on all CPUs, in order.
     fn parse_all(
         &self,
-        texts: &[String],
-        first: usize,
+        pieces: &[Piece],
         json: bool,
         before: &HashMap<u64, &DocumentState>,
     ) -> Vec<ReadDocument> {
-        let parse =
-            |(offset, text): (usize, &String)| self.one(text, first + offset + 1, json, before);
+        let parse = |piece: &Piece| self.one(piece, json, before);
         let cpus = std::thread::available_parallelism().map_or(1, usize::from);
-        if texts.len() < 16 || cpus == 1 {
-            return texts.iter().enumerate().map(parse).collect();
+        if pieces.len() < 16 || cpus == 1 {
+            return pieces.iter().map(parse).collect();
         }
-        let share = texts.len().div_ceil(cpus);
+        let share = pieces.len().div_ceil(cpus);
         std::thread::scope(|scope| {
-            let threads: Vec<_> = texts
+            let threads: Vec<_> = pieces
                 .chunks(share)
-                .enumerate()
-                .map(|(number, chunk)| {
-                    let from = number * share;
-                    scope.spawn(move || -> Vec<ReadDocument> {
-                        chunk
-                            .iter()
-                            .enumerate()
-                            .map(|(i, text)| parse((from + i, text)))
-                            .collect()
-                    })
-                })
+                .map(|chunk| scope.spawn(move || chunk.iter().map(parse).collect::<Vec<_>>()))
                 .collect();
             threads
                 .into_iter()
@@ -150,13 +205,13 @@ impl Reader {
 
     fn one(
         &self,
-        text: &str,
-        number: usize,
+        piece: &Piece,
         json: bool,
         before: &HashMap<u64, &DocumentState>,
     ) -> ReadDocument {
+        let Piece { text, of_list, .. } = piece;
         let mut hasher = DefaultHasher::new();
-        text.hash(&mut hasher);
+        (text, of_list).hash(&mut hasher);
         let hash = hasher.finish();
         if let Some(state) = before.get(&hash) {
             return ReadDocument {
@@ -170,13 +225,13 @@ impl Reader {
             hash,
             ..DocumentState::default()
         };
-        let place = format!("document {number}");
-        match document::parse(text, json) {
+        let place = piece.place();
+        match document::parse(text, json, of_list.as_deref()) {
             Ok(document) => self.convert(document, &place, &mut objects, &mut state.problems),
             Err(error) => {
                 // An object of wrong types stays as it was. If the text is broken, or has several
                 // objects, it is not known which ones, and those of the whole file stay.
-                match head(text, json).filter(|head| !has_several_objects(head)) {
+                match piece.head(json).filter(|head| !has_several_objects(head)) {
                     Some(head) => {
                         let object = describe(&head, &place);
                         state
@@ -234,13 +289,11 @@ impl Reader {
             }
             Document::Service(from) => {
                 let what = naming("Service", &from.metadata);
-                if convert::not_ours(from.metadata.labels.as_ref()) {
+                if convert::not_ours(&from.metadata.labels) {
                     return;
                 }
-                let headless = from.spec.as_ref().is_some_and(|spec| {
-                    spec.cluster_ip.as_deref() == Some("None")
-                        || spec.cluster_ips.iter().flatten().any(|ip| ip == "None")
-                });
+                let headless = from.spec.cluster_ip.as_deref() == Some("None")
+                    || from.spec.cluster_ips.iter().any(|ip| ip == "None");
                 let service = convert::service(*from, names, &mut problems);
                 if let Some(service) = &service
                     && service.kind != ServiceType::ExternalName
@@ -259,7 +312,7 @@ impl Reader {
             }
             Document::EndpointSlice(from) => {
                 let what = naming("EndpointSlice", &from.metadata);
-                if convert::not_ours(from.metadata.labels.as_ref()) {
+                if convert::not_ours(&from.metadata.labels) {
                     return;
                 }
                 let slice = convert::endpoint_slice(*from, names, &mut problems);
@@ -289,13 +342,6 @@ impl Reader {
 /// The fingerprint of an object whose document is not as it should be: it stays as it was.
 pub(super) const STAYS: u64 = 0;
 
-fn head(text: &str, json: bool) -> Option<Head> {
-    if json {
-        return serde_json::from_str(text).ok();
-    }
-    serde_saphyr::from_str(text).ok()
-}
-
 /// Endpoints become a slice for each subset and family.
 fn has_several_objects(head: &Head) -> bool {
     head.kind == "Endpoints" || head.kind.ends_with("List")
@@ -320,47 +366,10 @@ fn key(head: &Head) -> Option<ObjectKey> {
     }
 }
 
-fn naming(
-    kind: &str,
-    metadata: &k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta,
-) -> String {
+fn naming(kind: &str, metadata: &Metadata) -> String {
     format!(
         "{kind} {}/{}",
         metadata.namespace.as_deref().unwrap_or("default"),
         metadata.name.as_deref().unwrap_or("(without a name)")
     )
-}
-
-/// All that is left, or `None` if that is blank.
-fn whole(file: &mut impl Read) -> io::Result<Option<String>> {
-    let mut text = String::new();
-    file.read_to_string(&mut text)?;
-    Ok((!text.trim().is_empty()).then_some(text))
-}
-
-/// The next document that holds more than comments (YAML 1.2.2 section 9.2: a line that
-/// begins with `---` begins one).
-fn next_document(file: &mut impl BufRead) -> io::Result<Option<String>> {
-    let mut text = String::new();
-    let mut line = String::new();
-    let mut content = false;
-    loop {
-        line.clear();
-        if file.read_line(&mut line)? == 0 {
-            return Ok(content.then_some(text));
-        }
-        let marker = line
-            .strip_prefix("---")
-            .filter(|rest| rest.trim_start().is_empty() || rest.starts_with([' ', '\t']));
-        if let Some(rest) = marker {
-            if content {
-                return Ok(Some(text));
-            }
-            text.clear();
-            line = rest.to_owned();
-        }
-        let trimmed = line.trim();
-        content |= !(trimmed.is_empty() || trimmed.starts_with('#') || trimmed == "...");
-        text.push_str(&line);
-    }
 }

@@ -78,6 +78,11 @@ impl Folder {
         }
     }
 
+    #[cfg(test)]
+    pub(super) fn cached(&self) -> usize {
+        self.cache.len()
+    }
+
     /// Reads what changed in the folder, and sends the differences.
     pub(super) fn scan(&mut self) -> Result<(), Closed> {
         let place = self.dir.display().to_string();

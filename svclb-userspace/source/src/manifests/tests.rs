@@ -30,6 +30,10 @@ fn service(name: &str, port: u32) -> String {
 }
 
 impl Scanned {
+    fn cached(&self) -> usize {
+        self.folder.cached()
+    }
+
     fn new(files: &[(&str, &str)]) -> Self {
         Self::where_something_is_served(false, files)
     }
@@ -396,4 +400,137 @@ fn where_nothing_is_served_a_broken_file_delays_no_sync() {
     scanned.scan();
     assert!(scanned.status.synced());
     assert_eq!(scanned.folder.scan_again_in(), None);
+}
+
+/// A list as `kubectl get -o yaml` writes it, in which the Services have these ports.
+fn kubectl_list(ports: impl IntoIterator<Item = (usize, String)>) -> String {
+    let mut text = "apiVersion: v1\nitems:\n".to_owned();
+    for (number, port) in ports {
+        let fields: String = (0..60)
+            .map(|field| format!("      f:field{field}: {{}}\n"))
+            .collect();
+        text += &format!(
+            "- apiVersion: v1\n  kind: Service\n  metadata:\n    annotations:\n      note: |\n        - kind: \
+             none\n\n        # text\n    creationTimestamp: null\n    managedFields:\n    - fieldsV1:\n{fields}    \
+             name: s{number}\n    namespace: default\n  spec:\n    clusterIP: 10.96.1.{}\n    ports:\n    - \
+             port: {port}\n      protocol: TCP\n  status:\n    loadBalancer: {{}}\n",
+            number % 250,
+        );
+    }
+    text + "kind: List\nmetadata:\n  resourceVersion: \"\"\n"
+}
+
+#[test]
+fn a_list_of_thousands_is_read_and_one_of_its_items_costs_only_itself() {
+    let ports = |odd: &str| {
+        let odd = odd.to_owned();
+        (0..3000).map(move |number| match number {
+            7 => (number, odd.clone()),
+            _ => (number, "80".to_owned()),
+        })
+    };
+    let mut folder = Scanned::new(&[("all.yaml", &kubectl_list(ports("80")))]);
+    assert_eq!(folder.scan().len(), 3000);
+    assert_eq!(folder.status.problems(), 0);
+    folder.write("all.yaml", &kubectl_list(ports("81")));
+    assert_eq!(folder.scan(), events(&[("default/s7", Some(81))]));
+    // Of a wrong type, and a key twice: it stays as it was.
+    for odd in ["eighty", "82\n      port: 82"] {
+        folder.write("all.yaml", &kubectl_list(ports(odd)));
+        assert_eq!(folder.scan(), events(&[]), "{odd}");
+        assert_eq!(folder.status.problems(), 1, "{odd}");
+    }
+    let rest = ports("81").filter(|(number, _)| *number != 8);
+    folder.write("all.yaml", &kubectl_list(rest));
+    assert_eq!(folder.scan(), events(&[("default/s8", None)]));
+    assert_eq!(folder.status.problems(), 0);
+}
+
+#[test]
+fn a_list_in_another_notation_is_read_whole_however_long() {
+    let items: String = (0..30_000)
+        .map(|number| {
+            format!(
+                "{{apiVersion: v1, kind: Service, metadata: {{name: s{number}}}, \
+                 spec: {{clusterIP: 10.96.0.1, ports: [{{port: 80}}]}}}},\n  "
+            )
+        })
+        .collect();
+    let text = format!("apiVersion: v1\nkind: List\nitems: [\n  {items}]\n");
+    let mut folder = Scanned::new(&[("all.yaml", &text)]);
+    assert_eq!(folder.scan().len(), 30_000);
+    assert_eq!(folder.status.problems(), 0);
+}
+
+#[test]
+fn lists_of_json_and_of_one_kind_are_read_item_by_item() {
+    let list = |port: &str| {
+        format!(
+            r#"{{"kind": "ServiceList", "apiVersion": "v1", "items": [
+                {{"metadata": {{"name": "a"}}, "spec": {{"clusterIP": "10.96.0.1", "ports": [{{"port": 1}}]}}}},
+                {{"metadata": {{"name": "b"}}, "spec": {{"clusterIP": "10.96.0.2", "ports": [{{"port": {port}}}]}}}}
+            ]}}"#
+        )
+    };
+    let mut folder = Scanned::new(&[("all.json", &list("2"))]);
+    assert_eq!(
+        folder.scan(),
+        events(&[("default/a", Some(1)), ("default/b", Some(2))])
+    );
+    folder.write(
+        "all.json",
+        &list("\"two\"").replace("\"port\": 1}", "\"port\": 3}"),
+    );
+    assert_eq!(folder.scan(), events(&[("default/a", Some(3))]));
+    assert_eq!(folder.status.problems(), 1);
+}
+
+#[test]
+fn a_key_that_is_there_twice_costs_its_document_and_not_the_file() {
+    let both = |b: &str, port| format!("{}---\n{b}", service("a", port));
+    let mut folder = Scanned::new(&[("a.yaml", &both(&service("b", 2), 1))]);
+    assert_eq!(folder.scan().len(), 2);
+    let twice = service("b", 3) + "spec: {}\n";
+    folder.write("a.yaml", &both(&twice, 4));
+    assert_eq!(folder.scan(), events(&[("default/a", Some(4))]));
+    assert_eq!(folder.status.problems(), 1);
+    // Also where it is the first thing that is read.
+    let mut folder = Scanned::new(&[("a.yaml", &both(&twice, 4))]);
+    assert_eq!(folder.scan(), events(&[("default/a", Some(4))]));
+}
+
+#[test]
+fn directives_and_markers_are_no_problems() {
+    let (a, b) = (service("a", 1), service("b", 2));
+    let mut folder = Scanned::new(&[]);
+    for text in [
+        format!("%YAML 1.2\n---\n{a}...\n%YAML 1.2\n---\n{b}...\n"),
+        format!("%YAML 1.1\n---\n{a}---\n---\n# nothing\n---\n{b}---\n"),
+        format!("\u{feff}--- # the first\n{a}...\n{b}"),
+        format!("---\n{a}---\nnull\n---\n~\n---\n{b}").replace('\n', "\r\n"),
+    ] {
+        folder.write("a.yaml", &text);
+        folder.scan();
+        assert_eq!(folder.status.problems(), 0, "{text}");
+        assert_eq!(folder.cached(), 2, "{text}");
+    }
+}
+
+#[test]
+fn leading_zeros_in_addresses_are_read_as_kubernetes_reads_them() {
+    let text = service("a", 1).replace("10.96.0.1", "010.096.000.001");
+    let mut folder = Scanned::new(&[("a.yaml", &text)]);
+    assert_eq!(folder.scan(), events(&[("default/a", Some(1))]));
+    assert_eq!(folder.status.problems(), 0);
+}
+
+#[test]
+fn a_file_that_is_too_large_says_what_the_limit_is() {
+    let mut folder = Scanned::new(&[("a.yaml", &service("a", 1))]);
+    folder.scan();
+    // A file of holes has no blocks.
+    let large = fs::File::create(folder.dir.path().join("b.yaml")).unwrap();
+    large.set_len(1 << 30).unwrap();
+    assert_eq!(folder.scan(), events(&[]));
+    assert_eq!(folder.status.problems(), 1);
 }

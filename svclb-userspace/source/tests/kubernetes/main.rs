@@ -7,6 +7,7 @@
 mod both;
 mod credentials;
 mod double;
+mod odd_objects;
 mod only_double;
 mod reach;
 mod real;
@@ -31,6 +32,9 @@ use tokio::time::timeout;
 
 /// For how long a suspicious list is held back here.
 const CONFIRM_AFTER: Duration = Duration::from_secs(3);
+
+/// The problem that stands in most scenarios: there is no Node.
+const NO_NODE: u64 = 1;
 
 /// What the source asks the API server for, of Services and EndpointSlices.
 const SELECTOR: &str = "!service.kubernetes.io/service-proxy-name,!service.kubernetes.io/headless";
@@ -183,6 +187,20 @@ impl Setup {
     }
 }
 
+impl Run<Server> {
+    /// The same one, with a handle to the double that it watches.
+    fn of_double(self, double: &Double) -> Run<Double> {
+        Run {
+            server: double.clone(),
+            source: self.source,
+            events: self.events,
+            status: self.status,
+            event_recorder: self.event_recorder,
+            _dir: self._dir,
+        }
+    }
+}
+
 impl<S> Run<S> {
     /// The events of the next batch, in words.
     async fn next(&mut self) -> Vec<String> {
@@ -236,7 +254,10 @@ impl<S> Run<S> {
 
 fn in_words(event: Event) -> String {
     match event {
-        Event::Apply(Object::Service(s)) => format!("{} {}", s.name.name, s.ports[0].port),
+        Event::Apply(Object::Service(s)) => {
+            let port = s.ports.first().map_or(0, |port| port.port);
+            format!("{} {port}", s.name.name)
+        }
         Event::Apply(Object::EndpointSlice(s)) => s.name.name.to_string(),
         Event::Apply(Object::Node(n)) => n.name.to_string(),
         Event::Delete(ObjectKey::Service(n) | ObjectKey::EndpointSlice(n)) => {

@@ -6,23 +6,16 @@ use std::time::Duration;
 use kube::runtime::watcher::DefaultBackoff;
 
 use serde_json::{Value, json};
-use svclb_core::model::ObjectName;
+use svclb_core::model::{ObjectKey, ObjectName};
 use svclb_source::KubeEvent;
 
 use super::double::{Double, Mood, Objects};
-use super::{CONFIRM_AFTER, Run, SELECTOR, Server, service, slice};
+use super::{CONFIRM_AFTER, NO_NODE, Run, SELECTOR, Server, service, slice};
 
-async fn run() -> Run<Double> {
+pub(crate) async fn run() -> Run<Double> {
     let double = Double::default();
     let run = Run::watch(Server::Double(double.clone())).await;
-    Run {
-        server: double,
-        source: run.source,
-        events: run.events,
-        status: run.status,
-        event_recorder: run.event_recorder,
-        _dir: run._dir,
-    }
+    run.of_double(&double)
 }
 
 #[tokio::test]
@@ -94,7 +87,7 @@ async fn a_slow_api_server_is_waited_for_and_what_was_sent_stays() {
 }
 
 /// As after 410 Gone, with what an API server has by then.
-async fn listing_again(run: &Run<Double>, act: impl FnOnce(&Double)) {
+pub(crate) async fn listing_again(run: &Run<Double>, act: impl FnOnce(&Double)) {
     while run.server.with(|inner| inner.watches.len()) < 3 {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
@@ -218,6 +211,20 @@ fn after_an_hour_without_an_api_server_a_retry_comes_within_a_minute() {
     assert!(last <= Duration::from_secs(60), "{last:?}");
 }
 
+/// The Events that were written, at least one.
+pub(crate) async fn written(run: &Run<Double>) -> Vec<(String, Value)> {
+    let written = async {
+        while run.server.with(|inner| inner.written.is_empty()) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), written)
+        .await
+        .unwrap();
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    run.server.with(|inner| inner.written.clone())
+}
+
 #[tokio::test]
 async fn kube_events_are_written_about_their_service() {
     let mut run = run().await;
@@ -226,21 +233,14 @@ async fn kube_events_are_written_about_their_service() {
     run.server.put("services", web);
     run.expect(&["web 80", "web-1", "synced"]).await;
     let kube_event = KubeEvent {
-        service: ObjectName::new("default", "web"),
+        regarding: ObjectKey::Service(ObjectName::new("default", "web")),
+        uid: None,
         reason: "FailedToStartServiceHealthcheck",
         action: "Listen",
         note: "the port is taken".to_owned(),
     };
     run.event_recorder.send(kube_event).await.unwrap();
-    let written = async || {
-        while run.server.with(|inner| inner.written.is_empty()) {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(10), written())
-        .await
-        .unwrap();
-    let (namespace, event) = run.server.with(|inner| inner.written[0].clone());
+    let (namespace, event) = written(&run).await[0].clone();
     assert_eq!(namespace, "default");
     assert_eq!(event["type"], "Warning");
     assert_eq!(event["reason"], "FailedToStartServiceHealthcheck");
@@ -295,7 +295,7 @@ async fn a_slice_that_loses_its_label_is_removed() {
     run.expect(&["no web-1"]).await;
     run.server.put("endpointslices", slice("web-1"));
     run.expect(&["web-1"]).await;
-    assert_eq!(run.status.problems(), 0);
+    assert_eq!(run.status.problems(), NO_NODE);
 }
 
 #[tokio::test]
@@ -368,7 +368,7 @@ async fn problems_of_all_kinds_count_and_go_with_their_objects() {
     run.server.put("endpointslices", unlabelled("web-2"));
     run.server.put("endpointslices", slice("web-3"));
     run.expect(&["web-3"]).await;
-    assert_eq!(run.status.problems(), 2);
+    assert_eq!(run.status.problems(), 2 + NO_NODE);
     listing_again(&run, |double| {
         double.remove("services", "wrong");
         double.remove("endpointslices", "web-2");
@@ -376,7 +376,7 @@ async fn problems_of_all_kinds_count_and_go_with_their_objects() {
     })
     .await;
     run.expect(&["no wrong", "web-4"]).await;
-    assert_eq!(run.status.problems(), 0);
+    assert_eq!(run.status.problems(), NO_NODE);
 }
 
 #[tokio::test]

@@ -14,7 +14,7 @@ use axum::{Json, Router};
 use serde::Serialize;
 use socket2::{Domain, Socket, Type};
 use svclb_core::log_once::LogOnce;
-use svclb_core::model::ObjectName;
+use svclb_core::model::{ObjectKey, ObjectName};
 use svclb_core::plan::HealthCheck;
 use svclb_source::{EventRecorder, KubeEvent};
 use tokio::net::TcpListener;
@@ -210,7 +210,8 @@ impl Problem {
         }
         // kube-proxy's reason.
         let event = KubeEvent {
-            service: service.clone(),
+            regarding: ObjectKey::Service(service.clone()),
+            uid: None,
             reason: "FailedToStartServiceHealthcheck",
             action: "Listen",
             note: line,
@@ -305,7 +306,7 @@ mod tests {
                 assert!(problem.warned);
             }
             while let Ok(event) = events.try_recv() {
-                services.insert(event.service.to_string());
+                services.insert(event.regarding);
                 sent += 1;
             }
         }

@@ -6,13 +6,12 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use svclb_common::ServiceRecord;
-use svclb_core::model::ObjectName;
+use svclb_core::event_limit::EventLimit;
+use svclb_core::model::{ObjectKey, ObjectName};
 use svclb_core::planner::Round;
 use svclb_core::writer::Failed;
 use svclb_source::{EventRecorder, KubeEvent};
 use tracing::{error, info};
-
-use super::event_limit::EventLimit;
 
 /// How long until a failed write is tried again.
 const RETRY: Duration = Duration::from_secs(5);
@@ -106,17 +105,19 @@ impl FailedWrites {
     /// Sends an Event about a Service unless there were enough. One that is held back is sent
     /// when the write fails again.
     fn send_event(&mut self, service: ObjectName, note: impl FnOnce() -> String, now: Instant) {
-        if !self.event_limit.allows(&service, now) {
+        let regarding = ObjectKey::Service(service);
+        if !self.event_limit.allows(&regarding, now) {
             return;
         }
         let event = KubeEvent {
-            service: service.clone(),
+            regarding: regarding.clone(),
+            uid: None,
             reason: "FailedToWriteService",
             action: "Write",
             note: note(),
         };
         if self.event_recorder.try_send(event).is_ok() {
-            self.event_limit.sent(service, now);
+            self.event_limit.sent(regarding, now);
         }
     }
 
@@ -183,6 +184,10 @@ mod tests {
         }
     }
 
+    fn key(name: &str) -> ObjectKey {
+        ObjectKey::Service(ObjectName::new("default", name))
+    }
+
     #[test]
     fn a_service_fails_until_a_round_writes_or_removes_it() {
         let now = Instant::now();
@@ -217,7 +222,7 @@ mod tests {
         for _ in 0..3 {
             failed_writes.update(&Round::default(), vec![failed("a", "full")], now);
         }
-        assert_eq!(events.try_recv().unwrap().service.to_string(), "default/a");
+        assert_eq!(events.try_recv().unwrap().regarding, key("a"));
         assert!(events.try_recv().is_err());
         let many = (0..100).map(|number| failed(&format!("s{number}"), "full"));
         failed_writes.update(&Round::default(), many.collect(), now);
@@ -230,7 +235,8 @@ mod tests {
         let (recorder, mut events) = event_recorder();
         while recorder
             .try_send(KubeEvent {
-                service: ObjectName::new("default", "other"),
+                regarding: key("other"),
+                uid: None,
                 reason: "",
                 action: "",
                 note: String::new(),
@@ -242,7 +248,7 @@ mod tests {
         failed_writes.update(&Round::default(), vec![failed("a", "full")], now);
         while events.try_recv().is_ok() {}
         failed_writes.update(&Round::default(), vec![failed("a", "full")], now + RETRY);
-        assert_eq!(events.try_recv().unwrap().service.to_string(), "default/a");
+        assert_eq!(events.try_recv().unwrap().regarding, key("a"));
     }
 
     #[test]

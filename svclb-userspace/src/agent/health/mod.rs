@@ -6,7 +6,6 @@
 //! report, in a metric and in an Event, and its own health check port answers 503.
 
 mod check_ports;
-mod event_limit;
 mod failed_writes;
 
 use std::collections::BTreeMap;

@@ -1,31 +1,33 @@
-//! How many Events this node sends about Services: a full map fails on every node at once, for as
+//! How many Events this node sends about objects: a full map fails on every node at once, for as
 //! long as it is full, and each node writes its Events to the one API server.
 
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::time::{Duration, Instant};
 
-use svclb_core::model::ObjectName;
+use crate::model::ObjectKey;
 
 /// So many Events may be sent at once.
 const BURST: u32 = 10;
 /// After a burst, one Event may be sent in this time.
 const REFILL: Duration = Duration::from_secs(300);
-/// How long until another Event is sent about the same Service: after the first, and at most. It
+/// How long until another Event is sent about the same object: after the first, and at most. It
 /// doubles with each.
 const PAUSE: [Duration; 2] = [Duration::from_secs(600), Duration::from_secs(6 * 3600)];
 
-/// A token bucket for the node, and a pause for each Service.
-pub(super) struct EventLimit {
+/// A token bucket for the node, and a pause for each object.
+#[derive(Debug)]
+pub struct EventLimit {
     /// How much longer this node's times are than the constants, in parts of 512 (0 to 255): nodes on
-    /// which the same Service fails at the same time repeat their Events at different times.
+    /// which the same object fails at the same time repeat their Events at different times.
     jitter: u32,
     /// When the bucket is full again; `None` if nothing was sent.
     full_at: Option<Instant>,
-    sent: BTreeMap<ObjectName, Sent>,
+    sent: BTreeMap<ObjectKey, Sent>,
 }
 
-/// The last Event about a Service.
+/// The last Event about an object.
+#[derive(Debug)]
 struct Sent {
     at: Instant,
     /// How long until the next.
@@ -33,7 +35,8 @@ struct Sent {
 }
 
 impl EventLimit {
-    pub(super) fn new(node_name: &str) -> Self {
+    /// `node_name` spreads the Events of many nodes over time.
+    pub fn new(node_name: &str) -> Self {
         let mut hasher = DefaultHasher::new();
         node_name.hash(&mut hasher);
         let [jitter, ..] = hasher.finish().to_ne_bytes();
@@ -44,10 +47,10 @@ impl EventLimit {
         }
     }
 
-    /// Whether an Event about this Service may be sent now. If it was, call
+    /// Whether an Event about this object may be sent now. If it was, call
     /// [`sent`](Self::sent).
-    pub(super) fn allows(&self, service: &ObjectName, now: Instant) -> bool {
-        let is_paused = self.sent.get(service).is_some_and(|sent| {
+    pub fn allows(&self, object: &ObjectKey, now: Instant) -> bool {
+        let is_paused = self.sent.get(object).is_some_and(|sent| {
             let pause = self.jittered(sent.pause);
             now.saturating_duration_since(sent.at) < pause
         });
@@ -57,15 +60,15 @@ impl EventLimit {
         !is_paused && until_full <= self.jittered(REFILL) * (BURST - 1)
     }
 
-    /// An Event about this Service was sent.
-    pub(super) fn sent(&mut self, service: ObjectName, now: Instant) {
+    /// An Event about this object was sent.
+    pub fn sent(&mut self, object: ObjectKey, now: Instant) {
         let [first, longest] = PAUSE;
-        // A Service about which there was nothing to send for long begins anew.
+        // An object about which there was nothing to send for long begins anew.
         self.sent
             .retain(|_, sent| now.saturating_duration_since(sent.at) < 2 * longest);
-        let before = self.sent.get(&service);
+        let before = self.sent.get(&object);
         let pause = before.map_or(first, |sent| (sent.pause * 2).min(longest));
-        self.sent.insert(service, Sent { at: now, pause });
+        self.sent.insert(object, Sent { at: now, pause });
         let full_at = self.full_at.map_or(now, |at| at.max(now));
         self.full_at = Some(full_at + self.jittered(REFILL));
     }
@@ -78,6 +81,7 @@ impl EventLimit {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::ObjectName;
 
     const HOUR: u64 = 3600;
 
@@ -85,7 +89,7 @@ mod tests {
     fn sent_at(limit: &mut EventLimit, services: usize, hours: u64) -> Vec<u64> {
         let begun = Instant::now();
         let names: Vec<_> = (0..services)
-            .map(|number| ObjectName::new("default", format!("s{number}")))
+            .map(|number| ObjectKey::Service(ObjectName::new("default", format!("s{number}"))))
             .collect();
         let mut sent = Vec::new();
         for second in (0..hours * HOUR).step_by(5) {
