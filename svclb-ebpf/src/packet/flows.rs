@@ -26,8 +26,8 @@ const PRECISION_NS: u64 = 1_000_000_000;
 const NO_EXIST: u64 = 1;
 const EEXIST: i32 = -17;
 
-/// The flows that CPUs are about to remove since their clients open them anew: one CPU for each. Programs that
-/// take turns at an upgrade share none of it.
+/// The flows that CPUs are about to remove, by the key that they found them by: one CPU for each. Their clients
+/// open them anew, or another flow needs their port. Programs that take turns at an upgrade share none of it.
 #[map]
 static REOPENED: HashMap<FlowKey, u8> = HashMap::with_max_entries(1024, BPF_F_NO_PREALLOC);
 
